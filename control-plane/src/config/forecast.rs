@@ -1,0 +1,33 @@
+use garde::Validate;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Span;
+
+/// How demand is forecast.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields, default)]
+#[garde(allow_unvalidated)]
+pub struct Forecast {
+    /// Length of one step of the demand series (default 1 minute).
+    pub step: Span,
+    /// Length of the season after which demand tends to repeat (default 1 day); a multiple of `step`.
+    pub season: Span,
+    /// How far ahead to forecast; multiples of `step` (default 1, 5, 10, 30 and 60 minutes, 6 and 24 hours).
+    #[garde(length(min = 1, max = 64))]
+    pub horizons: Vec<Span>,
+    /// How often the regressions are fitted anew (default 10 minutes).
+    pub refit_every: Span,
+}
+
+impl Default for Forecast {
+    fn default() -> Self {
+        const MINUTE: u64 = 60;
+        Self {
+            step: Span::seconds(MINUTE),
+            season: Span::seconds(24 * 60 * MINUTE),
+            horizons: [1, 5, 10, 30, 60, 6 * 60, 24 * 60].map(|m| Span::seconds(m * MINUTE)).to_vec(),
+            refit_every: Span::seconds(10 * MINUTE),
+        }
+    }
+}

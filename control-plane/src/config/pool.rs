@@ -1,0 +1,96 @@
+use std::net::SocketAddr;
+
+use garde::Validate;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Span;
+
+/// Backends of one kind (hardware, engine settings) in one place.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+#[garde(allow_unvalidated)]
+pub struct Pool {
+    /// Name of the pool.
+    #[garde(length(min = 1, max = 100), pattern("^[A-Za-z0-9._-]+$"))]
+    pub name: String,
+    /// The model server's kind; says which metric names to read.
+    #[serde(default)]
+    pub engine: Engine,
+    /// Where the pool is.
+    #[serde(default)]
+    #[garde(dive)]
+    pub locality: Locality,
+    /// Requests/s that one backend serves within the SLO. Left out: learned from what it served when it was busy.
+    #[serde(default)]
+    #[garde(inner(range(min = 0.000_001, max = 1_000_000.0)))]
+    pub capacity_rps: Option<f64>,
+    /// Bounds and speed of scaling.
+    #[serde(default)]
+    #[garde(dive)]
+    pub replicas: Replicas,
+    /// Where `DCGM_FI_DEV_GPU_UTIL` is read.
+    #[serde(default)]
+    pub gpu_metrics: GpuMetrics,
+    /// Addresses of the serving processes, `ip:port`; more can be registered through the API.
+    #[serde(default)]
+    pub backends: Vec<SocketAddr>,
+}
+
+/// The kinds of model servers whose metrics are understood.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// vLLM, or any server that exports its metric names.
+    #[default]
+    Vllm,
+}
+
+/// Place of a pool, in Envoy's words.
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema, Validate,
+)]
+#[serde(deny_unknown_fields, default)]
+pub struct Locality {
+    /// Region, for example `us-east`.
+    #[garde(length(max = 100))]
+    pub region: String,
+    /// Zone within the region.
+    #[garde(length(max = 100))]
+    pub zone: String,
+}
+
+/// Bounds of a pool's size.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields, default)]
+#[garde(allow_unvalidated)]
+pub struct Replicas {
+    /// Fewest replicas that are ever asked for (default 1).
+    pub min: u32,
+    /// Most replicas that are ever asked for (default 10).
+    #[garde(range(min = 1, max = 100_000))]
+    pub max: u32,
+    /// Time from the signal until a new replica serves (default 5 minutes); the forecast is read that far ahead.
+    pub cold_start: Span,
+    /// How long a smaller need has to last before fewer replicas are asked for (default 5 minutes).
+    pub scale_down_after: Span,
+}
+
+impl Default for Replicas {
+    fn default() -> Self {
+        Self { min: 1, max: 10, cold_start: Span::seconds(300), scale_down_after: Span::seconds(300) }
+    }
+}
+
+/// Where the GPU gauge of a pool's backends is found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum GpuMetrics {
+    /// No GPU gauge.
+    None,
+    /// On the engine's own metrics page.
+    #[default]
+    Same,
+    /// On a page of its own, usually the DCGM exporter's: a URL in which `{host}` is the backend's.
+    Url(String),
+}

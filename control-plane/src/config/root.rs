@@ -1,0 +1,88 @@
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Balance, Database, Forecast, Gateway, Listen, Model, Pool, Signals, Span};
+
+/// The whole configuration file of Clairvoy.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the private Postgres keeps its data. Default: `/var/lib/clairvoy` as root, else the user's state folder.
+    pub data_dir: Option<PathBuf>,
+    /// The database.
+    pub database: Database,
+    /// Own addresses.
+    pub listen: Listen,
+    /// Listeners that the Envoys open. Default: one named `edge` on `127.0.0.1:10000`.
+    pub gateways: Vec<Gateway>,
+    /// How backends are scraped.
+    pub telemetry: Telemetry,
+    /// How demand is forecast.
+    pub forecast: Forecast,
+    /// How predicted waits move traffic.
+    pub balance: Balance,
+    /// The models.
+    pub models: Vec<Model>,
+    /// The pools of backends that serve them.
+    pub pools: Vec<Pool>,
+    /// Who is told about replica plans.
+    pub signals: Signals,
+}
+
+/// How backends are scraped.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// Time between two scrapes of one backend (default 1 s).
+    pub interval: Span,
+    /// Longest wait for a metrics page (default 900 ms).
+    pub deadline: Span,
+    /// Largest metrics page in bytes; more is cut off and counted (default 4 MiB).
+    pub max_page_bytes: usize,
+    /// Most rows that wait for the database; the oldest are dropped beyond it (default 100 000).
+    pub queue_rows: usize,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            interval: Span::seconds(1),
+            deadline: Span(std::time::Duration::from_millis(900)),
+            max_page_bytes: 4 * 1024 * 1024,
+            queue_rows: 100_000,
+        }
+    }
+}
+
+impl Config {
+    /// The gateways, with the default one if the file names none.
+    pub fn gateways(&self) -> Vec<Gateway> {
+        if self.gateways.is_empty() { vec![Gateway::default()] } else { self.gateways.clone() }
+    }
+
+    /// The folder for state: `data_dir`, or the default for the user who runs the process.
+    pub fn data_dir(&self) -> PathBuf {
+        if let Some(folder) = &self.data_dir {
+            return folder.clone();
+        }
+        if rustix::process::geteuid().is_root() {
+            return PathBuf::from("/var/lib/clairvoy");
+        }
+        let home = std::env::var_os("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
+        std::env::var_os("XDG_STATE_HOME")
+            .map_or_else(|| home.join(".local/state"), PathBuf::from)
+            .join("clairvoy")
+    }
+
+    /// The pool of a given name.
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.name == name)
+    }
+}
+
+/// The JSON Schema of the configuration file.
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(Config)
+}
