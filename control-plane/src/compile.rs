@@ -1,1 +1,90 @@
-//! compile
+//! Compile: what should be true of the traffic, as Envoy resources.
+//!
+//! Pure: the same [`Intent`] gives the same messages, so that replicas agree on resource versions without talking.
+//! Everything that could vary in its encoding (protobuf maps) is avoided, and all lists are sorted.
+
+mod bootstrap;
+mod cluster;
+mod endpoints;
+mod errors;
+mod listener;
+mod proto;
+mod routes;
+
+use std::net::SocketAddr;
+
+use envoy_types::pb::envoy::config::{
+    cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener,
+    route::v3::RouteConfiguration,
+};
+
+use crate::config::{Gateway, Timeouts};
+
+pub use bootstrap::{BootstrapOptions, bootstrap};
+
+/// What one gateway's Envoys should do.
+#[derive(Clone, Debug)]
+pub struct Intent {
+    /// The listener that they open.
+    pub gateway: Gateway,
+    /// The models that they route to, sorted by name.
+    pub models: Vec<ModelIntent>,
+}
+
+/// One model: one Envoy cluster, and the routes that lead to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelIntent {
+    /// The name in the `model` field of requests, and of the cluster.
+    pub name: String,
+    /// Time limits of its route.
+    pub timeouts: Timeouts,
+    /// Its endpoints in groups of equal predicted speed.
+    pub groups: Vec<GroupIntent>,
+}
+
+/// Backends of equal predicted speed in one zone: one Envoy locality.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupIntent {
+    /// Region of the locality.
+    pub region: String,
+    /// Zone of the locality.
+    pub zone: String,
+    /// Name of the group; becomes the locality's `sub_zone`.
+    pub name: String,
+    /// Share of the model's traffic in ten-thousandths, at least 1.
+    pub weight: u32,
+    /// The endpoints, sorted by address.
+    pub endpoints: Vec<EndpointIntent>,
+}
+
+/// One backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointIntent {
+    /// Address of the serving process.
+    pub address: SocketAddr,
+    /// True while it takes no new requests and finishes its streams.
+    pub draining: bool,
+}
+
+/// The resources of one gateway.
+#[derive(Clone, Debug)]
+pub struct Resources {
+    /// One listener.
+    pub listener: Listener,
+    /// Its routes.
+    pub routes: RouteConfiguration,
+    /// One cluster a model.
+    pub clusters: Vec<Cluster>,
+    /// One assignment a model.
+    pub assignments: Vec<ClusterLoadAssignment>,
+}
+
+/// Compiles the resources of one gateway.
+pub fn compile(intent: &Intent) -> Resources {
+    Resources {
+        listener: listener::listener(&intent.gateway),
+        routes: routes::routes(&intent.gateway, &intent.models),
+        clusters: intent.models.iter().map(cluster::cluster).collect(),
+        assignments: intent.models.iter().map(endpoints::assignment).collect(),
+    }
+}

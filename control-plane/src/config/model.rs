@@ -43,7 +43,7 @@ impl Default for Slo {
 }
 
 /// Time limits of a model's route. Answers stream for minutes and a long prefill is silent, so both are generous.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
     /// Longest silence of both directions (default 5 minutes).

@@ -102,7 +102,7 @@ impl Config {
             return;
         }
         let steps = |span: std::time::Duration| {
-            (span.subsec_nanos() == 0 && span.as_secs() % step.as_secs() == 0)
+            (span.subsec_nanos() == 0 && span.as_secs().is_multiple_of(step.as_secs()))
                 .then(|| span.as_secs() / step.as_secs())
         };
         match steps(self.forecast.season.0) {

@@ -1,0 +1,88 @@
+use envoy_types::pb::envoy::config::{
+    cluster::v3::{
+        CircuitBreakers, Cluster, LoadBalancingPolicy, OutlierDetection, circuit_breakers, cluster,
+        load_balancing_policy,
+    },
+    core::v3::TypedExtensionConfig,
+};
+use envoy_types::pb::envoy::extensions::load_balancing_policies::{
+    common::v3::{LocalityLbConfig, locality_lb_config},
+    least_request::v3::{LeastRequest, least_request::SelectionMethod},
+};
+use envoy_types::pb::envoy::r#type::v3::Percent;
+use envoy_types::pb::google::protobuf::UInt32Value;
+use envoy_types::util::pack_any;
+
+use super::ModelIntent;
+use super::proto::{ads, seconds};
+
+const CONNECT_TIMEOUT_SECONDS: i64 = 1;
+/// Envoy's default of 1,024 requests a cluster is soon reached by streams that last minutes; queues are the model
+/// servers' business, and what they cannot take is told by their telemetry.
+const MAX_CONCURRENT: u32 = 1_000_000;
+
+/// The cluster of a model: shares between groups come with the assignment (locality weights); inside a group Envoy
+/// itself takes the backend with the fewest active requests.
+pub(super) fn cluster(model: &ModelIntent) -> Cluster {
+    let least_request = LeastRequest {
+        selection_method: SelectionMethod::FullScan.into(),
+        locality_lb_config: Some(LocalityLbConfig {
+            locality_config_specifier: Some(
+                locality_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
+                    locality_lb_config::LocalityWeightedLbConfig {},
+                ),
+            ),
+        }),
+        ..LeastRequest::default()
+    };
+    Cluster {
+        name: model.name.clone(),
+        cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds.into())),
+        eds_cluster_config: Some(cluster::EdsClusterConfig {
+            eds_config: Some(ads()),
+            service_name: String::new(),
+        }),
+        connect_timeout: Some(seconds(CONNECT_TIMEOUT_SECONDS)),
+        load_balancing_policy: Some(LoadBalancingPolicy {
+            policies: vec![load_balancing_policy::Policy {
+                typed_extension_config: Some(TypedExtensionConfig {
+                    name: "envoy.load_balancing_policies.least_request".to_owned(),
+                    typed_config: Some(pack_any(least_request)),
+                }),
+            }],
+        }),
+        common_lb_config: Some(cluster::CommonLbConfig {
+            // No panic mode: a backend that is draining or ejected gets nothing, and Clairvoy never drains all.
+            healthy_panic_threshold: Some(Percent { value: 0.0 }),
+            ..cluster::CommonLbConfig::default()
+        }),
+        circuit_breakers: Some(CircuitBreakers {
+            thresholds: vec![circuit_breakers::Thresholds {
+                max_connections: Some(UInt32Value { value: MAX_CONCURRENT }),
+                max_pending_requests: Some(UInt32Value { value: MAX_CONCURRENT }),
+                max_requests: Some(UInt32Value { value: MAX_CONCURRENT }),
+                max_retries: Some(UInt32Value { value: MAX_CONCURRENT }),
+                ..circuit_breakers::Thresholds::default()
+            }],
+            ..CircuitBreakers::default()
+        }),
+        outlier_detection: Some(outlier_detection()),
+        ..Cluster::default()
+    }
+}
+
+/// Envoy's own, fast reaction to a backend that fails: three gateway errors in a row put it out for 5 s, never more
+/// than half of a cluster.
+fn outlier_detection() -> OutlierDetection {
+    let number = |value| Some(UInt32Value { value });
+    OutlierDetection {
+        consecutive_gateway_failure: number(3),
+        enforcing_consecutive_gateway_failure: number(100),
+        consecutive_5xx: number(5),
+        enforcing_success_rate: number(0),
+        interval: Some(seconds(1)),
+        base_ejection_time: Some(seconds(5)),
+        max_ejection_percent: number(50),
+        ..OutlierDetection::default()
+    }
+}

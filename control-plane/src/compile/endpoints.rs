@@ -1,0 +1,50 @@
+use envoy_types::pb::envoy::config::{
+    core::v3::{HealthStatus, Locality},
+    endpoint::v3::{
+        ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment,
+        lb_endpoint::HostIdentifier,
+    },
+};
+use envoy_types::pb::google::protobuf::UInt32Value;
+
+use super::proto::address;
+use super::{EndpointIntent, GroupIntent, ModelIntent};
+
+/// The endpoints of a model and the shares of its groups.
+pub(super) fn assignment(model: &ModelIntent) -> ClusterLoadAssignment {
+    ClusterLoadAssignment {
+        cluster_name: model.name.clone(),
+        endpoints: model.groups.iter().map(group).collect(),
+        // A group that lost a backend keeps just the share of those that are left; shares are ours to decide.
+        policy: Some(cluster_load_assignment::Policy {
+            overprovisioning_factor: Some(UInt32Value { value: 100 }),
+            ..cluster_load_assignment::Policy::default()
+        }),
+        ..ClusterLoadAssignment::default()
+    }
+}
+
+fn group(group: &GroupIntent) -> LocalityLbEndpoints {
+    LocalityLbEndpoints {
+        locality: Some(Locality {
+            region: group.region.clone(),
+            zone: group.zone.clone(),
+            sub_zone: group.name.clone(),
+        }),
+        load_balancing_weight: Some(UInt32Value { value: group.weight.max(1) }),
+        lb_endpoints: group.endpoints.iter().map(endpoint).collect(),
+        ..LocalityLbEndpoints::default()
+    }
+}
+
+fn endpoint(endpoint: &EndpointIntent) -> LbEndpoint {
+    let status = if endpoint.draining { HealthStatus::Draining } else { HealthStatus::Healthy };
+    LbEndpoint {
+        health_status: status.into(),
+        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+            address: Some(address(endpoint.address)),
+            ..Endpoint::default()
+        })),
+        ..LbEndpoint::default()
+    }
+}

@@ -1,0 +1,83 @@
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+/// Length of the window over which a served rate is taken.
+const WINDOW_SECONDS: f64 = 10.0;
+/// Half-life of what was once served, seconds: settings change, and a peak by chance should not last.
+const HALF_LIFE_SECONDS: f64 = 1800.0;
+
+/// Requests/s that one backend serves, learned: the highest rate of completions over 10 s, slowly forgotten.
+///
+/// A lower bound until the backend was busy once; good enough to compare backends that are loaded alike.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Capacity {
+    window: VecDeque<(f64, f64)>,
+    peak_rps: f64,
+}
+
+impl Capacity {
+    /// Takes the requests that ended within an interval.
+    pub fn observe(&mut self, completed: f64, interval_seconds: f64) {
+        if !(completed >= 0.0
+            && completed.is_finite()
+            && interval_seconds > 0.0
+            && interval_seconds.is_finite())
+        {
+            return;
+        }
+        self.window.push_back((completed, interval_seconds));
+        let mut seconds: f64 = self.window.iter().map(|entry| entry.1).sum();
+        while let Some(first) = self.window.front()
+            && seconds - first.1 >= WINDOW_SECONDS
+        {
+            seconds -= first.1;
+            self.window.pop_front();
+        }
+        self.peak_rps *= 0.5_f64.powf(interval_seconds / HALF_LIFE_SECONDS);
+        if seconds >= WINDOW_SECONDS {
+            let rate = self.window.iter().map(|entry| entry.0).sum::<f64>() / seconds;
+            self.peak_rps = self.peak_rps.max(rate);
+        }
+    }
+
+    /// The learned capacity; none before the backend served anything for a whole window.
+    pub fn rps(&self) -> Option<f64> {
+        (self.peak_rps > 0.0).then_some(self.peak_rps)
+    }
+}
+
+/// Capacities with the gaps filled: what is unknown gets the mean of what is known, and 1 when nothing is.
+pub fn fill_unknown(capacities: &[Option<f64>]) -> Vec<f64> {
+    let known: Vec<f64> = capacities.iter().flatten().copied().collect();
+    let mean = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
+    capacities.iter().map(|capacity| capacity.unwrap_or(mean)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Capacity, fill_unknown};
+
+    #[test]
+    fn the_peak_rate_is_kept_and_slowly_forgotten() {
+        let mut capacity = Capacity::default();
+        for _ in 0..9 {
+            capacity.observe(6.0, 1.0);
+        }
+        assert_eq!(capacity.rps(), None, "not before a whole window");
+        for _ in 0..5 {
+            capacity.observe(6.0, 1.0);
+        }
+        assert!((capacity.rps().unwrap() - 6.0).abs() < 0.05);
+        for _ in 0..1800 {
+            capacity.observe(0.0, 1.0);
+        }
+        assert!((2.8..3.2).contains(&capacity.rps().unwrap()));
+    }
+
+    #[test]
+    fn unknown_capacities_are_filled_from_the_known() {
+        assert_eq!(fill_unknown(&[None, Some(2.0), Some(4.0)]), vec![3.0, 2.0, 4.0]);
+        assert_eq!(fill_unknown(&[None, None]), vec![1.0, 1.0]);
+    }
+}
