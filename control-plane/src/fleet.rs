@@ -1,1 +1,194 @@
-//! fleet
+//! Fleet: the newest known state of every model and backend, in memory.
+//!
+//! One task owns it and writes it; it does no I/O and reads no clock. Memory is bounded: a backend keeps its newest
+//! sample and ten seconds of rates (about 2 KiB), a model twelve seconds of arrivals.
+
+mod arrivals;
+mod backend;
+mod membership;
+
+pub use arrivals::{Arrivals, Step};
+pub use backend::{Backend, Health};
+pub use membership::{Membership, Origin};
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use chrono::{DateTime, Utc};
+
+use crate::config::{Config, Pool};
+use crate::telemetry::Sample;
+
+/// The fleet.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    backends: BTreeMap<SocketAddr, Backend>,
+    arrivals: BTreeMap<String, Arrivals>,
+}
+
+/// Why a backend cannot be registered, drained or removed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FleetError {
+    /// No pool of that name.
+    #[error("there is no pool `{0}`")]
+    NoSuchPool(String),
+    /// No backend of that address in that pool.
+    #[error("pool `{pool}` has no backend {address}")]
+    NoSuchBackend {
+        /// The pool asked for.
+        pool: String,
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// The address serves another pool.
+    #[error("{address} already belongs to pool `{pool}`")]
+    Taken {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The pool that has it.
+        pool: String,
+    },
+}
+
+impl Fleet {
+    /// Brings the fleet in line with a configuration: new backends come in, those that are gone from it start to leave.
+    pub fn reconcile(&mut self, config: &Config, now: DateTime<Utc>) {
+        let step_seconds = config.forecast.step.as_seconds() as u32;
+        self.arrivals.retain(|name, _| config.models.iter().any(|model| model.name == *name));
+        for model in &config.models {
+            self.arrivals.entry(model.name.clone()).or_insert_with(|| Arrivals::new(step_seconds));
+            for pool in model.pools.iter().filter_map(|name| config.pool(name)) {
+                for address in &pool.backends {
+                    self.admit(*address, &model.name, pool, Origin::Configured, now);
+                }
+            }
+        }
+        for backend in self.backends.values_mut() {
+            let pool = config.pool(&backend.pool);
+            let stays = match backend.origin {
+                Origin::Configured => pool.is_some_and(|pool| pool.backends.contains(&backend.address)),
+                Origin::Registered => pool.is_some(),
+            };
+            if !stays {
+                backend.leave(now);
+            }
+        }
+    }
+
+    fn admit(&mut self, address: SocketAddr, model: &str, pool: &Pool, origin: Origin, now: DateTime<Utc>) {
+        let fresh = || Backend::new(address, model, &pool.name, origin, now);
+        let backend = self.backends.entry(address).or_insert_with(fresh);
+        if backend.pool != pool.name || backend.model != model {
+            *backend = fresh();
+        } else if matches!(backend.membership, Membership::Leaving { .. }) {
+            backend.membership = Membership::Active;
+            backend.origin = origin;
+        }
+    }
+
+    /// Adds a backend to a pool, or takes back one that was draining.
+    pub fn register(
+        &mut self,
+        config: &Config,
+        pool: &str,
+        address: SocketAddr,
+        now: DateTime<Utc>,
+    ) -> Result<(), FleetError> {
+        let settings = config.pool(pool).ok_or_else(|| FleetError::NoSuchPool(pool.to_owned()))?;
+        let model = config.models.iter().find(|model| model.pools.iter().any(|name| name == pool));
+        let model = model.ok_or_else(|| FleetError::NoSuchPool(pool.to_owned()))?;
+        if let Some(other) = self.backends.get(&address).filter(|other| other.pool != pool) {
+            return Err(FleetError::Taken { address, pool: other.pool.clone() });
+        }
+        self.admit(address, &model.name, settings, Origin::Registered, now);
+        if let Some(backend) = self.backends.get_mut(&address) {
+            backend.membership = Membership::Active;
+        }
+        Ok(())
+    }
+
+    /// Stops new requests to a backend; it stays in the pool and finishes its streams.
+    pub fn drain(&mut self, pool: &str, address: SocketAddr, now: DateTime<Utc>) -> Result<(), FleetError> {
+        self.find(pool, address)?.membership = Membership::Draining { since: now };
+        Ok(())
+    }
+
+    /// Stops new requests to a backend and removes it once the drain time is over.
+    pub fn remove(&mut self, pool: &str, address: SocketAddr, now: DateTime<Utc>) -> Result<(), FleetError> {
+        self.find(pool, address)?.leave(now);
+        Ok(())
+    }
+
+    fn find(&mut self, pool: &str, address: SocketAddr) -> Result<&mut Backend, FleetError> {
+        let missing = FleetError::NoSuchBackend { pool: pool.to_owned(), address };
+        self.backends.get_mut(&address).filter(|backend| backend.pool == pool).ok_or(missing)
+    }
+
+    /// Forgets the backends whose drain time is over, and returns them.
+    pub fn sweep(&mut self, drain_seconds: f64, now: DateTime<Utc>) -> Vec<Backend> {
+        let gone: Vec<SocketAddr> = self
+            .backends
+            .values()
+            .filter(|backend| {
+                matches!(backend.membership, Membership::Leaving { since }
+                    if (now - since).as_seconds_f64() >= drain_seconds)
+            })
+            .map(|backend| backend.address)
+            .collect();
+        gone.iter().filter_map(|address| self.backends.remove(address)).collect()
+    }
+
+    /// Takes a sample; false when its backend is not in the fleet.
+    pub fn observe(&mut self, address: SocketAddr, sample: Sample) -> bool {
+        let Some(backend) = self.backends.get_mut(&address) else { return false };
+        if let Some(arrivals) = self.arrivals.get_mut(&backend.model) {
+            arrivals.observe(sample.at, sample.arrived, sample.output_tokens, sample.interval_seconds);
+        }
+        backend.observe(sample);
+        true
+    }
+
+    /// Notes a failed scrape.
+    pub fn observe_failure(&mut self, address: SocketAddr, refused: bool, message: String) {
+        if let Some(backend) = self.backends.get_mut(&address) {
+            backend.observe_failure(refused, message);
+        }
+    }
+
+    /// A backend.
+    pub fn backend(&self, address: SocketAddr) -> Option<&Backend> {
+        self.backends.get(&address)
+    }
+
+    /// A backend, to be changed.
+    pub fn backend_mut(&mut self, address: SocketAddr) -> Option<&mut Backend> {
+        self.backends.get_mut(&address)
+    }
+
+    /// All backends, by address.
+    pub fn backends(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.values()
+    }
+
+    /// The backends of a model, by address.
+    pub fn of_model<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Backend> {
+        self.backends.values().filter(move |backend| backend.model == model)
+    }
+
+    /// Arrivals of a model.
+    pub fn arrivals(&self, model: &str) -> Option<&Arrivals> {
+        self.arrivals.get(model)
+    }
+
+    /// Closes the forecast steps that ended before `now`: model by model, oldest first.
+    pub fn close_steps(&mut self, now: DateTime<Utc>) -> Vec<(String, Step)> {
+        let close = |(model, arrivals): (&String, &mut Arrivals)| {
+            let steps = arrivals.close(now);
+            steps.into_iter().map(|step| (model.clone(), step)).collect::<Vec<_>>()
+        };
+        self.arrivals.iter_mut().flat_map(close).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

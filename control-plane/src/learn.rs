@@ -1,1 +1,192 @@
-//! learn
+//! Learn: keeps the forecasters fed, fitted and saved, on a thread of its own.
+//!
+//! [`Learner`] is plain state: lessons in, insights out, no clock and no I/O. [`spawn`] runs it on a thread that nothing
+//! which serves waits for; when that thread is behind, the fleet is led by the newest insights there are.
+
+mod demand;
+mod thread;
+mod wait;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use chrono::{DateTime, Utc};
+
+use clairvoy_forecaster::{DemandForecast, WaitPrediction};
+
+use crate::config::Forecast;
+use crate::fleet::Step;
+use crate::telemetry::Sample;
+
+pub use thread::{LearnerHandle, spawn};
+
+/// Backends whose wait model is fitted anew within one tick: bounds the time that a tick takes.
+const MOST_WAIT_FITS_A_TICK: usize = 20;
+
+/// What the learner is told.
+#[derive(Debug)]
+pub enum Lesson {
+    /// A backend showed itself.
+    Sample(SocketAddr, Box<Sample>),
+    /// A backend is gone.
+    Forget(SocketAddr),
+    /// A step of a model's demand is over.
+    Step(String, Step),
+    /// Past demand of a model, to be trained on whole: the number of the first step, and requests/s by step.
+    History(String, i64, Vec<Option<f64>>),
+    /// Past demand of a model, of which a restored model may know a part already: the same form.
+    CatchUp(String, i64, Vec<Option<f64>>),
+    /// A saved model: kind, key and state, as they came in [`Insight::Trained`].
+    Restore(ModelKind, String, serde_json::Value),
+    /// Other forecast settings.
+    Configure(Forecast),
+    /// A second has passed.
+    Tick(DateTime<Utc>),
+}
+
+/// What the learner found.
+#[derive(Debug)]
+pub enum Insight {
+    /// The wait of the next request at a backend.
+    Wait(SocketAddr, WaitPrediction),
+    /// A forecast of a model's demand, made at the end of its origin step.
+    Forecast(String, DemandForecast),
+    /// A model was fitted; its state is worth keeping.
+    Trained {
+        /// What was fitted.
+        kind: ModelKind,
+        /// Model name or backend address.
+        key: String,
+        /// Its state.
+        state: serde_json::Value,
+        /// When.
+        at: DateTime<Utc>,
+    },
+    /// A saved model or a history could not be used.
+    Refused(String),
+}
+
+/// Kinds of learned models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelKind {
+    /// Demand of one model.
+    Demand,
+    /// Wait at one backend.
+    Wait,
+}
+
+impl ModelKind {
+    /// The kind's name in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Demand => "demand",
+            Self::Wait => "wait",
+        }
+    }
+}
+
+/// All learned models of the fleet.
+pub struct Learner {
+    settings: demand::Settings,
+    demand: BTreeMap<String, demand::Lessons>,
+    waits: BTreeMap<SocketAddr, wait::Lessons>,
+}
+
+impl Learner {
+    /// Nothing learned yet.
+    pub fn new(forecast: &Forecast) -> Self {
+        Self { settings: demand::Settings::of(forecast), demand: BTreeMap::new(), waits: BTreeMap::new() }
+    }
+
+    /// Takes one lesson.
+    pub fn learn(&mut self, lesson: Lesson) -> Vec<Insight> {
+        match lesson {
+            Lesson::Sample(address, sample) => {
+                let prediction = self.waits.entry(address).or_default().observe(&sample);
+                vec![Insight::Wait(address, prediction)]
+            }
+            Lesson::Forget(address) => {
+                self.waits.remove(&address);
+                Vec::new()
+            }
+            Lesson::Step(model, step) => self.step(model, step),
+            Lesson::History(model, first_step, values) => self.history(model, first_step, &values),
+            Lesson::CatchUp(model, first_step, values) => match self.demand.get_mut(&model) {
+                Some(lessons) => {
+                    let forecast = lessons.catch_up(first_step, &values);
+                    vec![Insight::Forecast(model, forecast)]
+                }
+                None if values.is_empty() => Vec::new(),
+                None => self.history(model, first_step, &values),
+            },
+            Lesson::Restore(kind, key, state) => self.restore(kind, key, state),
+            Lesson::Configure(forecast) => {
+                self.settings = demand::Settings::of(&forecast);
+                Vec::new()
+            }
+            Lesson::Tick(now) => self.tick(now),
+        }
+    }
+
+    fn step(&mut self, model: String, step: Step) -> Vec<Insight> {
+        let lessons = match self.demand.get_mut(&model) {
+            Some(lessons) => lessons,
+            None => match demand::Lessons::train(&self.settings, step.index, &[]) {
+                Ok(lessons) => self.demand.entry(model.clone()).or_insert(lessons),
+                Err(error) => return vec![Insight::Refused(format!("no forecast for {model}: {error}"))],
+            },
+        };
+        let forecast = lessons.observe(step);
+        vec![Insight::Forecast(model, forecast)]
+    }
+
+    fn history(&mut self, model: String, first_step: i64, values: &[Option<f64>]) -> Vec<Insight> {
+        match demand::Lessons::train(&self.settings, first_step, values) {
+            Ok(lessons) => {
+                let forecast = lessons.forecast();
+                self.demand.insert(model.clone(), lessons);
+                vec![Insight::Forecast(model, forecast)]
+            }
+            Err(error) => vec![Insight::Refused(format!("the history of {model} cannot be used: {error}"))],
+        }
+    }
+
+    fn restore(&mut self, kind: ModelKind, key: String, state: serde_json::Value) -> Vec<Insight> {
+        let refused = |error: String| vec![Insight::Refused(format!("saved {} model of {key}: {error}", kind.as_str()))];
+        match kind {
+            ModelKind::Demand => match demand::Lessons::restore(&self.settings, state) {
+                Ok(lessons) => {
+                    let forecast = lessons.forecast();
+                    self.demand.insert(key.clone(), lessons);
+                    vec![Insight::Forecast(key, forecast)]
+                }
+                Err(error) => refused(error),
+            },
+            ModelKind::Wait => match (key.parse(), wait::Lessons::restore(state)) {
+                (Ok(address), Ok(lessons)) => {
+                    self.waits.insert(address, lessons);
+                    Vec::new()
+                }
+                (Err(_), _) => refused("no address".to_owned()),
+                (_, Err(error)) => refused(error),
+            },
+        }
+    }
+
+    fn tick(&mut self, now: DateTime<Utc>) -> Vec<Insight> {
+        let mut insights = Vec::new();
+        for (model, lessons) in &mut self.demand {
+            if let Some(state) = lessons.refit_when_due(&self.settings, now) {
+                insights.push(Insight::Trained { kind: ModelKind::Demand, key: model.clone(), state, at: now });
+            }
+        }
+        let mut due: Vec<_> = self.waits.iter_mut().filter(|(_, lessons)| lessons.is_due(now)).collect();
+        due.sort_by_key(|(_, lessons)| lessons.fitted_at());
+        for (address, lessons) in due.into_iter().take(MOST_WAIT_FITS_A_TICK) {
+            if let Some(state) = lessons.refit(now) {
+                insights.push(Insight::Trained { kind: ModelKind::Wait, key: address.to_string(), state, at: now });
+            }
+        }
+        insights
+    }
+}

@@ -1,1 +1,18 @@
-//! run
+//! Run: the shell around the pure parts. One task, the [`controller`], owns the fleet and decides each second; scraping,
+//! storing, learning, serving and signalling go on beside it, and none of them is waited for.
+
+mod commands;
+mod controller;
+mod database;
+mod journal;
+mod plan;
+mod recent;
+mod reload;
+mod serve;
+mod show;
+mod steer;
+
+pub use commands::{Command, Refusal};
+pub use recent::Events;
+pub use serve::{Overrides, serve};
+pub use show::Frame;

@@ -4,21 +4,29 @@ use serde::{Deserialize, Serialize};
 
 /// Length of the window over which a served rate is taken.
 const WINDOW_SECONDS: f64 = 10.0;
+/// Part of the window in which requests have to wait.
+const LEAST_BUSY: f64 = 0.7;
 /// Half-life of what was once served, seconds: settings change, and a peak by chance should not last.
 const HALF_LIFE_SECONDS: f64 = 1800.0;
 
-/// Requests/s that one backend serves, learned: the highest rate of completions over 10 s, slowly forgotten.
-///
-/// A lower bound until the backend was busy once; good enough to compare backends that are loaded alike.
+/// Requests/s that one backend serves, learned: the highest rate of completions over 10 s in which requests waited most
+/// of the time, slowly forgotten. What a backend served while nothing waited says nothing about what it could serve.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Capacity {
-    window: VecDeque<(f64, f64)>,
+    window: VecDeque<Interval>,
     peak_rps: f64,
 }
 
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Interval {
+    completed: f64,
+    seconds: f64,
+    busy: bool,
+}
+
 impl Capacity {
-    /// Takes the requests that ended within an interval.
-    pub fn observe(&mut self, completed: f64, interval_seconds: f64) {
+    /// Takes the requests that ended within an interval, and whether requests waited at its end.
+    pub fn observe(&mut self, completed: f64, interval_seconds: f64, busy: bool) {
         if !(completed >= 0.0
             && completed.is_finite()
             && interval_seconds > 0.0
@@ -26,22 +34,23 @@ impl Capacity {
         {
             return;
         }
-        self.window.push_back((completed, interval_seconds));
-        let mut seconds: f64 = self.window.iter().map(|entry| entry.1).sum();
+        self.window.push_back(Interval { completed, seconds: interval_seconds, busy });
+        let mut seconds: f64 = self.window.iter().map(|interval| interval.seconds).sum();
         while let Some(first) = self.window.front()
-            && seconds - first.1 >= WINDOW_SECONDS
+            && seconds - first.seconds >= WINDOW_SECONDS
         {
-            seconds -= first.1;
+            seconds -= first.seconds;
             self.window.pop_front();
         }
         self.peak_rps *= 0.5_f64.powf(interval_seconds / HALF_LIFE_SECONDS);
-        if seconds >= WINDOW_SECONDS {
-            let rate = self.window.iter().map(|entry| entry.0).sum::<f64>() / seconds;
+        let busy: f64 = self.window.iter().filter(|interval| interval.busy).map(|interval| interval.seconds).sum();
+        if seconds >= WINDOW_SECONDS && busy >= LEAST_BUSY * seconds {
+            let rate = self.window.iter().map(|interval| interval.completed).sum::<f64>() / seconds;
             self.peak_rps = self.peak_rps.max(rate);
         }
     }
 
-    /// The learned capacity; none before the backend served anything for a whole window.
+    /// The learned capacity; none before the backend was busy for a whole window.
     pub fn rps(&self) -> Option<f64> {
         (self.peak_rps > 0.0).then_some(self.peak_rps)
     }
@@ -62,17 +71,26 @@ mod tests {
     fn the_peak_rate_is_kept_and_slowly_forgotten() {
         let mut capacity = Capacity::default();
         for _ in 0..9 {
-            capacity.observe(6.0, 1.0);
+            capacity.observe(6.0, 1.0, true);
         }
         assert_eq!(capacity.rps(), None, "not before a whole window");
         for _ in 0..5 {
-            capacity.observe(6.0, 1.0);
+            capacity.observe(6.0, 1.0, true);
         }
         assert!((capacity.rps().unwrap() - 6.0).abs() < 0.05);
         for _ in 0..1800 {
-            capacity.observe(0.0, 1.0);
+            capacity.observe(0.0, 1.0, false);
         }
         assert!((2.8..3.2).contains(&capacity.rps().unwrap()));
+    }
+
+    #[test]
+    fn an_idle_backend_teaches_nothing() {
+        let mut capacity = Capacity::default();
+        for _ in 0..100 {
+            capacity.observe(1.0, 1.0, false);
+        }
+        assert_eq!(capacity.rps(), None);
     }
 
     #[test]

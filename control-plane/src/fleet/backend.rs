@@ -1,0 +1,147 @@
+use std::net::SocketAddr;
+
+use chrono::{DateTime, Utc};
+
+use clairvoy_forecaster::{WaitPrediction, WaitSource};
+
+use crate::decide::{Capacity, Speed};
+use crate::telemetry::Sample;
+
+use super::{Membership, Origin};
+
+/// Refused connections in a row before a backend counts as down.
+const DOWN_AFTER_REFUSALS: u32 = 3;
+/// Telemetry older than this is stale, seconds.
+const STALE_AFTER_SECONDS: f64 = 5.0;
+/// A backend that never showed telemetry is given requests all the same after this time, seconds: its metrics may be
+/// out of reach while it serves well.
+const PATIENCE_SECONDS: f64 = 15.0;
+
+/// One serving process and what is known of it.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The model that it serves.
+    pub model: String,
+    /// Its pool.
+    pub pool: String,
+    /// Who brought it in.
+    pub origin: Origin,
+    /// Whether it takes requests.
+    pub membership: Membership,
+    /// When it came into the fleet.
+    pub joined_at: DateTime<Utc>,
+    /// Its newest sample.
+    pub sample: Option<Sample>,
+    /// Its newest mean time to first token, and when it was seen.
+    pub ttft_seconds: Option<f64>,
+    /// Its predicted wait.
+    pub wait: Option<WaitPrediction>,
+    /// How much slower than usual it runs.
+    pub speed: Speed,
+    /// What it serves, learned.
+    pub capacity: Capacity,
+    /// The last scrape's failure; none after a good one.
+    pub failure: Option<String>,
+    refusals: u32,
+}
+
+/// What a backend's telemetry says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Fresh telemetry.
+    Ready,
+    /// No telemetry yet.
+    Waiting,
+    /// Old telemetry.
+    Stale,
+    /// Connections are refused.
+    Down,
+}
+
+impl Backend {
+    pub(super) fn new(
+        address: SocketAddr,
+        model: &str,
+        pool: &str,
+        origin: Origin,
+        now: DateTime<Utc>,
+    ) -> Self {
+        Self {
+            address,
+            model: model.to_owned(),
+            pool: pool.to_owned(),
+            origin,
+            membership: Membership::Active,
+            joined_at: now,
+            sample: None,
+            ttft_seconds: None,
+            wait: None,
+            speed: Speed::default(),
+            capacity: Capacity::default(),
+            failure: None,
+            refusals: 0,
+        }
+    }
+
+    pub(super) fn leave(&mut self, now: DateTime<Utc>) {
+        if !matches!(self.membership, Membership::Leaving { .. }) {
+            self.membership = Membership::Leaving { since: now };
+        }
+    }
+
+    pub(super) fn observe(&mut self, sample: Sample) {
+        self.failure = None;
+        self.refusals = 0;
+        let busy = sample.queue_depth.is_some_and(|waiting| waiting >= 1.0);
+        self.capacity.observe(sample.completed, sample.interval_seconds, busy);
+        if let (Some(inter_token), Some(running)) = (sample.inter_token_seconds, sample.running)
+            && sample.interval_seconds > 0.0
+        {
+            let prompt_rate = sample.prompt_tokens / sample.interval_seconds;
+            self.speed.observe(inter_token, running, prompt_rate, sample.interval_seconds);
+        }
+        self.ttft_seconds = sample.ttft_seconds.or(self.ttft_seconds);
+        self.sample = Some(sample);
+    }
+
+    pub(super) fn observe_failure(&mut self, refused: bool, message: String) {
+        self.refusals = if refused { self.refusals + 1 } else { 0 };
+        self.failure = Some(message);
+    }
+
+    /// Age of the newest sample, seconds.
+    pub fn age_seconds(&self, now: DateTime<Utc>) -> Option<f64> {
+        self.sample.as_ref().map(|sample| (now - sample.at).as_seconds_f64().max(0.0))
+    }
+
+    /// The predicted time to first token of its next request, seconds; none when nothing is known.
+    pub fn predicted_wait_seconds(&self) -> Option<f64> {
+        let known = |wait: &&WaitPrediction| wait.source != WaitSource::None;
+        self.wait.as_ref().filter(known).map(|wait| wait.mean_seconds)
+    }
+
+    /// What its telemetry says of it.
+    pub fn health(&self, now: DateTime<Utc>) -> Health {
+        if self.refusals >= DOWN_AFTER_REFUSALS {
+            return Health::Down;
+        }
+        match self.age_seconds(now) {
+            None => Health::Waiting,
+            Some(age) if age > STALE_AFTER_SECONDS => Health::Stale,
+            Some(_) => Health::Ready,
+        }
+    }
+
+    /// Whether it may take new requests by itself, whatever the others do.
+    pub fn is_eligible(&self, now: DateTime<Utc>) -> bool {
+        let patient = (now - self.joined_at).as_seconds_f64() < PATIENCE_SECONDS;
+        self.membership == Membership::Active
+            && match self.health(now) {
+                Health::Ready | Health::Stale => true,
+                Health::Waiting => !patient,
+                Health::Down => false,
+            }
+    }
+}

@@ -1,0 +1,100 @@
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::config;
+use crate::telemetry::Sample;
+
+use super::{Arrivals, Fleet, FleetError, Health, Membership};
+
+fn at(seconds: f64) -> DateTime<Utc> {
+    DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds((1_000_000.0 * 1000.0 + seconds * 1000.0) as i64)
+}
+
+fn sample(seconds: f64, arrived: f64) -> Sample {
+    Sample {
+        at: at(seconds),
+        backend: "127.0.0.1:1".into(),
+        interval_seconds: 1.0,
+        queue_depth: Some(0.0),
+        running: Some(1.0),
+        kv_used: None,
+        gpu_utilisation: None,
+        ttft_seconds: None,
+        ttft_count: 0.0,
+        inter_token_seconds: None,
+        arrived,
+        completed: arrived,
+        prompt_tokens: 0.0,
+        output_tokens: 2.0 * arrived,
+        simulated: false,
+    }
+}
+
+fn config(backends: &str) -> config::Config {
+    let text = format!("models: [{{ name: m, pools: [p] }}]\npools: [{{ name: p, backends: [{backends}] }}]\n");
+    config::parse(&text).unwrap()
+}
+
+#[test]
+fn a_backend_that_leaves_the_configuration_drains_before_it_is_gone() {
+    let mut fleet = Fleet::default();
+    fleet.reconcile(&config("\"127.0.0.1:1\", \"127.0.0.1:2\""), at(0.0));
+    fleet.reconcile(&config("\"127.0.0.1:1\""), at(1.0));
+    let leaving = fleet.backend("127.0.0.1:2".parse().unwrap()).unwrap();
+    assert!(matches!(leaving.membership, Membership::Leaving { .. }));
+    assert!(fleet.sweep(30.0, at(30.0)).is_empty());
+    assert_eq!(fleet.sweep(30.0, at(31.0)).len(), 1);
+    assert_eq!(fleet.backends().count(), 1);
+}
+
+#[test]
+fn a_registered_backend_survives_a_reload_and_can_come_back_from_draining() {
+    let mut fleet = Fleet::default();
+    let config = config("\"127.0.0.1:1\"");
+    let address = "127.0.0.1:7".parse().unwrap();
+    fleet.reconcile(&config, at(0.0));
+    fleet.register(&config, "p", address, at(1.0)).unwrap();
+    fleet.reconcile(&config, at(2.0));
+    assert_eq!(fleet.backend(address).unwrap().membership, Membership::Active);
+    fleet.drain("p", address, at(3.0)).unwrap();
+    fleet.reconcile(&config, at(4.0));
+    assert_eq!(fleet.backend(address).unwrap().membership, Membership::Draining { since: at(3.0) });
+    fleet.register(&config, "p", address, at(5.0)).unwrap();
+    assert_eq!(fleet.backend(address).unwrap().membership, Membership::Active);
+    let missing = fleet.drain("nowhere", address, at(6.0)).unwrap_err();
+    assert_eq!(missing, FleetError::NoSuchBackend { pool: "nowhere".to_owned(), address });
+}
+
+#[test]
+fn health_follows_the_telemetry() {
+    let mut fleet = Fleet::default();
+    fleet.reconcile(&config("\"127.0.0.1:1\""), at(0.0));
+    let address = "127.0.0.1:1".parse().unwrap();
+    let health = |fleet: &Fleet, now| fleet.backend(address).unwrap().health(at(now));
+    assert_eq!(health(&fleet, 0.0), Health::Waiting);
+    assert!(!fleet.backend(address).unwrap().is_eligible(at(1.0)));
+    assert!(fleet.backend(address).unwrap().is_eligible(at(16.0)), "metrics may be out of reach for ever");
+    assert!(fleet.observe(address, sample(1.0, 3.0)));
+    assert_eq!(health(&fleet, 2.0), Health::Ready);
+    assert_eq!(health(&fleet, 7.0), Health::Stale);
+    for _ in 0..3 {
+        fleet.observe_failure(address, true, "connection refused".to_owned());
+    }
+    assert_eq!(health(&fleet, 2.0), Health::Down);
+}
+
+#[test]
+fn a_step_counts_only_when_telemetry_covered_it() {
+    let mut arrivals = Arrivals::new(10);
+    for second in 0..10 {
+        arrivals.observe(at(f64::from(second) + 0.5), 4.0, 8.0, 1.0);
+    }
+    assert_eq!(arrivals.rates(at(10.0)), (4.0, 8.0));
+    let closed = arrivals.close(at(10.2));
+    assert_eq!(closed.len(), 1);
+    let rate = closed[0].requests_per_second.unwrap();
+    assert!((3.9..4.4).contains(&rate), "{rate}");
+    arrivals.observe(at(17.0), 4.0, 8.0, 1.0);
+    let closed = arrivals.close(at(45.0));
+    assert_eq!(closed.len(), 3, "the half step and the silence behind it");
+    assert!(closed.iter().all(|step| step.requests_per_second.is_none()));
+}

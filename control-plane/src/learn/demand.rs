@@ -1,0 +1,82 @@
+use chrono::{DateTime, Utc};
+
+use clairvoy_forecaster::{DemandConfig, DemandForecast, DemandModel, Error, Grid};
+
+use crate::config::Forecast;
+use crate::fleet::Step;
+
+/// How demand is forecast, in steps.
+pub(super) struct Settings {
+    config: DemandConfig,
+    refit_every_seconds: f64,
+}
+
+impl Settings {
+    pub(super) fn of(forecast: &Forecast) -> Self {
+        let step_seconds = forecast.step.0.as_secs().max(1);
+        let steps = |span: &crate::config::Span| u32::try_from(span.0.as_secs() / step_seconds).unwrap_or(u32::MAX);
+        let mut horizons: Vec<u32> = forecast.horizons.iter().map(steps).collect();
+        horizons.sort_unstable();
+        horizons.dedup();
+        Self {
+            config: DemandConfig {
+                grid: Grid {
+                    step_seconds: u32::try_from(step_seconds).unwrap_or(u32::MAX),
+                    season_steps: steps(&forecast.season),
+                },
+                horizons,
+            },
+            refit_every_seconds: forecast.refit_every.as_seconds(),
+        }
+    }
+}
+
+/// The demand model of one model, and when it was fitted.
+pub(super) struct Lessons {
+    model: DemandModel,
+    fitted_at: Option<DateTime<Utc>>,
+}
+
+impl Lessons {
+    pub(super) fn train(settings: &Settings, first_step: i64, values: &[Option<f64>]) -> Result<Self, Error> {
+        Ok(Self { model: DemandModel::train(&settings.config, first_step, values)?, fitted_at: None })
+    }
+
+    /// Takes up a saved model, unless it was made for another grid or other horizons.
+    pub(super) fn restore(settings: &Settings, state: serde_json::Value) -> Result<Self, String> {
+        let model: DemandModel = serde_json::from_value(state).map_err(|error| error.to_string())?;
+        if *model.config() != settings.config {
+            return Err("it was made for another step, season or horizons".to_owned());
+        }
+        Ok(Self { model, fitted_at: None })
+    }
+
+    pub(super) fn observe(&mut self, step: Step) -> DemandForecast {
+        self.model.observe(step.index, step.requests_per_second);
+        self.model.forecast()
+    }
+
+    /// Takes the steps that the model does not know yet.
+    pub(super) fn catch_up(&mut self, first_step: i64, values: &[Option<f64>]) -> DemandForecast {
+        let origin = self.model.forecast().origin_step;
+        for (step, value) in (first_step..).zip(values).filter(|(step, _)| *step > origin) {
+            self.model.observe(step, *value);
+        }
+        self.model.forecast()
+    }
+
+    pub(super) fn forecast(&self) -> DemandForecast {
+        self.model.forecast()
+    }
+
+    /// Fits anew when it is time; returns the state to keep. A model that was just trained or restored is kept first.
+    pub(super) fn refit_when_due(&mut self, settings: &Settings, now: DateTime<Utc>) -> Option<serde_json::Value> {
+        match self.fitted_at {
+            Some(at) if (now - at).as_seconds_f64() < settings.refit_every_seconds => return None,
+            Some(_) => self.model.refit(),
+            None => {}
+        }
+        self.fitted_at = Some(now);
+        serde_json::to_value(&self.model).ok()
+    }
+}

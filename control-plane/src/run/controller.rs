@@ -1,0 +1,172 @@
+//! The controller: the one task that owns the fleet and decides. It reads the clock once per event and passes it on.
+
+mod decide;
+mod inbox;
+mod picture;
+mod publish;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use chrono::{DateTime, Utc};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use clairvoy_forecaster::DemandForecast;
+use clairvoy_xds::XdsServer;
+
+use crate::config::{Config, ConfigError};
+use crate::decide::PoolPlan;
+use crate::fleet::Fleet;
+use crate::learn::{Insight, LearnerHandle, Lesson};
+use crate::metrics::ControlMetrics;
+use crate::signal::Deliverer;
+use crate::store::{Store, TelemetryWriter};
+use crate::telemetry::{ScrapeOutcome, ScrapeTarget, TelemetryMetrics};
+use crate::view::DecisionView;
+
+use super::commands::Command;
+use super::database::Memory;
+use super::journal::Journal;
+use super::recent::{Events, Recent};
+use super::show::Frame;
+use super::steer::Steering;
+
+const TICK: Duration = Duration::from_secs(1);
+/// Longest wait at start for what the last run left in the database; afterwards Clairvoy steers without it.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Where the controller's input comes from.
+pub(super) struct Inputs {
+    pub(super) outcomes: mpsc::Receiver<ScrapeOutcome>,
+    pub(super) insights: mpsc::Receiver<Insight>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) reloads: mpsc::Receiver<Result<Arc<Config>, ConfigError>>,
+    pub(super) memory: oneshot::Receiver<Memory>,
+    pub(super) store: watch::Receiver<Option<Store>>,
+}
+
+/// Where the controller's output goes.
+pub(super) struct Outputs {
+    pub(super) xds: XdsServer,
+    /// Shared with the function that gives an Envoy its gateway.
+    pub(super) config: Arc<ArcSwap<Config>>,
+    pub(super) targets: watch::Sender<Arc<Vec<ScrapeTarget>>>,
+    pub(super) learner: LearnerHandle,
+    pub(super) journal: Journal,
+    pub(super) deliverer: Deliverer,
+    pub(super) frames: watch::Sender<Option<Arc<Frame>>>,
+    pub(super) metrics: ControlMetrics,
+    pub(super) telemetry: TelemetryMetrics,
+}
+
+/// The controller's state.
+pub(super) struct Controller {
+    config: Arc<Config>,
+    fleet: Fleet,
+    steering: BTreeMap<String, Steering>,
+    forecasts: BTreeMap<String, Issued>,
+    plans: BTreeMap<String, PoolPlan>,
+    /// Replicas last signalled, by pool.
+    signalled: BTreeMap<String, u32>,
+    decisions: Recent<DecisionView>,
+    events: Events,
+    counts: Counts,
+    writer: Option<TelemetryWriter>,
+    started_at: DateTime<Utc>,
+    published_once: bool,
+    outputs: Outputs,
+}
+
+/// A forecast and when it was made.
+struct Issued {
+    at: DateTime<Utc>,
+    forecast: DemandForecast,
+}
+
+#[derive(Default)]
+struct Counts {
+    forecasts: u64,
+    decisions: u64,
+    weight_changes: u64,
+    samples_without_database: u64,
+    lessons_dropped: AtomicU64,
+}
+
+impl Controller {
+    pub(super) fn new(config: Arc<Config>, outputs: Outputs, now: DateTime<Utc>) -> Self {
+        Self {
+            config,
+            fleet: Fleet::default(),
+            steering: BTreeMap::new(),
+            forecasts: BTreeMap::new(),
+            plans: BTreeMap::new(),
+            signalled: BTreeMap::new(),
+            decisions: Recent::default(),
+            events: Events::default(),
+            counts: Counts::default(),
+            writer: None,
+            started_at: now,
+            published_once: false,
+            outputs,
+        }
+    }
+
+    /// Runs until `stop`; returns after the last telemetry is written.
+    pub(super) async fn run(mut self, mut inputs: Inputs, queue_rows: usize, stop: CancellationToken) {
+        self.remember(&mut inputs.memory).await;
+        self.reconcile(Utc::now());
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut late_memory = true;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(command) = inputs.commands.recv() => self.obey(command, Utc::now()),
+                Some(reloaded) = inputs.reloads.recv() => self.reload(reloaded, Utc::now()),
+                _ = ticks.tick() => self.tick(Utc::now()),
+                Some(insight) = inputs.insights.recv() => self.learned(insight, Utc::now()),
+                Some(outcome) = inputs.outcomes.recv() => self.scraped(outcome),
+                Ok(()) = inputs.store.changed() => {
+                    let store = inputs.store.borrow_and_update().clone();
+                    self.database_opened(store.as_ref(), queue_rows, Utc::now());
+                }
+                memory = &mut inputs.memory, if late_memory && !inputs.memory.is_terminated() => {
+                    late_memory = false;
+                    if let Ok(memory) = memory {
+                        self.take_memory(memory, Utc::now());
+                    }
+                }
+            }
+        }
+        if let Some(writer) = &self.writer {
+            writer.shutdown(Duration::from_secs(5)).await;
+        }
+    }
+
+    /// Waits for the database to tell what the last run left: backends registered through the API are known only there,
+    /// and publishing without them would take them from every Envoy.
+    async fn remember(&mut self, memory: &mut oneshot::Receiver<Memory>) {
+        match tokio::time::timeout(MEMORY_PATIENCE, memory).await {
+            Ok(Ok(memory)) => self.take_memory(memory, Utc::now()),
+            Ok(Err(_)) => {}
+            Err(_) => {
+                let message = "the database is away: steering from the configuration and from memory; registered \
+                               backends come back with it";
+                self.note("error", message.to_owned(), Utc::now());
+            }
+        }
+    }
+
+    fn tick(&mut self, now: DateTime<Utc>) {
+        self.sweep(now);
+        self.close_steps(now);
+        self.teach(Lesson::Tick(now));
+        self.decide(now);
+        self.show(now);
+    }
+}

@@ -1,0 +1,130 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::config::Model;
+use crate::decide::PoolPlan;
+use crate::signal::ReplicaPlanEvent;
+use crate::store::DecisionRow;
+use crate::view::{Change, DecisionView};
+
+use super::super::journal::Entry;
+use super::super::plan;
+use super::super::steer::Steered;
+use super::Controller;
+
+impl Controller {
+    /// Decides weights and replicas of every model, and publishes what changed.
+    pub(super) fn decide(&mut self, now: DateTime<Utc>) {
+        let config = Arc::clone(&self.config);
+        let mut publish = !self.published_once;
+        for model in &config.models {
+            let demand_rps = self.fleet.arrivals(&model.name).map_or(0.0, |arrivals| arrivals.rates(now).0);
+            publish |= self.decide_weights(model, demand_rps, now);
+            self.decide_replicas(model, demand_rps, now);
+        }
+        if publish {
+            self.publish(now);
+        }
+    }
+
+    fn decide_weights(&mut self, model: &Model, demand_rps: f64, now: DateTime<Utc>) -> bool {
+        let running = (now - self.started_at).as_seconds_f64();
+        let steering = self.steering.entry(model.name.clone()).or_default();
+        let Some(steered) = steering.evaluate(model, &self.config, &self.fleet, demand_rps, running, now) else {
+            return false;
+        };
+        if let Ok(state) = serde_json::to_value(&*steering) {
+            let entry = Entry::ModelState { kind: "weights", key: model.name.clone(), at: now, state };
+            self.outputs.journal.write(entry);
+        }
+        if steered.kind == "weights" {
+            self.counts.weight_changes += 1;
+        }
+        self.record(Uuid::now_v7(), &model.name, None, steered, now);
+        true
+    }
+
+    fn decide_replicas(&mut self, model: &Model, demand_rps: f64, now: DateTime<Utc>) {
+        let forecast = self.forecasts.get(&model.name).map(|issued| &issued.forecast);
+        let plans = plan::plan(model, &self.config, &self.fleet, forecast, demand_rps, &self.plans, now);
+        for plan in plans {
+            self.signal(model, &plan, demand_rps, now);
+            self.plans.insert(plan.pool.clone(), plan);
+        }
+    }
+
+    /// Tells the autoscaler when the plan of a pool is another than the one it was told last.
+    fn signal(&mut self, model: &Model, plan: &PoolPlan, demand_rps: f64, now: DateTime<Utc>) {
+        let Some(pool) = self.config.pool(&plan.pool).cloned() else { return };
+        let backends: Vec<_> = self.fleet.of_model(&model.name).collect();
+        let ready = plan::ready(&backends, &plan.pool, now);
+        if ready == 0 && !self.signalled.contains_key(&plan.pool) {
+            // Nothing is known of the pool yet.
+            return;
+        }
+        let told = *self.signalled.entry(plan.pool.clone()).or_insert(ready);
+        if told == plan.replicas {
+            return;
+        }
+        self.signalled.insert(plan.pool.clone(), plan.replicas);
+        let id = Uuid::now_v7();
+        let cold_start = pool.replicas.cold_start;
+        self.outputs.deliverer.enqueue(ReplicaPlanEvent {
+            id,
+            time: now,
+            model: model.name.clone(),
+            pool: plan.pool.clone(),
+            replicas: plan.replicas,
+            current: ready,
+            needed_now: plan.needed_now,
+            needed_forecast: plan.needed_forecast,
+            horizon_seconds: cold_start.as_seconds(),
+            reason: plan.reason.clone(),
+            expires_at: now + cold_start.0.max(std::time::Duration::from_secs(60)),
+        });
+        let steered = Steered {
+            kind: "replicas",
+            summary: format!("{}: {told} → {} replicas: {}", plan.pool, plan.replicas, plan.reason),
+            changes: vec![Change {
+                target: plan.pool.clone(),
+                from: Some(f64::from(told)),
+                to: Some(f64::from(plan.replicas)),
+                reason: plan.reason.clone(),
+            }],
+            inputs: json!({ "demand_rps": demand_rps, "ready": ready, "plan": plan }),
+        };
+        self.record(id, &model.name, Some(plan.pool.clone()), steered, now);
+    }
+
+    fn record(&mut self, id: Uuid, model: &str, pool: Option<String>, steered: Steered, now: DateTime<Utc>) {
+        self.counts.decisions += 1;
+        self.decisions.push(DecisionView {
+            id: id.to_string(),
+            at: now,
+            kind: steered.kind.to_owned(),
+            model: model.to_owned(),
+            pool: pool.clone(),
+            summary: steered.summary.clone(),
+            changes: steered.changes.clone(),
+        });
+        self.outputs.journal.write(Entry::Decision(Box::new(DecisionRow {
+            id,
+            at: now,
+            kind: steered.kind.to_owned(),
+            model: model.to_owned(),
+            pool,
+            summary: steered.summary,
+            inputs: steered.inputs,
+            changes: serde_json::to_value(steered.changes).unwrap_or_default(),
+        })));
+    }
+
+    /// The plans by pool, for the picture.
+    pub(super) fn plans(&self) -> &BTreeMap<String, PoolPlan> {
+        &self.plans
+    }
+}

@@ -1,0 +1,261 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::config::{Config, ConfigError, GpuMetrics, Pool};
+use crate::fleet::{Backend, Origin};
+use crate::learn::{Insight, Lesson};
+use crate::store::{
+    BackendRow, DemandRow, EventLevel, EventRow, ForecastRow, RegisteredState, Store, TelemetryWriter, WriterSettings,
+};
+use crate::telemetry::{FailureKind, ScrapeOutcome, ScrapeTarget};
+
+use super::super::commands::{Command, Target};
+use super::super::database::Memory;
+use super::super::journal::Entry;
+use super::super::reload::needs_restart;
+use super::super::steer::Steering;
+use super::{Controller, Issued};
+
+/// Saved weights older than this are not taken up: a frozen weight is the worst failure there is.
+const WEIGHTS_LAST_SECONDS: f64 = 300.0;
+
+impl Controller {
+    pub(super) fn take_memory(&mut self, memory: Memory, now: DateTime<Utc>) {
+        let config = Arc::clone(&self.config);
+        self.fleet.reconcile(&config, now);
+        for backend in memory.registered {
+            let Ok(address) = backend.address.parse() else { continue };
+            if self.fleet.register(&config, &backend.pool, address, now).is_ok()
+                && backend.state == RegisteredState::Draining
+            {
+                // The time that it had already drained is not known any more: it drains anew.
+                let _ = self.fleet.remove(&backend.pool, address, now);
+            }
+        }
+        for (model, saved_at, state) in memory.weights {
+            let age = (now - saved_at).as_seconds_f64();
+            if age <= WEIGHTS_LAST_SECONDS
+                && let Ok(steering) = serde_json::from_value::<Steering>(state)
+            {
+                self.steering.insert(model, steering);
+            }
+        }
+        for (kind, key, state) in memory.models {
+            self.teach(Lesson::Restore(kind, key, state));
+        }
+        for (model, first_step, values) in memory.demand {
+            self.teach(Lesson::CatchUp(model, first_step, values));
+        }
+        self.reconcile(now);
+    }
+
+    pub(super) fn database_opened(&mut self, store: Option<&Store>, queue_rows: usize, now: DateTime<Utc>) {
+        let Some(store) = store else { return };
+        let settings = WriterSettings { queue_rows, ..WriterSettings::default() };
+        self.writer = Some(TelemetryWriter::spawn(store, settings));
+        self.note("info", "the database is open".to_owned(), now);
+    }
+
+    pub(super) fn scraped(&mut self, outcome: ScrapeOutcome) {
+        let Ok(address) = outcome.backend.parse::<SocketAddr>() else { return };
+        match outcome.result {
+            Ok(sample) => {
+                match &self.writer {
+                    Some(writer) => writer.record([sample.clone()]),
+                    None => self.counts.samples_without_database += 1,
+                }
+                if self.fleet.observe(address, sample.clone()) {
+                    self.teach(Lesson::Sample(address, Box::new(sample)));
+                }
+            }
+            Err(failure) => {
+                let refused = failure.kind() == FailureKind::Connect;
+                self.fleet.observe_failure(address, refused, failure.to_string());
+            }
+        }
+    }
+
+    pub(super) fn learned(&mut self, insight: Insight, now: DateTime<Utc>) {
+        match insight {
+            Insight::Wait(address, prediction) => {
+                if let Some(backend) = self.fleet.backend_mut(address) {
+                    backend.wait = Some(prediction);
+                }
+            }
+            Insight::Forecast(model, forecast) => {
+                let step_seconds = self.step_seconds();
+                let time = |step: i64| DateTime::<Utc>::from_timestamp(step * step_seconds, 0).unwrap_or(now);
+                // A forecast is made when its origin step is over.
+                let issued_at = time(forecast.origin_step + 1);
+                let rows = forecast.points.iter().map(|point| ForecastRow {
+                    model: model.clone(),
+                    issued_at,
+                    horizon_seconds: i32::try_from(i64::from(point.horizon_steps) * step_seconds).unwrap_or(i32::MAX),
+                    target_at: time(forecast.origin_step + i64::from(point.horizon_steps)),
+                    q10: point.quantiles.q10(),
+                    q50: point.quantiles.q50(),
+                    q90: point.quantiles.q90(),
+                    q95: point.quantiles.q95(),
+                    q99: point.quantiles.q99(),
+                    expert: point.expert.as_str().to_owned(),
+                });
+                self.outputs.journal.write(Entry::Forecasts(rows.collect()));
+                self.counts.forecasts += 1;
+                self.forecasts.insert(model, Issued { at: issued_at, forecast });
+            }
+            Insight::Trained { kind, key, state, at } => {
+                self.outputs.journal.write(Entry::ModelState { kind: kind.as_str(), key, at, state });
+            }
+            Insight::Refused(message) => self.note("warning", message, now),
+        }
+    }
+
+    pub(super) fn obey(&mut self, command: Command, now: DateTime<Utc>) {
+        let config = Arc::clone(&self.config);
+        match command {
+            Command::Register(Target { pool, address, reply }) => {
+                let done = self.fleet.register(&config, &pool, address, now);
+                if done.is_ok() {
+                    self.registered(&pool, address, RegisteredState::Ready, now);
+                    self.note("info", format!("{address} was registered in pool {pool}"), now);
+                    self.reconcile(now);
+                }
+                let _ = reply.send(done);
+            }
+            Command::Drain(Target { pool, address, reply }) => {
+                let done = self.fleet.drain(&pool, address, now);
+                if done.is_ok() {
+                    self.note("info", format!("{address} in pool {pool} is draining"), now);
+                    self.decide(now);
+                }
+                let _ = reply.send(done);
+            }
+            Command::Remove(Target { pool, address, reply }) => {
+                let done = self.fleet.remove(&pool, address, now);
+                if done.is_ok() {
+                    self.registered(&pool, address, RegisteredState::Draining, now);
+                    self.note("info", format!("{address} leaves pool {pool} after it has drained"), now);
+                    self.decide(now);
+                }
+                let _ = reply.send(done);
+            }
+            Command::Learn(histories) => {
+                for (model, first_step, values) in histories {
+                    self.teach(Lesson::History(model, first_step, values));
+                }
+            }
+        }
+    }
+
+    fn registered(&self, pool: &str, address: SocketAddr, state: RegisteredState, at: DateTime<Utc>) {
+        let is_registered = self.fleet.backend(address).is_some_and(|backend| backend.origin == Origin::Registered);
+        if is_registered {
+            let entry = Entry::Registered { pool: pool.to_owned(), address: address.to_string(), state, at };
+            self.outputs.journal.write(entry);
+        }
+    }
+
+    pub(super) fn reload(&mut self, reloaded: Result<Arc<Config>, ConfigError>, now: DateTime<Utc>) {
+        let config = match reloaded {
+            Ok(config) => config,
+            Err(error) => {
+                return self.note("error", format!("the changed configuration is refused, the old one stays: {error}"), now);
+            }
+        };
+        let fixed = needs_restart(&self.config, &config);
+        if !fixed.is_empty() {
+            let message = format!("the changed configuration is refused, the old one stays: {} needs a restart", fixed.join(", "));
+            return self.note("error", message, now);
+        }
+        self.teach(Lesson::Configure(config.forecast.clone()));
+        self.outputs.deliverer.replace_endpoints(&config.signals);
+        self.config = Arc::clone(&config);
+        self.outputs.config.store(config);
+        self.outputs.xds.regroup();
+        self.note("info", "the configuration was reloaded".to_owned(), now);
+        self.reconcile(now);
+        self.decide(now);
+    }
+
+    /// Brings the fleet, the scrape targets and the database's list of backends in line with the configuration.
+    pub(super) fn reconcile(&mut self, now: DateTime<Utc>) {
+        let config = Arc::clone(&self.config);
+        self.fleet.reconcile(&config, now);
+        self.steering.retain(|model, _| config.models.iter().any(|known| known.name == *model));
+        self.forecasts.retain(|model, _| config.models.iter().any(|known| known.name == *model));
+        self.plans.retain(|pool, _| config.pool(pool).is_some());
+        let target = |backend: &Backend| config.pool(&backend.pool).map(|pool| scrape_target(backend.address, pool));
+        let targets: Vec<ScrapeTarget> = self.fleet.backends().filter_map(target).collect();
+        self.outputs.targets.send_replace(Arc::new(targets));
+        let rows = self.fleet.backends().map(|backend| BackendRow {
+            address: backend.address.to_string(),
+            pool: backend.pool.clone(),
+            model: backend.model.clone(),
+        });
+        self.outputs.journal.write(Entry::Backends(rows.collect()));
+    }
+
+    pub(super) fn sweep(&mut self, now: DateTime<Utc>) {
+        let gone = self.fleet.sweep(self.config.balance.drain_time.as_seconds(), now);
+        for backend in &gone {
+            self.teach(Lesson::Forget(backend.address));
+            if backend.origin == Origin::Registered {
+                let (pool, address) = (backend.pool.clone(), backend.address.to_string());
+                self.outputs.journal.write(Entry::Unregistered { pool, address });
+            }
+        }
+        if !gone.is_empty() {
+            self.reconcile(now);
+        }
+    }
+
+    /// Hands the demand of the steps that are over to the learner and to the database.
+    pub(super) fn close_steps(&mut self, now: DateTime<Utc>) {
+        let step_seconds = self.step_seconds();
+        // Samples of a step's last second are still on their way when it ends.
+        let settled = now - TimeDelta::milliseconds(500);
+        for (model, step) in self.fleet.close_steps(settled) {
+            let at = DateTime::<Utc>::from_timestamp(step.index * step_seconds, 0);
+            if let (Some(rate), Some(at)) = (step.requests_per_second, at) {
+                let row = DemandRow { model: model.clone(), at, requests_per_second: rate };
+                let step_seconds = u32::try_from(step_seconds).unwrap_or(u32::MAX);
+                self.outputs.journal.write(Entry::Demand { step_seconds, rows: vec![row] });
+            }
+            self.teach(Lesson::Step(model, step));
+        }
+    }
+
+    pub(super) fn step_seconds(&self) -> i64 {
+        i64::try_from(self.config.forecast.step.0.as_secs().max(1)).unwrap_or(i64::MAX)
+    }
+
+    pub(super) fn teach(&self, lesson: Lesson) {
+        if !self.outputs.learner.send(lesson) {
+            self.counts.lessons_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn note(&mut self, level: &'static str, message: String, now: DateTime<Utc>) {
+        if self.events.note(now, level, message.clone()) {
+            let level = match level {
+                "error" => EventLevel::Error,
+                "warning" => EventLevel::Warning,
+                _ => EventLevel::Info,
+            };
+            self.outputs.journal.write(Entry::Event(EventRow { at: now, level, message }));
+        }
+    }
+}
+
+fn scrape_target(address: SocketAddr, pool: &Pool) -> ScrapeTarget {
+    let target = ScrapeTarget::new(address.to_string().into());
+    match &pool.gpu_metrics {
+        GpuMetrics::None => target.without_gpu(),
+        GpuMetrics::Same => target,
+        GpuMetrics::Url(template) => target.with_gpu_template(template),
+    }
+}
+

@@ -1,0 +1,145 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use chrono::{DateTime, Utc};
+
+use crate::config::{Model, Pool};
+use crate::fleet::Backend;
+use crate::metrics::Reading;
+use crate::view::{
+    BackendView, ColdStartView, ForecastView, ModelView, PoolView, ReplicasView, ShareView, State, Totals,
+};
+
+use super::super::plan::{self, at_cold_start};
+use super::super::show::{self, Frame};
+use super::super::steer::pool_capacity;
+use super::Controller;
+
+/// Decisions and events in the live picture.
+const LISTED: usize = 20;
+
+impl Controller {
+    /// Takes a picture of everything, for the API and the metrics.
+    pub(super) fn show(&mut self, now: DateTime<Utc>) {
+        let config = Arc::clone(&self.config);
+        let backends = self.backend_views(now);
+        let pools_of = |model: &Model| model.pools.iter().filter_map(|name| config.pool(name)).collect::<Vec<_>>();
+        let state = State {
+            now,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            simulated: self.fleet.backends().any(|backend| backend.sample.as_ref().is_some_and(|sample| sample.simulated)),
+            models: config.models.iter().map(|model| self.model_view(model, &pools_of(model), now)).collect(),
+            pools: config
+                .models
+                .iter()
+                .flat_map(|model| pools_of(model).into_iter().map(|pool| (model, pool)).collect::<Vec<_>>())
+                .map(|(model, pool)| self.pool_view(model, pool, now))
+                .collect(),
+            backends,
+            proxies: self.outputs.xds.clients().iter().map(show::proxy).collect(),
+            decisions: self.decisions.newest(LISTED),
+            totals: self.totals(),
+            events: self.events.newest(LISTED),
+        };
+        self.outputs.metrics.read(&Reading {
+            state: &state,
+            journal_dropped: self.outputs.journal.dropped().load(Ordering::Relaxed),
+            lessons_dropped: self.counts.lessons_dropped.load(Ordering::Relaxed),
+        });
+        if self.published_once {
+            self.outputs.frames.send_replace(Some(Arc::new(Frame::new(state))));
+        }
+    }
+
+    fn backend_views(&self, now: DateTime<Utc>) -> Vec<BackendView> {
+        let all: Vec<&Backend> = self.fleet.backends().collect();
+        let mut views: Vec<BackendView> = all
+            .iter()
+            .map(|backend| {
+                let zone = self.config.pool(&backend.pool).map_or("", |pool| pool.locality.zone.as_str());
+                let capacity = pool_capacity(&self.config, &all, &backend.pool);
+                show::backend(backend, self.steering.get(&backend.model), zone, capacity, now)
+            })
+            .collect();
+        views.sort_by(|left, right| {
+            (&left.model, &left.pool, &left.address).cmp(&(&right.model, &right.pool, &right.address))
+        });
+        views
+    }
+
+    fn model_view(&self, model: &Model, pools: &[&Pool], now: DateTime<Utc>) -> ModelView {
+        let (demand_rps, tokens_per_second) =
+            self.fleet.arrivals(&model.name).map_or((0.0, 0.0), |arrivals| arrivals.rates(now));
+        let step_seconds = self.config.forecast.step.as_seconds() as u32;
+        let cold_start = pools.iter().map(|pool| pool.replicas.cold_start.as_seconds()).fold(0.0, f64::max);
+        let forecast = self.forecasts.get(&model.name).and_then(|issued| {
+            let nearest = issued.forecast.points.first()?;
+            let (horizon_steps, q50, q90) = at_cold_start(&issued.forecast, cold_start, step_seconds)?;
+            Some(ForecastView {
+                issued_at: issued.at,
+                expert: nearest.expert.as_str().to_owned(),
+                error_ratio: nearest.error_ratio,
+                cold_start: ColdStartView { horizon_seconds: horizon_steps * step_seconds, q50, q90 },
+            })
+        });
+        let shares = self.steering.get(&model.name).map(|steering| {
+            let total: f64 = steering.published.iter().map(|group| f64::from(group.weight)).sum();
+            let share = |group: &super::super::steer::PublishedGroup| {
+                let zone = self.config.pool(&group.pool).map_or("", |pool| pool.locality.zone.as_str());
+                ShareView {
+                    group: group.name.clone(),
+                    locality: format!("{zone}/{}", group.name),
+                    share: f64::from(group.weight) / total.max(1.0),
+                }
+            };
+            steering.published.iter().map(share).collect()
+        });
+        ModelView {
+            name: model.name.clone(),
+            demand_rps,
+            tokens_per_second,
+            step_seconds,
+            slo_ttft_seconds: model.slo.ttft_p95.as_seconds(),
+            forecast,
+            shares: shares.unwrap_or_default(),
+        }
+    }
+
+    fn pool_view(&self, model: &Model, pool: &Pool, now: DateTime<Utc>) -> PoolView {
+        let backends: Vec<&Backend> = self.fleet.of_model(&model.name).collect();
+        let ready = plan::ready(&backends, &pool.name, now);
+        let plan = self.plans().get(&pool.name);
+        PoolView {
+            name: pool.name.clone(),
+            model: model.name.clone(),
+            zone: pool.locality.zone.clone(),
+            region: pool.locality.region.clone(),
+            replicas: ReplicasView {
+                ready,
+                planned: plan.map_or(ready, |plan| plan.replicas),
+                needed_now: plan.map_or(ready, |plan| plan.needed_now),
+                needed_forecast: plan.and_then(|plan| plan.needed_forecast),
+                min: pool.replicas.min,
+                max: pool.replicas.max,
+                cold_start_seconds: pool.replicas.cold_start.as_seconds(),
+                reason: plan.map(|plan| plan.reason.clone()).unwrap_or_default(),
+            },
+        }
+    }
+
+    fn totals(&self) -> Totals {
+        let counters = self.writer.as_ref().map(|writer| writer.counters());
+        let signals = self.outputs.deliverer.status();
+        Totals {
+            telemetry_rows: counters.as_ref().map_or(0, |counters| counters.rows_written()),
+            telemetry_dropped: counters.as_ref().map_or(0, |counters| counters.rows_dropped())
+                + self.counts.samples_without_database,
+            scrapes_failed: self.outputs.telemetry.scrapes_failed(),
+            forecasts: self.counts.forecasts,
+            decisions: self.counts.decisions,
+            weight_changes: self.counts.weight_changes,
+            webhooks_delivered: signals.delivered,
+            webhooks_failed: signals.failed,
+        }
+    }
+}

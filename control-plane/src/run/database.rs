@@ -1,0 +1,110 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::store::{DatabaseSettings, RegisteredBackend, Retention, Store, StoreError};
+
+/// Seasons of demand history that are read back at start.
+const SEASONS: i32 = 15;
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// What the last run left behind.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pub(super) registered: Vec<RegisteredBackend>,
+    /// Saved demand and wait models: kind, key, state.
+    pub(super) models: Vec<(crate::learn::ModelKind, String, serde_json::Value)>,
+    /// Published weights: model, when, state.
+    pub(super) weights: Vec<(String, DateTime<Utc>, serde_json::Value)>,
+    /// Demand history: model, first step, requests/s by step.
+    pub(super) demand: Vec<(String, i64, Vec<Option<f64>>)>,
+}
+
+/// Opens the database, however long that takes, hands over what it remembers, and keeps it in order.
+pub(super) async fn keep_open(
+    settings: DatabaseSettings,
+    config: Arc<Config>,
+    store: watch::Sender<Option<Store>>,
+    memory: oneshot::Sender<Memory>,
+    first_error: oneshot::Sender<StoreError>,
+    stop: CancellationToken,
+) {
+    let mut first_error = Some(first_error);
+    let open = loop {
+        match Store::open(settings.clone()).await {
+            Ok(open) => break open,
+            Err(error) => {
+                tracing::error!(%error, "cannot open the database; trying again");
+                // Told once: an embedded server that cannot start is the operator's to mend at once.
+                if let Some(told) = first_error.take() {
+                    let _ = told.send(error);
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    };
+    let remembered = loop {
+        match remember(&open, &config, Utc::now()).await {
+            Ok(remembered) => break remembered,
+            Err(error) => tracing::error!(%error, "cannot read what the last run left; trying again"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    };
+    let _ = memory.send(remembered);
+    store.send_replace(Some(open.clone()));
+    open.run_maintenance(Retention::default(), stop).await;
+}
+
+async fn remember(store: &Store, config: &Config, now: DateTime<Utc>) -> Result<Memory, StoreError> {
+    let mut memory = Memory { registered: store.registered_backends().await?, ..Memory::default() };
+    for model in &config.models {
+        if let Some(saved) = store.load_model_state("weights", &model.name).await? {
+            memory.weights.push((model.name.clone(), saved.trained_at, saved.state));
+        }
+        if let Some(saved) = store.load_model_state("demand", &model.name).await? {
+            memory.models.push((crate::learn::ModelKind::Demand, model.name.clone(), saved.state));
+        }
+        let (first_step, values) = demand_history(store, config, &model.name, now).await?;
+        memory.demand.push((model.name.clone(), first_step, values));
+    }
+    let configured = config.pools.iter().flat_map(|pool| pool.backends.iter().map(ToString::to_string));
+    let registered = memory.registered.iter().map(|backend| backend.address.clone());
+    for address in configured.chain(registered).collect::<Vec<_>>() {
+        if let Some(saved) = store.load_model_state("wait", &address).await? {
+            memory.models.push((crate::learn::ModelKind::Wait, address, saved.state));
+        }
+    }
+    Ok(memory)
+}
+
+/// A model's demand of the last seasons on the forecast grid, gaps as `None`: number of the first step, and values.
+pub(crate) async fn demand_history(
+    store: &Store,
+    config: &Config,
+    model: &str,
+    now: DateTime<Utc>,
+) -> Result<(i64, Vec<Option<f64>>), StoreError> {
+    let step = i64::try_from(config.forecast.step.0.as_secs().max(1)).unwrap_or(i64::MAX);
+    let span = TimeDelta::from_std(config.forecast.season.0).unwrap_or(TimeDelta::MAX) * SEASONS;
+    let rows = store.demand(model, u32::try_from(step).unwrap_or(u32::MAX), now - span, now).await?;
+    let index = |at: DateTime<Utc>| at.timestamp().div_euclid(step);
+    let Some(first) = rows.first().map(|row| index(row.at)) else { return Ok((index(now), Vec::new())) };
+    let last = rows.last().map_or(first, |row| index(row.at));
+    let mut values = vec![None; usize::try_from(last - first + 1).unwrap_or_default()];
+    for row in &rows {
+        if let Some(value) = usize::try_from(index(row.at) - first).ok().and_then(|at| values.get_mut(at)) {
+            *value = Some(row.requests_per_second);
+        }
+    }
+    Ok((first, values))
+}

@@ -1,0 +1,63 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Config, ConfigError};
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Watches the configuration file and hands over every change: the new configuration, or why it was refused.
+pub(super) async fn watch(
+    path: PathBuf,
+    changes: mpsc::Sender<Result<Arc<Config>, ConfigError>>,
+    stop: CancellationToken,
+) {
+    let mut seen = stamp(&path);
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let found = stamp(&path);
+        if found == seen || found.is_none() {
+            continue;
+        }
+        seen = found;
+        let loading = path.clone();
+        let Ok(loaded) = tokio::task::spawn_blocking(move || config::load(&loading)).await else { continue };
+        if changes.send(loaded.map(Arc::new)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Changes with the file; none while it is not there, as between the two halves of a replacement.
+fn stamp(path: &PathBuf) -> Option<(SystemTime, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+/// Settings that cannot change while the process runs, by name.
+pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let mut fields = Vec::new();
+    if old.listen.api != new.listen.api || old.listen.xds != new.listen.xds || old.listen.token_env != new.listen.token_env {
+        fields.push("listen");
+    }
+    if old.database.url != new.database.url || old.database.postgres_bin != new.database.postgres_bin {
+        fields.push("database");
+    }
+    if old.data_dir() != new.data_dir() {
+        fields.push("data_dir");
+    }
+    if old.forecast.step != new.forecast.step {
+        fields.push("forecast.step");
+    }
+    if old.telemetry.queue_rows != new.telemetry.queue_rows || old.telemetry.interval != new.telemetry.interval {
+        fields.push("telemetry");
+    }
+    fields
+}

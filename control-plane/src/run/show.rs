@@ -1,0 +1,101 @@
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use clairvoy_xds::{ClientStatus, SyncState};
+
+use crate::fleet::{Backend, Health, Membership};
+use crate::view::{BackendState, BackendView, NackView, ProxyState, ProxyView, State};
+
+use super::steer::Steering;
+
+/// One picture of the state, encoded at most once however many look at it.
+#[derive(Debug)]
+pub struct Frame {
+    /// The picture.
+    pub state: State,
+    json: OnceLock<Bytes>,
+}
+
+impl Frame {
+    /// A frame of a state.
+    pub fn new(state: State) -> Self {
+        Self { state, json: OnceLock::new() }
+    }
+
+    /// The state as one line of JSON.
+    pub fn json(&self) -> Bytes {
+        self.json.get_or_init(|| serde_json::to_vec(&self.state).unwrap_or_default().into()).clone()
+    }
+}
+
+pub(super) fn backend(backend: &Backend, steering: Option<&Steering>, zone: &str, capacity_rps: Option<f64>, now: DateTime<Utc>) -> BackendView {
+    let sample = backend.sample.as_ref();
+    let decided = steering
+        .and_then(|steering| steering.latest.as_ref())
+        .and_then(|latest| latest.backends.iter().find(|share| share.address == backend.address));
+    let state = match (backend.membership, backend.health(now)) {
+        (Membership::Draining { .. } | Membership::Leaving { .. }, _) => BackendState::Draining,
+        (Membership::Active, Health::Ready) => BackendState::Ready,
+        (Membership::Active, Health::Waiting) => BackendState::Waiting,
+        (Membership::Active, Health::Stale) => BackendState::Stale,
+        (Membership::Active, Health::Down) => BackendState::Down,
+    };
+    let reason = match (&backend.failure, decided) {
+        (Some(failure), _) => failure.clone(),
+        (None, Some(decided)) => decided.reason.clone(),
+        (None, None) => String::new(),
+    };
+    BackendView {
+        address: backend.address.to_string(),
+        model: backend.model.clone(),
+        pool: backend.pool.clone(),
+        zone: zone.to_owned(),
+        group: decided.map_or_else(|| backend.pool.clone(), |decided| decided.group.clone()),
+        state,
+        queue_depth: sample.and_then(|sample| sample.queue_depth),
+        running: sample.and_then(|sample| sample.running),
+        kv_used: sample.and_then(|sample| sample.kv_used),
+        gpu_utilisation: sample.and_then(|sample| sample.gpu_utilisation),
+        ttft_seconds: backend.ttft_seconds,
+        inter_token_seconds: sample.and_then(|sample| sample.inter_token_seconds),
+        predicted_wait_seconds: backend.predicted_wait_seconds(),
+        predicted_wait_upper_seconds: backend
+            .predicted_wait_seconds()
+            .and(backend.wait.as_ref())
+            .map(|wait| wait.upper_seconds),
+        wait_source: backend.wait.as_ref().map_or("none", |wait| wait.source.as_str()).to_owned(),
+        capacity_rps,
+        slowdown: backend.speed.factor(),
+        share: decided.map_or(0.0, |decided| decided.share),
+        capacity_share: decided.map_or(0.0, |decided| decided.capacity_share),
+        telemetry_age_seconds: backend.age_seconds(now),
+        reason,
+    }
+}
+
+pub(super) fn proxy(client: &ClientStatus) -> ProxyView {
+    let time = |at: SystemTime| DateTime::<Utc>::from(at);
+    ProxyView {
+        node_id: client.node_id.clone(),
+        cluster: client.node_cluster.clone(),
+        zone: client.zone.clone(),
+        connected_at: time(client.connected_at),
+        state: match client.sync {
+            SyncState::InSync => ProxyState::InSync,
+            SyncState::Pending => ProxyState::Pending,
+            SyncState::Nacked => ProxyState::Nacked,
+        },
+        acks: client.acks(),
+        nacks: client.types.iter().map(|(_, status)| status.nacks).sum(),
+        resources_sent: client.types.iter().map(|(_, status)| status.resources_sent).sum(),
+        last_nack: client.last_nack.as_ref().map(|nack| NackView {
+            kind: nack.resource_type.to_string(),
+            resources: nack.resources.clone(),
+            message: nack.message.clone(),
+            at: time(nack.at),
+        }),
+    }
+}

@@ -1,0 +1,363 @@
+//! View: what the API and the dashboard show, as plain serialisable data.
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Everything that is shown live; one is sent each second.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct State {
+    /// When it was taken.
+    pub now: DateTime<Utc>,
+    /// Version of Clairvoy.
+    pub version: String,
+    /// True when any backend says that it is simulated.
+    pub simulated: bool,
+    /// Models, sorted by name.
+    pub models: Vec<ModelView>,
+    /// Pools, in the order of the configuration.
+    pub pools: Vec<PoolView>,
+    /// Backends, by model, pool and address.
+    pub backends: Vec<BackendView>,
+    /// Connected Envoys.
+    pub proxies: Vec<ProxyView>,
+    /// Newest decisions first.
+    pub decisions: Vec<DecisionView>,
+    /// Counts since the start of the process, unless said otherwise.
+    pub totals: Totals,
+    /// Newest events first.
+    pub events: Vec<EventView>,
+}
+
+/// One model.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ModelView {
+    /// Its name.
+    pub name: String,
+    /// Requests/s over the last ten seconds.
+    pub demand_rps: f64,
+    /// Output tokens/s over the last ten seconds.
+    pub tokens_per_second: f64,
+    /// Length of a forecast step, seconds.
+    pub step_seconds: u32,
+    /// The time to first token that 95 % of requests should stay below, seconds.
+    pub slo_ttft_seconds: f64,
+    /// The newest forecast.
+    pub forecast: Option<ForecastView>,
+    /// Shares of its groups, as published.
+    pub shares: Vec<ShareView>,
+}
+
+/// The newest forecast of a model's demand, in short.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ForecastView {
+    /// When it was made.
+    pub issued_at: DateTime<Utc>,
+    /// Who carries the nearest step: `last_value`, `seasonal_naive` or `regression`.
+    pub expert: String,
+    /// Recent error of its median relative to the demand; none while unknown.
+    pub error_ratio: Option<f64>,
+    /// The forecast at now + cold start.
+    pub cold_start: ColdStartView,
+}
+
+/// The forecast by which replicas are planned.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ColdStartView {
+    /// How far ahead, seconds.
+    pub horizon_seconds: u32,
+    /// Median, requests/s.
+    pub q50: f64,
+    /// 90 % quantile, requests/s.
+    pub q90: f64,
+}
+
+/// The share of one group.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ShareView {
+    /// The group.
+    pub group: String,
+    /// Its locality: zone and group.
+    pub locality: String,
+    /// Share of the model's traffic, 0 to 1.
+    pub share: f64,
+}
+
+/// One pool.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct PoolView {
+    /// Its name.
+    pub name: String,
+    /// The model that it serves.
+    pub model: String,
+    /// Its zone.
+    pub zone: String,
+    /// Its region.
+    pub region: String,
+    /// Its size, present and planned.
+    pub replicas: ReplicasView,
+}
+
+/// Size of a pool.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ReplicasView {
+    /// Replicas that serve.
+    pub ready: u32,
+    /// Replicas that it should have.
+    pub planned: u32,
+    /// Replicas that the present load needs.
+    pub needed_now: u32,
+    /// Replicas that the forecast at now + cold start needs.
+    pub needed_forecast: Option<u32>,
+    /// Lower bound.
+    pub min: u32,
+    /// Upper bound.
+    pub max: u32,
+    /// Time from the signal until a new replica serves, seconds.
+    pub cold_start_seconds: f64,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a backend is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendState {
+    /// Serves, with fresh telemetry.
+    Ready,
+    /// Finishes its streams, takes nothing new.
+    Draining,
+    /// Has not shown telemetry yet.
+    Waiting,
+    /// Its telemetry is too old to be trusted.
+    Stale,
+    /// Refuses connections.
+    Down,
+}
+
+/// One backend. What is measured is `null` when the engine does not tell.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct BackendView {
+    /// `ip:port`.
+    pub address: String,
+    /// The model that it serves.
+    pub model: String,
+    /// Its pool.
+    pub pool: String,
+    /// Its zone.
+    pub zone: String,
+    /// Its group.
+    pub group: String,
+    /// What it is doing.
+    pub state: BackendState,
+    /// Requests that wait for a place in the batch.
+    pub queue_depth: Option<f64>,
+    /// Requests in the batch.
+    pub running: Option<f64>,
+    /// Part of the KV cache in use, 0 to 1.
+    pub kv_used: Option<f64>,
+    /// GPU utilisation, 0 to 1.
+    pub gpu_utilisation: Option<f64>,
+    /// Mean time to first token lately observed, seconds.
+    pub ttft_seconds: Option<f64>,
+    /// Mean time between output tokens, seconds.
+    pub inter_token_seconds: Option<f64>,
+    /// Predicted time to first token of the next request, seconds.
+    pub predicted_wait_seconds: Option<f64>,
+    /// Its 90 % bound, seconds.
+    pub predicted_wait_upper_seconds: Option<f64>,
+    /// Who predicts: `regression`, `last_observed` or `none`.
+    pub wait_source: String,
+    /// Requests/s that it serves at its usual speed.
+    pub capacity_rps: Option<f64>,
+    /// How many times longer than usual its iterations take.
+    pub slowdown: f64,
+    /// Its share of the model's traffic, 0 to 1.
+    pub share: f64,
+    /// Its share if only usual capacity counted.
+    pub capacity_share: f64,
+    /// Age of its telemetry, seconds.
+    pub telemetry_age_seconds: Option<f64>,
+    /// What moves its share.
+    pub reason: String,
+}
+
+/// How far a proxy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyState {
+    /// Has ACKed the newest state.
+    InSync,
+    /// Has not ACKed all of it yet.
+    Pending,
+    /// Has refused something that is still wanted.
+    Nacked,
+}
+
+/// One connected Envoy.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ProxyView {
+    /// `node.id`.
+    pub node_id: String,
+    /// `node.cluster`.
+    pub cluster: String,
+    /// Its zone.
+    pub zone: String,
+    /// Since when.
+    pub connected_at: DateTime<Utc>,
+    /// How far it is.
+    pub state: ProxyState,
+    /// Responses that it took.
+    pub acks: u64,
+    /// Responses that it refused.
+    pub nacks: u64,
+    /// Resources sent on this stream.
+    pub resources_sent: u64,
+    /// The last refusal.
+    pub last_nack: Option<NackView>,
+}
+
+/// A refusal.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct NackView {
+    /// Resource type, for example `Cluster`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Names in the refused response.
+    pub resources: Vec<String>,
+    /// What Envoy said.
+    pub message: String,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+/// One decision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DecisionView {
+    /// Its identity on every channel.
+    pub id: String,
+    /// When it was made.
+    pub at: DateTime<Utc>,
+    /// `weights`, `membership` or `replicas`.
+    pub kind: String,
+    /// The model.
+    pub model: String,
+    /// The pool, when it is about one.
+    pub pool: Option<String>,
+    /// One line for people.
+    pub summary: String,
+    /// What changed.
+    pub changes: Vec<Change>,
+}
+
+/// One change of a decision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Change {
+    /// A backend or a pool.
+    pub target: String,
+    /// Share or replicas before; none when it is new.
+    pub from: Option<f64>,
+    /// Share or replicas now; none when it is gone.
+    pub to: Option<f64>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Counts.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Totals {
+    /// Telemetry rows in Postgres, written since the start.
+    pub telemetry_rows: u64,
+    /// Telemetry rows dropped because the queue was full.
+    pub telemetry_dropped: u64,
+    /// Scrapes that failed.
+    pub scrapes_failed: u64,
+    /// Forecasts issued.
+    pub forecasts: u64,
+    /// Decisions made.
+    pub decisions: u64,
+    /// Decisions that changed weights.
+    pub weight_changes: u64,
+    /// Webhooks delivered.
+    pub webhooks_delivered: u64,
+    /// Webhooks given up.
+    pub webhooks_failed: u64,
+}
+
+/// Something worth knowing.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct EventView {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// `info`, `warning` or `error`.
+    pub level: String,
+    /// What, in one line.
+    pub message: String,
+}
+
+/// Demand of one model, past and forecast.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Demand {
+    /// The model.
+    pub model: String,
+    /// Length of a step, seconds.
+    pub step_seconds: u32,
+    /// The horizon at which `issued` is shown, seconds.
+    pub lead_seconds: u32,
+    /// What came.
+    pub actual: Vec<ActualPoint>,
+    /// What had been forecast for each step, `lead_seconds` before.
+    pub issued: Vec<IssuedPoint>,
+    /// The newest forecast.
+    pub latest: Option<LatestForecast>,
+}
+
+/// Demand in one step.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ActualPoint {
+    /// Start of the step, Unix seconds.
+    pub t: i64,
+    /// Requests/s.
+    pub rps: f64,
+}
+
+/// What had been forecast for one step.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct IssuedPoint {
+    /// Start of the step, Unix seconds.
+    pub t: i64,
+    /// When the forecast was made, Unix seconds.
+    pub issued_at: i64,
+    /// 10 % quantile, requests/s.
+    pub q10: f64,
+    /// Median, requests/s.
+    pub q50: f64,
+    /// 90 % quantile, requests/s.
+    pub q90: f64,
+}
+
+/// The newest forecast of a model.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct LatestForecast {
+    /// When it was made, Unix seconds.
+    pub issued_at: i64,
+    /// One point a horizon, nearest first.
+    pub points: Vec<ForecastPoint>,
+}
+
+/// One step of a forecast, requests/s.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ForecastPoint {
+    /// Start of the step, Unix seconds.
+    pub t: i64,
+    /// 10 % quantile.
+    pub q10: f64,
+    /// Median.
+    pub q50: f64,
+    /// 90 % quantile.
+    pub q90: f64,
+    /// 95 % quantile.
+    pub q95: f64,
+    /// 99 % quantile.
+    pub q99: f64,
+}
