@@ -58,7 +58,7 @@ pub(crate) fn modules(workspace: &Workspace, folder: &Path) -> Result<Node> {
     if !stamp.matches(&mark) {
         println!("  installing the dashboard's packages …");
         sh::run(&mut node.npm(folder, &["ci", "--no-audit", "--no-fund", "--loglevel=error"])?).context(
-            "npm cannot install the dashboard's packages; offline, or package-lock.json out of date?",
+            "npm cannot install the dashboard's packages, for the reason above; is the network there?",
         )?;
         stamp.write(&mark)?;
     }

@@ -60,6 +60,8 @@ impl Node {
         if let Self::Fetched(home) = self {
             // The programs that npm starts look for `node` on the path.
             command.env("PATH", path_with(&home.join("bin"))?);
+            // As a Node.js from the system would: an office proxy's certificate is known there only.
+            command.env("NODE_USE_SYSTEM_CA", "1");
         }
         Ok(())
     }

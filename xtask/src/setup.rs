@@ -64,7 +64,7 @@ pub(crate) fn quietly(workspace: &Workspace) -> Result<Tools> {
 }
 
 fn envoy(workspace: &Workspace, report: bool) -> Result<PathBuf> {
-    if let Some(program) = tool::own("CLAIRVOY_ENVOY", "")? {
+    if let Some(program) = tool::own("CLAIRVOY_ENVOY", None)? {
         say(report, "envoy", &format!("{} (CLAIRVOY_ENVOY)", program.display()));
         return Ok(program);
     }
@@ -72,7 +72,7 @@ fn envoy(workspace: &Workspace, report: bool) -> Result<PathBuf> {
 }
 
 fn postgres_bin(workspace: &Workspace, report: bool) -> Result<PathBuf> {
-    if let Some(folder) = tool::own("CLAIRVOY_POSTGRES_BIN", "postgres")? {
+    if let Some(folder) = tool::own("CLAIRVOY_POSTGRES_BIN", Some("postgres"))? {
         say(report, "postgres", &format!("{} (CLAIRVOY_POSTGRES_BIN)", folder.display()));
         return Ok(folder);
     }

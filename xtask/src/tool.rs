@@ -124,13 +124,17 @@ impl Tool {
     }
 }
 
-/// Returns the value of an environment variable that names a tool of the user's own, and checks that it
-/// names something that exists.
-pub(crate) fn own(variable: &str, inside: &str) -> Result<Option<PathBuf>> {
+/// Returns the tool of the user's own that an environment variable names: the program itself, or with
+/// `program` the folder that it must be in.
+pub(crate) fn own(variable: &str, program: Option<&str>) -> Result<Option<PathBuf>> {
     let Some(value) = env::var_os(variable).filter(|value| !value.is_empty()) else { return Ok(None) };
     let path = std::path::absolute(value)?;
-    if !path.join(inside).exists() {
-        bail!("{variable} names {}, which does not exist", path.join(inside).display());
+    let file = match program {
+        Some(program) => path.join(program),
+        None => path.clone(),
+    };
+    if !file.is_file() {
+        bail!("{variable} is set, but there is no program at {}", file.display());
     }
     Ok(Some(path))
 }

@@ -1,6 +1,7 @@
 //! Where the repository is, and where cargo puts what it builds.
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -56,8 +57,9 @@ impl Workspace {
     pub(crate) fn cargo(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(&self.root).args(args);
-        // Set by `cargo run` for xtask alone; handed on, they would make cargo's children rebuild.
-        command.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_MANIFEST_PATH");
+        for (name, _) in env::vars_os().filter(|(name, _)| describes_xtask(name)) {
+            command.env_remove(name);
+        }
         if let Some(target) = &self.target_override {
             command.env("CARGO_TARGET_DIR", target);
         }
@@ -82,5 +84,28 @@ impl Workspace {
             build.arg("--release");
         }
         sh::run(&mut build)
+    }
+}
+
+/// Tells whether `cargo run` set a variable to describe xtask. Handed on to another cargo, these make the
+/// build script of `ring` run again, and with it half of the dependencies compile again.
+fn describes_xtask(variable: &OsStr) -> bool {
+    let name = variable.to_string_lossy();
+    ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_", "CARGO_CRATE_"]
+        .iter()
+        .any(|start| name.starts_with(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_the_user_are_handed_on() {
+        assert!(describes_xtask("CARGO_PKG_VERSION_MAJOR".as_ref()));
+        assert!(describes_xtask("CARGO_MANIFEST_DIR".as_ref()));
+        for own in ["CARGO_TARGET_DIR", "CARGO_HOME", "CARGO_TERM_COLOR", "CARGO_BUILD_JOBS", "PATH"] {
+            assert!(!describes_xtask(own.as_ref()), "{own}");
+        }
     }
 }
