@@ -40,7 +40,10 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<Presence> {
     println!("  building the dashboard …");
     let started = Instant::now();
     let node = modules(workspace, &folder)?;
-    sh::run(&mut node.npm(&folder, &["run", "--silent", "build"])?)?;
+    let build = sh::output(&mut node.npm(&folder, &["run", "--silent", "build"])?)?;
+    if !build.success {
+        bail!("`npm run build` failed in dashboards/web:\n{}{}", build.stdout, build.stderr);
+    }
     let Some(stamp) = built_from(sources, &folder)? else {
         bail!("`npm run build` left no dashboards/web/dist/index.html");
     };
