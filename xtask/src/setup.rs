@@ -1,0 +1,116 @@
+//! `cargo xtask setup`: what must be there before the first build.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::tool::{ENVOY, POSTGRES, Presence, Tool};
+use crate::workspace::Workspace;
+use crate::{dashboard, sh, tool};
+
+/// Fetch what is missing into .tools/ and build the dashboard.
+///
+/// Envoy, Postgres and (where the path has none that is new enough) Node.js are fetched as the versions
+/// pinned with their hashes in tools/*.txt. Nothing is installed outside the repository, so removing .tools/
+/// undoes it. A second run finds everything in place and costs milliseconds; a changed pin is fetched
+/// again, a changed dashboard is built again.
+///
+/// To use an Envoy or Postgres of your own, set CLAIRVOY_ENVOY (the program) or CLAIRVOY_POSTGRES_BIN (the
+/// folder with `postgres` and `initdb`).
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only this part; may be given more than once
+    #[arg(long, value_name = "PART")]
+    only: Vec<Part>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Envoy,
+    Postgres,
+    Dashboard,
+}
+
+/// Where the tools are that the demo and the tests start.
+pub(crate) struct Tools {
+    /// The Envoy program.
+    pub(crate) envoy: PathBuf,
+    /// The folder with `postgres` and `initdb`.
+    pub(crate) postgres_bin: PathBuf,
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    let wanted = |part| args.only.is_empty() || args.only.contains(&part);
+    check_compiler()?;
+    if wanted(Part::Envoy) {
+        envoy(workspace, true)?;
+    }
+    if wanted(Part::Postgres) {
+        postgres_bin(workspace, true)?;
+    }
+    if wanted(Part::Dashboard) {
+        build_dashboard(workspace, true)?;
+    }
+    Ok(())
+}
+
+/// Does the whole set-up for another command: speaks only when there is something to do.
+pub(crate) fn quietly(workspace: &Workspace) -> Result<Tools> {
+    check_compiler()?;
+    let tools = Tools { envoy: envoy(workspace, false)?, postgres_bin: postgres_bin(workspace, false)? };
+    build_dashboard(workspace, false)?;
+    Ok(tools)
+}
+
+fn envoy(workspace: &Workspace, report: bool) -> Result<PathBuf> {
+    if let Some(program) = tool::own("CLAIRVOY_ENVOY", None)? {
+        say(report, "envoy", &format!("{} (CLAIRVOY_ENVOY)", program.display()));
+        return Ok(program);
+    }
+    fetch(&ENVOY, workspace, report)
+}
+
+fn postgres_bin(workspace: &Workspace, report: bool) -> Result<PathBuf> {
+    if let Some(folder) = tool::own("CLAIRVOY_POSTGRES_BIN", Some("postgres"))? {
+        say(report, "postgres", &format!("{} (CLAIRVOY_POSTGRES_BIN)", folder.display()));
+        return Ok(folder);
+    }
+    let mut program = fetch(&POSTGRES, workspace, report)?;
+    program.pop();
+    Ok(program)
+}
+
+fn fetch(tool: &Tool, workspace: &Workspace, report: bool) -> Result<PathBuf> {
+    let presence = tool.ensure(workspace)?;
+    if report || matches!(presence, Presence::Fetched) {
+        say(true, tool.name, &format!("{} ready", tool.version(workspace)?));
+    }
+    Ok(tool.program(workspace))
+}
+
+fn build_dashboard(workspace: &Workspace, report: bool) -> Result<()> {
+    match dashboard::ensure(workspace)? {
+        dashboard::Presence::NoSources => {
+            say(report, "dashboard", "skipped: this checkout has no dashboards/web/package.json");
+        }
+        dashboard::Presence::Ready => say(report, "dashboard", "ready"),
+        dashboard::Presence::Built(seconds) => say(true, "dashboard", &format!("built in {seconds:.1} s")),
+    }
+    Ok(())
+}
+
+fn say(report: bool, part: &str, text: &str) {
+    if report {
+        println!("{part:<10} {text}");
+    }
+}
+
+/// One dependency (the TLS provider) is compiled with it; a message now is kinder than one in mid-build.
+fn check_compiler() -> Result<()> {
+    let own = std::env::var_os("CC").is_some();
+    if !own && sh::find("cc").is_none() {
+        bail!("there is no C compiler `cc` on the path (Debian: `apt-get install build-essential`)");
+    }
+    Ok(())
+}
