@@ -55,11 +55,11 @@ impl Profile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SpeedClass {
-    /// Sustains 0 requests/s.
+    /// Sustains 8.1 requests/s.
     Fast,
-    /// Sustains 0 requests/s.
+    /// Sustains 4.0 requests/s.
     Mid,
-    /// Sustains 0 requests/s.
+    /// Sustains 2.0 requests/s.
     Slow,
 }
 
@@ -74,7 +74,7 @@ impl SpeedClass {
             Self::Fast => Profile {
                 base_seconds: 0.008,
                 sequence_seconds: 0.000_12,
-                prefill_token_seconds: 0.000_042,
+                prefill_token_seconds: 0.000_048,
                 kv_token_seconds: 0.000_000_08,
                 knee_sequences: 32,
                 beyond_knee_seconds: 0.000_03,
@@ -87,7 +87,7 @@ impl SpeedClass {
             Self::Mid => Profile {
                 base_seconds: 0.012,
                 sequence_seconds: 0.000_2,
-                prefill_token_seconds: 0.000_080,
+                prefill_token_seconds: 0.000_085,
                 kv_token_seconds: 0.000_000_13,
                 knee_sequences: 28,
                 beyond_knee_seconds: 0.000_06,
@@ -100,7 +100,7 @@ impl SpeedClass {
             Self::Slow => Profile {
                 base_seconds: 0.018,
                 sequence_seconds: 0.000_3,
-                prefill_token_seconds: 0.000_150,
+                prefill_token_seconds: 0.000_136,
                 kv_token_seconds: 0.000_000_22,
                 knee_sequences: 24,
                 beyond_knee_seconds: 0.000_12,
@@ -113,7 +113,7 @@ impl SpeedClass {
         }
     }
 
-    /// The measured sustainable rate given with each class, requests/s.
+    /// The measured sustainable rate of the class, rounded down, requests/s.
     pub const fn sustainable_rps(self) -> f64 {
         match self {
             Self::Fast => 8.0,

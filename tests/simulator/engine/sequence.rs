@@ -1,5 +1,7 @@
 //! A request inside the engine.
 
+use std::fmt;
+
 /// Names a request of one engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub(super) u64);
@@ -58,5 +60,11 @@ impl Sequence {
 
     pub(super) fn is_decoding(&self) -> bool {
         self.generated > 0 && self.pending() == 1
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
