@@ -1,1 +1,113 @@
-//! store
+//! The store: telemetry, demand, forecasts, trained models, decisions and the outbox, in Postgres.
+//!
+//! [`Store::open`] connects to the configured server or starts a private one ([`EmbeddedPostgres`]), and brings the
+//! tables up to date. Its methods are grouped by subject, one file each. Telemetry takes its own way in, through
+//! [`TelemetryWriter`]: a bounded queue, then one COPY per batch.
+//!
+//! Nothing here is needed to serve proxies: while the database is away every method returns an error, the writer
+//! keeps the newest samples, and both recover by themselves.
+
+mod backends;
+mod connect;
+mod copy;
+mod decisions;
+mod demand;
+mod embedded;
+mod error;
+mod events;
+mod forecasts;
+mod health;
+mod maintenance;
+mod model_state;
+mod outbox;
+mod rollup;
+mod samples;
+mod settings;
+mod totals;
+mod writer;
+
+use std::sync::Arc;
+
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use tokio::task::spawn_blocking;
+
+pub use self::backends::{BackendRow, RegisteredBackend, RegisteredState};
+pub use self::decisions::DecisionRow;
+pub use self::demand::DemandRow;
+pub use self::embedded::{EmbeddedError, EmbeddedPostgres, EmbeddedSettings, EmbeddedState};
+pub use self::error::StoreError;
+pub use self::events::{EventLevel, EventRow};
+pub use self::forecasts::ForecastRow;
+pub use self::health::StoreHealth;
+pub use self::maintenance::MaintenanceReport;
+pub use self::model_state::ModelState;
+pub use self::outbox::{OutboxEntry, OutboxMessage};
+pub use self::rollup::MinuteRow;
+pub use self::settings::{DatabaseSettings, Retention};
+pub use self::totals::StoredTotals;
+pub use self::writer::{TelemetryWriter, WriterCounters, WriterSettings};
+
+/// The database. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+    options: PgConnectOptions,
+    embedded: Option<Arc<EmbeddedPostgres>>,
+}
+
+impl Store {
+    /// Connects to the configured database, or starts the embedded one, and migrates it.
+    ///
+    /// # Errors
+    /// A wrong URL, a server that does not answer within the connect timeout, refuses us or is too old, an embedded
+    /// server that does not start, a migration that fails.
+    pub async fn open(settings: DatabaseSettings) -> Result<Self, StoreError> {
+        let (options, embedded) = match &settings.url {
+            Some(url) => (connect::parse_url(url)?, None),
+            None => {
+                let wanted = settings.embedded.clone();
+                let embedded = spawn_blocking(move || EmbeddedPostgres::start(wanted)).await??;
+                (embedded.connect_options(), Some(Arc::new(embedded)))
+            }
+        };
+        let pool = connect::connect(&options, settings.connect_timeout, settings.max_connections).await?;
+        migrations().run(&pool).await?;
+        tracing::info!(database = connect::target(&options), "the database is ready");
+        Ok(Self { pool, options, embedded })
+    }
+
+    /// Closes the connections, and stops the embedded server if this is the last clone.
+    ///
+    /// # Errors
+    /// When the thread that stops the server fails.
+    pub async fn close(self) -> Result<(), StoreError> {
+        self.pool.close().await;
+        // Dropping stops the server, which blocks.
+        Ok(spawn_blocking(move || drop(self)).await?)
+    }
+
+    /// Returns the connections, for queries that no method covers.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Returns what the embedded server is doing; `None` when another server is used.
+    #[must_use]
+    pub fn embedded_state(&self) -> Option<EmbeddedState> {
+        self.embedded.as_ref().map(|embedded| embedded.state())
+    }
+
+    fn connect_options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+}
+
+/// Returns the migrations of this build. A database that has newer ones too is fine: each migration leaves the
+/// program before it working.
+fn migrations() -> Migrator {
+    let mut migrations = sqlx::migrate!("../migrations");
+    migrations.set_ignore_missing(true);
+    migrations
+}

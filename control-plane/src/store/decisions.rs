@@ -1,0 +1,80 @@
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Store;
+use super::error::StoreError;
+
+/// A decision as it is stored.
+#[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
+pub struct DecisionRow {
+    /// Its identity on every channel.
+    pub id: Uuid,
+    /// When it was made.
+    pub at: DateTime<Utc>,
+    /// `weights`, `membership` or `replicas`.
+    pub kind: String,
+    /// The model's name.
+    pub model: String,
+    /// The pool's name, when it is about one pool.
+    pub pool: Option<String>,
+    /// One line for people.
+    pub summary: String,
+    /// What it was made from, with ages.
+    pub inputs: Value,
+    /// A list of what changed: target, from, to, reason.
+    pub changes: Value,
+}
+
+impl Store {
+    /// Writes a decision. One that is there already is left as it is.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn put_decision(&self, decision: &DecisionRow) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO decision (id, at, kind, model, pool, summary, inputs, changes)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(decision.id)
+        .bind(decision.at)
+        .bind(&decision.kind)
+        .bind(&decision.model)
+        .bind(&decision.pool)
+        .bind(&decision.summary)
+        .bind(&decision.inputs)
+        .bind(&decision.changes)
+        .execute(self.pool())
+        .await
+        .map_err(StoreError::query("write a decision"))?;
+        Ok(())
+    }
+
+    /// Returns the newest decisions, newest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn decisions(&self, limit: u32) -> Result<Vec<DecisionRow>, StoreError> {
+        sqlx::query_as(
+            "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision ORDER BY at DESC, id DESC LIMIT $1",
+        )
+        .bind(i64::from(limit))
+        .fetch_all(self.pool())
+        .await
+        .map_err(StoreError::query("read decisions"))
+    }
+
+    /// Returns one decision.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn decision(&self, id: Uuid) -> Result<Option<DecisionRow>, StoreError> {
+        sqlx::query_as(
+            "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision WHERE id = $1",
+        )
+        .bind(id)
+        .fetch_optional(self.pool())
+        .await
+        .map_err(StoreError::query("read a decision"))
+    }
+}

@@ -1,0 +1,163 @@
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::Store;
+use super::error::StoreError;
+use super::settings::Retention;
+
+/// How often minutes are rolled up.
+const ROLL_UP: Duration = Duration::from_secs(10);
+/// How often partitions are made and old rows removed.
+const MAINTAIN: Duration = Duration::from_secs(600);
+/// Partitions made ahead: the next days, so that a day without maintenance does no harm.
+const DAYS_AHEAD: u32 = 2;
+/// Rows removed in one statement, so that locks stay short.
+const CHUNK: i64 = 10_000;
+
+/// What one round of maintenance did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MaintenanceReport {
+    /// Day partitions made.
+    pub partitions_created: u32,
+    /// Day partitions dropped.
+    pub partitions_dropped: u32,
+    /// Rows removed from tables without partitions.
+    pub rows_removed: u64,
+}
+
+impl Store {
+    /// Rolls up minutes every 10 s, and maintains partitions and retention at once and every 10 minutes, until
+    /// `stop`. Failures are logged and tried again in the next round.
+    pub async fn run_maintenance(&self, retention: Retention, stop: CancellationToken) {
+        let mut ticks = interval(ROLL_UP);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut maintained: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            if maintained.is_none_or(|at| at.elapsed() >= MAINTAIN) {
+                match self.maintain(Utc::now(), &retention).await {
+                    Ok(report) => {
+                        tracing::debug!(?report, "maintained the database");
+                        maintained = Some(Instant::now());
+                    }
+                    Err(error) => tracing::warn!(%error, "cannot maintain the database; trying again"),
+                }
+            }
+            if let Err(error) = self.roll_up(Utc::now()).await {
+                tracing::warn!(%error, "cannot roll up telemetry; trying again");
+            }
+        }
+    }
+
+    /// Makes the partitions of today and the next days, drops those past retention, and removes old rows.
+    ///
+    /// # Errors
+    /// When the database does not answer, or a lock is not free within 2 s. What was done by then stays done.
+    pub async fn maintain(
+        &self,
+        now: DateTime<Utc>,
+        retention: &Retention,
+    ) -> Result<MaintenanceReport, StoreError> {
+        let failed = StoreError::query("maintain the database");
+        self.try_maintain(now, retention).await.map_err(failed)
+    }
+
+    async fn try_maintain(
+        &self,
+        now: DateTime<Utc>,
+        retention: &Retention,
+    ) -> Result<MaintenanceReport, sqlx::Error> {
+        let mut report = MaintenanceReport::default();
+        let today = now.date_naive();
+        let tables = [("backend_sample", retention.samples_days), ("backend_minute", retention.minutes_days)];
+        for (table, days) in tables {
+            for ahead in 0..=DAYS_AHEAD {
+                let made: bool = sqlx::query_scalar("SELECT create_day_partition($1::regclass, $2)")
+                    .bind(table)
+                    .bind(shift(today, i64::from(ahead)))
+                    .fetch_one(self.pool())
+                    .await?;
+                report.partitions_created += u32::from(made);
+            }
+            let dropped: i32 = sqlx::query_scalar("SELECT drop_day_partitions($1::regclass, $2)")
+                .bind(table)
+                .bind(shift(today, -i64::from(days)))
+                .fetch_one(self.pool())
+                .await?;
+            report.partitions_dropped += u32::try_from(dropped).unwrap_or(0);
+        }
+        for (statement, days) in removals(retention) {
+            let cutoff = now - TimeDelta::days(i64::from(days));
+            loop {
+                let removed = sqlx::query(statement)
+                    .bind(cutoff)
+                    .bind(CHUNK)
+                    .execute(self.pool())
+                    .await?
+                    .rows_affected();
+                report.rows_removed += removed;
+                if removed < CHUNK.unsigned_abs() {
+                    break;
+                }
+            }
+        }
+        sqlx::query(FOLD_MARKS).bind(now - TimeDelta::days(7)).execute(self.pool()).await?;
+        Ok(report)
+    }
+}
+
+/// Adds the rows of writers long gone to one, so that the total stays and the table does not grow.
+const FOLD_MARKS: &str = "
+    WITH gone AS (
+        DELETE FROM ingest_mark
+        WHERE updated_at < $1 AND writer <> '00000000-0000-0000-0000-000000000000' RETURNING rows
+    )
+    INSERT INTO ingest_mark (writer, batch, rows, updated_at)
+    SELECT '00000000-0000-0000-0000-000000000000', 0, sum(rows), now() FROM gone HAVING count(*) > 0
+    ON CONFLICT (writer) DO UPDATE SET rows = ingest_mark.rows + excluded.rows, updated_at = excluded.updated_at";
+
+/// Returns, for each table that grows and has no partitions, the statement that removes at most `$2` rows from before
+/// `$1`, and the days that are kept.
+fn removals(retention: &Retention) -> [(&'static str, u32); 6] {
+    [
+        (
+            "DELETE FROM demand WHERE ctid = ANY(ARRAY(
+                 SELECT ctid FROM demand WHERE recorded_at < $1 LIMIT $2))",
+            retention.demand_days,
+        ),
+        (
+            "DELETE FROM forecast WHERE ctid = ANY(ARRAY(
+                 SELECT ctid FROM forecast WHERE issued_at < $1 LIMIT $2))",
+            retention.forecasts_days,
+        ),
+        (
+            "DELETE FROM decision WHERE ctid = ANY(ARRAY(SELECT ctid FROM decision WHERE at < $1 LIMIT $2))",
+            retention.decisions_days,
+        ),
+        (
+            "DELETE FROM event WHERE ctid = ANY(ARRAY(SELECT ctid FROM event WHERE at < $1 LIMIT $2))",
+            retention.events_days,
+        ),
+        (
+            "DELETE FROM webhook_outbox WHERE ctid = ANY(ARRAY(
+                 SELECT ctid FROM webhook_outbox WHERE greatest(expires_at, delivered_at) < $1 LIMIT $2))",
+            retention.events_days,
+        ),
+        (
+            "DELETE FROM backend WHERE ctid = ANY(ARRAY(
+                 SELECT ctid FROM backend WHERE last_seen_at < $1 LIMIT $2))",
+            // A day longer, so that no minute of the backend is left.
+            retention.minutes_days.saturating_add(1),
+        ),
+    ]
+}
+
+fn shift(day: NaiveDate, by_days: i64) -> NaiveDate {
+    day.checked_add_signed(TimeDelta::days(by_days)).unwrap_or(day)
+}

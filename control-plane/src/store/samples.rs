@@ -1,0 +1,112 @@
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::telemetry::Sample;
+
+use super::Store;
+use super::copy::CopyRows;
+use super::error::StoreError;
+
+/// The statement that [`encode`] speaks to.
+pub(super) const COPY_SAMPLES: &str = "COPY backend_sample (at, backend_id, interval_seconds, queue_depth, running, \
+    kv_used, gpu_utilisation, ttft_seconds, ttft_count, inter_token_seconds, arrived, completed, prompt_tokens, \
+    output_tokens, simulated) FROM STDIN (FORMAT binary)";
+const FIELDS: i16 = 15;
+
+/// Returns the samples, each with the number of its backend, as one COPY stream.
+pub(super) fn encode(samples: &[(i32, &Sample)]) -> Vec<u8> {
+    let mut rows = CopyRows::new(FIELDS, samples.len());
+    for (backend_id, sample) in samples {
+        rows.row()
+            .timestamp(sample.at)
+            .integer(*backend_id)
+            .real(sample.interval_seconds)
+            .real_or_null(sample.queue_depth)
+            .real_or_null(sample.running)
+            .real_or_null(sample.kv_used)
+            .real_or_null(sample.gpu_utilisation)
+            .real_or_null(sample.ttft_seconds)
+            .double(sample.ttft_count)
+            .real_or_null(sample.inter_token_seconds)
+            .double(sample.arrived)
+            .double(sample.completed)
+            .double(sample.prompt_tokens)
+            .double(sample.output_tokens)
+            .boolean(sample.simulated);
+    }
+    rows.finish()
+}
+
+#[derive(sqlx::FromRow)]
+struct SampleRow {
+    at: DateTime<Utc>,
+    address: String,
+    interval_seconds: f32,
+    queue_depth: Option<f32>,
+    running: Option<f32>,
+    kv_used: Option<f32>,
+    gpu_utilisation: Option<f32>,
+    ttft_seconds: Option<f32>,
+    ttft_count: f64,
+    inter_token_seconds: Option<f32>,
+    arrived: f64,
+    completed: f64,
+    prompt_tokens: f64,
+    output_tokens: f64,
+    simulated: bool,
+}
+
+impl From<SampleRow> for Sample {
+    fn from(row: SampleRow) -> Self {
+        Self {
+            at: row.at,
+            backend: Arc::from(row.address),
+            interval_seconds: row.interval_seconds.into(),
+            queue_depth: row.queue_depth.map(Into::into),
+            running: row.running.map(Into::into),
+            kv_used: row.kv_used.map(Into::into),
+            gpu_utilisation: row.gpu_utilisation.map(Into::into),
+            ttft_seconds: row.ttft_seconds.map(Into::into),
+            ttft_count: row.ttft_count,
+            inter_token_seconds: row.inter_token_seconds.map(Into::into),
+            arrived: row.arrived,
+            completed: row.completed,
+            prompt_tokens: row.prompt_tokens,
+            output_tokens: row.output_tokens,
+            simulated: row.simulated,
+        }
+    }
+}
+
+impl Store {
+    /// Returns the newest `limit` samples with `from <= at < to`, oldest first; of one model's backends, or of all.
+    /// Gauges and means come back with seven digits.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn samples(
+        &self,
+        model: Option<&str>,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<Vec<Sample>, StoreError> {
+        let rows: Vec<SampleRow> = sqlx::query_as(
+            "SELECT s.at, b.address, s.interval_seconds, s.queue_depth, s.running, s.kv_used, s.gpu_utilisation,
+                    s.ttft_seconds, s.ttft_count, s.inter_token_seconds, s.arrived, s.completed, s.prompt_tokens,
+                    s.output_tokens, s.simulated
+             FROM backend_sample s JOIN backend b ON b.id = s.backend_id
+             WHERE s.at >= $2 AND s.at < $3 AND ($1::text IS NULL OR b.model = $1)
+             ORDER BY s.at DESC, b.address DESC LIMIT $4",
+        )
+        .bind(model)
+        .bind(from)
+        .bind(to)
+        .bind(i64::from(limit))
+        .fetch_all(self.pool())
+        .await
+        .map_err(StoreError::query("read samples"))?;
+        Ok(rows.into_iter().rev().map(Sample::from).collect())
+    }
+}

@@ -1,0 +1,165 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::failure::ScrapeFailure;
+use super::fetch::Fetcher;
+use super::follow::follow;
+use super::metrics::TelemetryMetrics;
+use super::sample::Sample;
+use super::target::ScrapeTarget;
+
+/// How backends are scraped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScrapeOptions {
+    /// Time between the starts of two scrapes of one backend.
+    pub interval: Duration,
+    /// Longest time from the start of a scrape to its outcome; below the interval.
+    pub deadline: Duration,
+    /// Longest page that is read, in bytes.
+    pub max_page_bytes: usize,
+    /// Most scrapes that are outstanding at once; each holds a connection or two and one page.
+    pub max_concurrent: usize,
+}
+
+impl Default for ScrapeOptions {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(1),
+            deadline: Duration::from_millis(900),
+            max_page_bytes: 4 * 1024 * 1024,
+            max_concurrent: 1024,
+        }
+    }
+}
+
+/// What one scrape of one backend gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScrapeOutcome {
+    /// The backend's address, as configured.
+    pub backend: Arc<str>,
+    /// When the page arrived, or the attempt was given up.
+    pub at: DateTime<Utc>,
+    /// The sample, or why there is none.
+    pub result: Result<Sample, ScrapeFailure>,
+}
+
+/// Scrapes every target once per interval, spread evenly over it, and sends on what it finds.
+///
+/// A target has one scrape outstanding at most, so a slow one delays nobody and loses only its own samples. When
+/// the reader of the outcomes is too slow, outcomes are dropped and counted: a late sample is worth nothing.
+pub struct Scraper {
+    shared: Arc<Shared>,
+    targets: watch::Receiver<Arc<Vec<ScrapeTarget>>>,
+}
+
+/// What the tasks of all targets have in common.
+pub(super) struct Shared {
+    pub(super) options: ScrapeOptions,
+    pub(super) fetcher: Fetcher,
+    pub(super) slots: Semaphore,
+    pub(super) outcomes: mpsc::Sender<ScrapeOutcome>,
+    pub(super) metrics: TelemetryMetrics,
+}
+
+/// A target with the task that scrapes it.
+struct Followed {
+    target: ScrapeTarget,
+    task: AbortHandle,
+}
+
+impl Scraper {
+    /// Prepares a scraper; `targets` can be replaced at any time.
+    ///
+    /// # Errors
+    /// When no HTTP client can be built.
+    pub fn new(
+        options: ScrapeOptions,
+        targets: watch::Receiver<Arc<Vec<ScrapeTarget>>>,
+        outcomes: mpsc::Sender<ScrapeOutcome>,
+        metrics: TelemetryMetrics,
+    ) -> Result<Self, reqwest::Error> {
+        let fetcher = Fetcher::new(options.deadline, options.max_page_bytes, metrics.bytes.clone())?;
+        let slots = Semaphore::new(options.max_concurrent.max(1));
+        Ok(Self { shared: Arc::new(Shared { options, fetcher, slots, outcomes, metrics }), targets })
+    }
+
+    /// Scrapes until `shutdown`; scrapes under way are then given up.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        let mut followed = HashMap::new();
+        let mut started = 0_u64;
+        let mut replaceable = true;
+        loop {
+            let wanted = Arc::clone(&self.targets.borrow_and_update());
+            self.reconcile(&wanted, &mut followed, &mut tasks, &mut started);
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                changed = self.targets.changed(), if replaceable => replaceable = changed.is_ok(),
+                Some(ended) = tasks.join_next() => {
+                    // Nothing but a panic ends a task that was not aborted; the next round starts it again.
+                    if let Err(error) = ended && error.is_panic() {
+                        tracing::error!(error = %error, "scrape task panicked");
+                    }
+                }
+            }
+        }
+        tasks.shutdown().await;
+    }
+
+    /// Ends the tasks of targets that left or changed, and starts those that are missing.
+    fn reconcile(
+        &self,
+        wanted: &[ScrapeTarget],
+        followed: &mut HashMap<Arc<str>, Followed>,
+        tasks: &mut JoinSet<()>,
+        started: &mut u64,
+    ) {
+        let wanted: HashMap<&str, &ScrapeTarget> =
+            wanted.iter().map(|target| (target.backend.as_ref(), target)).collect();
+        followed.retain(|backend, held| {
+            let keep = wanted.get(backend.as_ref()).is_some_and(|target| **target == held.target);
+            if !keep {
+                held.task.abort();
+            }
+            keep && !held.task.is_finished()
+        });
+        for target in wanted.into_values() {
+            if followed.contains_key(&target.backend) {
+                continue;
+            }
+            let first = Instant::now() + phase(*started, self.shared.options.interval);
+            *started += 1;
+            let task = tasks.spawn(follow(Arc::clone(&self.shared), target.clone(), first));
+            followed.insert(Arc::clone(&target.backend), Followed { target: target.clone(), task });
+        }
+        self.shared.metrics.targets.set(i64::try_from(followed.len()).unwrap_or(i64::MAX));
+    }
+}
+
+/// Where within the interval the n-th target is scraped.
+///
+/// Steps of the golden ratio fill the interval evenly whatever the number of targets, and those that are there
+/// need not move when others come.
+fn phase(nth: u64, interval: Duration) -> Duration {
+    const GOLDEN_RATIO: f64 = 0.618_033_988_749_894_9;
+    // Beyond 2^32 targets started the product would lose the digits that matter.
+    let nth = f64::from(u32::try_from(nth % (1 << 32)).unwrap_or(u32::MAX));
+    interval.mul_f64((nth * GOLDEN_RATIO).fract())
+}
+
+/// Ticks once per interval from `first` on; ticks that were missed are left out.
+pub(super) fn ticks(first: Instant, interval: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval_at(first, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Options of the server.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+
+use crate::stream::StreamLimits;
+
+/// The group of a node; `None` for a node that is to get nothing. The node comes without its `extensions`,
+/// a list of tens of kilobytes. Called when a stream begins and by
+/// [`XdsServer::regroup`](crate::XdsServer::regroup); must be quick.
+pub type NodeGroup = Arc<dyn Fn(&Node) -> Option<Arc<str>> + Send + Sync>;
+
+/// Options of a server.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct ServerOptions {
+    /// Which group a node belongs to.
+    pub node_group: NodeGroup,
+    /// Streams open at a time; more are refused with `RESOURCE_EXHAUSTED`. 10,000 by default.
+    pub max_streams: usize,
+    /// Bytes of one request. 32 MiB by default: a client that comes back lists every resource it has.
+    pub max_request_bytes: usize,
+    /// Resource names that one stream may list; beyond, it ends with `RESOURCE_EXHAUSTED`. 500,000 by default.
+    pub max_names: usize,
+    /// A response without answer holds up the next one of its type for this long. 30 s by default, twice
+    /// the time for which proxies usually warm a resource.
+    pub ack_timeout: Duration,
+    /// A removal waits this long for the ACK of what replaces the resource. 15 s by default.
+    pub removal_hold: Duration,
+    /// Events kept for receivers that are behind. 1,024 by default.
+    pub event_capacity: usize,
+}
+
+impl ServerOptions {
+    /// Returns the defaults, with a function that gives the group of a node.
+    pub fn new(node_group: impl Fn(&Node) -> Option<Arc<str>> + Send + Sync + 'static) -> Self {
+        Self {
+            node_group: Arc::new(node_group),
+            max_streams: 10_000,
+            max_request_bytes: 32 << 20,
+            max_names: 500_000,
+            ack_timeout: Duration::from_secs(30),
+            removal_hold: Duration::from_secs(15),
+            event_capacity: 1024,
+        }
+    }
+
+    /// Returns the defaults, with every node in one group.
+    pub fn single_group(group: &str) -> Self {
+        let group: Arc<str> = group.into();
+        Self::new(move |_| Some(group.clone()))
+    }
+
+    pub(super) fn stream_limits(&self) -> StreamLimits {
+        StreamLimits {
+            ack_timeout: self.ack_timeout,
+            removal_hold: self.removal_hold,
+            max_names: self.max_names,
+        }
+    }
+}
+
+impl fmt::Debug for ServerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerOptions")
+            .field("max_streams", &self.max_streams)
+            .field("max_request_bytes", &self.max_request_bytes)
+            .field("max_names", &self.max_names)
+            .field("ack_timeout", &self.ack_timeout)
+            .field("removal_hold", &self.removal_hold)
+            .field("event_capacity", &self.event_capacity)
+            .finish_non_exhaustive()
+    }
+}

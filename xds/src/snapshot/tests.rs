@@ -1,0 +1,78 @@
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
+use envoy_types::util::pack_any;
+use prost::Message;
+
+use super::*;
+use crate::fixtures::{assignment, cluster, listener, routes, weighted_assignment};
+
+#[test]
+fn all_faults_come_at_once() {
+    let mut builder = SnapshotBuilder::new();
+    builder
+        .cluster(cluster("a", 1))
+        .cluster(cluster("a", 2))
+        .cluster(Cluster::default())
+        .assignment(weighted_assignment("b", 1, 0))
+        .listener(listener("l", 80, "nowhere"))
+        .route_configuration(routes("r", ["a", "gone"]));
+    let mut faults: Vec<_> = builder.build().unwrap_err().faults.iter().map(Fault::to_string).collect();
+    faults.sort();
+    assert_eq!(
+        faults,
+        [
+            "CDS: a resource has an empty name",
+            "CDS: duplicate name \"a\"",
+            "EDS \"b\": the weight of endpoint 127.0.0.1:1 in locality // is 0",
+            "RDS \"r\" names unknown cluster \"gone\"",
+            "assignment \"b\" belongs to no cluster",
+            "cluster \"a\" has no assignment \"a\"",
+            "listener \"l\" names unknown route configuration \"nowhere\"",
+        ]
+    );
+}
+
+#[test]
+fn weights_must_fit() {
+    let mut assignment = weighted_assignment("a", 1, u32::MAX);
+    let endpoint = assignment.endpoints[0].lb_endpoints[0].clone();
+    assignment.endpoints[0].lb_endpoints.push(endpoint);
+    let mut builder = SnapshotBuilder::new();
+    builder.cluster(cluster("a", 1)).assignment(assignment);
+    let faults = builder.build().unwrap_err().faults;
+    assert!(matches!(&faults[..], [Fault::WeightSum { sum: 8_589_934_590, .. }]), "{faults:?}");
+}
+
+#[test]
+fn clusters_of_the_bootstrap_can_be_named() {
+    let mut builder = SnapshotBuilder::new();
+    builder.external_cluster("fallback").route_configuration(routes("r", ["fallback"]));
+    assert!(builder.build().is_ok());
+}
+
+#[test]
+fn d10_versions_follow_the_content() {
+    let build = |port| {
+        let mut builder = SnapshotBuilder::new();
+        builder.cluster(cluster("a", 1)).assignment(assignment("a", port));
+        builder.build().unwrap()
+    };
+    let version = |snapshot: &Snapshot| snapshot.version(ResourceType::ClusterLoadAssignment, "a").unwrap();
+    let (first, second, third) = (build(1), build(2), build(1));
+    assert_ne!(version(&first), version(&second));
+    assert_eq!(version(&first), version(&third));
+    assert!(first.same_content(&third) && !first.same_content(&second));
+}
+
+#[test]
+fn entries_decode_as_the_resources_of_a_response() {
+    let mut builder = SnapshotBuilder::new();
+    builder.cluster(cluster("a", 1)).assignment(assignment("a", 1));
+    let snapshot = builder.build().unwrap();
+    let entry = &snapshot.table(ResourceType::Cluster).get("a").unwrap().entry;
+    let response = DeltaDiscoveryResponse::decode(entry.clone()).unwrap();
+    let [resource] = &response.resources[..] else { panic!("one resource") };
+    assert_eq!(resource.name, "a");
+    assert_eq!(resource.version, snapshot.version(ResourceType::Cluster, "a").unwrap().to_string());
+    assert_eq!(resource.resource, Some(pack_any(cluster("a", 1))));
+}

@@ -1,0 +1,40 @@
+//! Requests for types that are not served.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+
+/// Type URLs remembered on one stream. A proxy asks for about ten; more are not answered.
+const MAX_TYPES: usize = 64;
+
+/// Answers names of unknown types as removed, and a first request without names with an empty response, so
+/// that no client waits for what never comes.
+#[derive(Debug, Default)]
+pub(super) struct UnknownTypes {
+    seen: BTreeSet<String>,
+    due: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl UnknownTypes {
+    pub(super) fn request(&mut self, request: &DeltaDiscoveryRequest) {
+        let type_url = &request.type_url;
+        let first = !self.seen.contains(type_url);
+        if first {
+            if self.seen.len() == MAX_TYPES {
+                return;
+            }
+            self.seen.insert(type_url.clone());
+        }
+        let names = request.resource_names_subscribe.iter().filter(|name| *name != "*").cloned();
+        let names: BTreeSet<_> = names.collect();
+        if first || !names.is_empty() {
+            self.due.entry(type_url.clone()).or_default().extend(names);
+        }
+    }
+
+    /// The next type to answer, with the names that are not there.
+    pub(super) fn next_answer(&mut self) -> Option<(String, Vec<String>)> {
+        let (type_url, names) = self.due.pop_first()?;
+        Some((type_url, names.into_iter().collect()))
+    }
+}
