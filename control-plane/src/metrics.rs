@@ -1,0 +1,192 @@
+//! Metrics of the control plane itself, in Prometheus' text form on `/metrics`.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::view::{BackendState, ProxyState, State};
+
+type Number = Gauge<f64, AtomicU64>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfModel {
+    model: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfForecast {
+    model: String,
+    quantile: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPool {
+    model: String,
+    pool: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfBackend {
+    model: String,
+    pool: String,
+    backend: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfState {
+    state: &'static str,
+}
+
+/// The series that follow the live picture. They are set anew each second, so what left the fleet leaves the page.
+#[derive(Clone, Debug)]
+pub struct ControlMetrics {
+    demand: Family<OfModel, Number>,
+    forecast: Family<OfForecast, Number>,
+    ready: Family<OfPool, Gauge>,
+    planned: Family<OfPool, Gauge>,
+    share: Family<OfBackend, Number>,
+    wait: Family<OfBackend, Number>,
+    age: Family<OfBackend, Number>,
+    backends: Family<OfState, Gauge>,
+    proxies: Family<OfState, Gauge>,
+    totals: Family<OfTotal, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfTotal {
+    what: &'static str,
+}
+
+/// What one reading needs.
+pub struct Reading<'a> {
+    /// The live picture.
+    pub state: &'a State,
+    /// Journal entries dropped because their queue was full.
+    pub journal_dropped: u64,
+    /// Lessons dropped because the learner was too far behind.
+    pub lessons_dropped: u64,
+}
+
+impl ControlMetrics {
+    /// Registers the series.
+    pub fn register(registry: &mut Registry) -> Self {
+        let mut gauge = |name: &str, help: &str| {
+            let family = Family::<_, Number>::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        let demand = gauge("clairvoy_demand_requests_per_second", "Requests/s offered to a model over the last 10 s");
+        let forecast = {
+            let family = Family::<OfForecast, Number>::default();
+            let help = "Forecast demand at now + cold start, by quantile";
+            registry.register("clairvoy_forecast_requests_per_second", help, family.clone());
+            family
+        };
+        let mut of_backend = |name: &str, help: &str| {
+            let family = Family::<OfBackend, Number>::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        let share = of_backend("clairvoy_backend_share", "Share of the model's traffic that a backend is given, 0 to 1");
+        let wait = of_backend("clairvoy_backend_predicted_wait_seconds", "Predicted time to first token of the next request");
+        let age = of_backend("clairvoy_backend_telemetry_age_seconds", "Age of the newest telemetry of a backend");
+        let mut of_pool = |name: &str, help: &str| {
+            let family = Family::<OfPool, Gauge>::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        let ready = of_pool("clairvoy_pool_replicas_ready", "Replicas of a pool that serve");
+        let planned = of_pool("clairvoy_pool_replicas_planned", "Replicas that a pool should have");
+        let mut of_state = |name: &str, help: &str| {
+            let family = Family::<OfState, Gauge>::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        let backends = of_state("clairvoy_backends", "Backends by state");
+        let proxies = of_state("clairvoy_proxies", "Connected Envoys by state");
+        let totals = Family::<OfTotal, Gauge>::default();
+        registry.register("clairvoy_events", "Counts since the start, by what was counted", totals.clone());
+        Self { demand, forecast, ready, planned, share, wait, age, backends, proxies, totals }
+    }
+
+    /// Sets every series from the live picture.
+    pub fn read(&self, reading: &Reading<'_>) {
+        self.read_models(reading.state);
+        self.read_backends(reading.state);
+        self.proxies.clear();
+        for (state, name) in
+            [(ProxyState::InSync, "in_sync"), (ProxyState::Pending, "pending"), (ProxyState::Nacked, "nacked")]
+        {
+            let count = reading.state.proxies.iter().filter(|proxy| proxy.state == state).count();
+            self.proxies.get_or_create(&OfState { state: name }).set(count as i64);
+        }
+        let totals = &reading.state.totals;
+        for (what, count) in [
+            ("telemetry_rows_written", totals.telemetry_rows),
+            ("telemetry_rows_dropped", totals.telemetry_dropped),
+            ("forecasts", totals.forecasts),
+            ("decisions", totals.decisions),
+            ("weight_changes", totals.weight_changes),
+            ("webhooks_delivered", totals.webhooks_delivered),
+            ("webhooks_failed", totals.webhooks_failed),
+            ("journal_entries_dropped", reading.journal_dropped),
+            ("lessons_dropped", reading.lessons_dropped),
+        ] {
+            self.totals.get_or_create(&OfTotal { what }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn read_models(&self, state: &State) {
+        self.demand.clear();
+        self.forecast.clear();
+        for model in &state.models {
+            self.demand.get_or_create(&OfModel { model: model.name.clone() }).set(model.demand_rps);
+            if let Some(forecast) = &model.forecast {
+                for (quantile, value) in [("0.5", forecast.cold_start.q50), ("0.9", forecast.cold_start.q90)] {
+                    self.forecast.get_or_create(&OfForecast { model: model.name.clone(), quantile }).set(value);
+                }
+            }
+        }
+        self.ready.clear();
+        self.planned.clear();
+        for pool in &state.pools {
+            let labels = OfPool { model: pool.model.clone(), pool: pool.name.clone() };
+            self.ready.get_or_create(&labels).set(i64::from(pool.replicas.ready));
+            self.planned.get_or_create(&labels).set(i64::from(pool.replicas.planned));
+        }
+    }
+
+    fn read_backends(&self, state: &State) {
+        self.share.clear();
+        self.wait.clear();
+        self.age.clear();
+        self.backends.clear();
+        for backend in &state.backends {
+            let labels = OfBackend {
+                model: backend.model.clone(),
+                pool: backend.pool.clone(),
+                backend: backend.address.clone(),
+            };
+            self.share.get_or_create(&labels).set(backend.share);
+            if let Some(wait) = backend.predicted_wait_seconds {
+                self.wait.get_or_create(&labels).set(wait);
+            }
+            if let Some(age) = backend.telemetry_age_seconds {
+                self.age.get_or_create(&labels).set(age);
+            }
+        }
+        for (state_is, name) in [
+            (BackendState::Ready, "ready"),
+            (BackendState::Draining, "draining"),
+            (BackendState::Waiting, "waiting"),
+            (BackendState::Stale, "stale"),
+            (BackendState::Down, "down"),
+        ] {
+            let count = state.backends.iter().filter(|backend| backend.state == state_is).count();
+            self.backends.get_or_create(&OfState { state: name }).set(count as i64);
+        }
+    }
+}
