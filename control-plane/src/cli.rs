@@ -1,1 +1,76 @@
-//! cli
+//! The command line.
+
+mod bootstrap;
+mod check;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A predictive control plane for Envoy.
+///
+/// Clairvoy learns how much load each AI model will get and how long each backend will make a request wait, and steers
+/// a fleet of Envoys by that, over xDS. No request passes through it.
+#[derive(Debug, Parser)]
+#[command(name = "clairvoy", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the control plane.
+    Serve(serve::Arguments),
+    /// Print the bootstrap file of an Envoy that takes its configuration from Clairvoy.
+    ///
+    /// Example: clairvoy bootstrap --node-id edge-1 > envoy.yaml && envoy -c envoy.yaml
+    Bootstrap(bootstrap::Arguments),
+    /// Check that Clairvoy could run: configuration, database, backends.
+    ///
+    /// Ends with 0 when every check is good, with 1 otherwise.
+    Check(check::Arguments),
+    /// Print the JSON Schema of the configuration file.
+    Schema,
+    /// Print the version.
+    Version,
+}
+
+/// The configuration file, as every command takes it.
+#[derive(Clone, Debug, clap::Args)]
+struct ConfigFile {
+    /// The configuration file.
+    #[arg(short, long, env = "CLAIRVOY_CONFIG", default_value = "clairvoy.yaml", value_name = "FILE")]
+    config: PathBuf,
+    /// Folder for state, instead of `data_dir`.
+    #[arg(long, env = "CLAIRVOY_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Postgres to use, instead of `database.url`.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<String>,
+}
+
+/// Runs the command of a command line.
+pub fn run(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Bootstrap(arguments) => bootstrap::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::Schema => schema(),
+        Command::Version => {
+            println!("clairvoy {}", env!("CARGO_PKG_VERSION"));
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn schema() -> anyhow::Result<ExitCode> {
+    println!("{}", serde_json::to_string_pretty(&crate::config::schema())?);
+    Ok(ExitCode::SUCCESS)
+}

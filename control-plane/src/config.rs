@@ -21,7 +21,7 @@ pub use duration::Span;
 pub use forecast::Forecast;
 pub use gateway::Gateway;
 pub use listen::{Database, Listen};
-pub use load::{ConfigError, load, parse};
+pub use load::{ConfigError, check, load, parse};
 pub use model::{Model, Slo, Timeouts};
 pub use pool::{Engine, GpuMetrics, Locality, Pool, Replicas};
 pub use root::{Config, Telemetry, schema};

@@ -152,7 +152,9 @@ impl Learner {
     }
 
     fn restore(&mut self, kind: ModelKind, key: String, state: serde_json::Value) -> Vec<Insight> {
-        let refused = |error: String| vec![Insight::Refused(format!("saved {} model of {key}: {error}", kind.as_str()))];
+        let refused = |error: String| {
+            vec![Insight::Refused(format!("saved {} model of {key}: {error}", kind.as_str()))]
+        };
         match kind {
             ModelKind::Demand => match demand::Lessons::restore(&self.settings, state) {
                 Ok(lessons) => {
@@ -177,14 +179,24 @@ impl Learner {
         let mut insights = Vec::new();
         for (model, lessons) in &mut self.demand {
             if let Some(state) = lessons.refit_when_due(&self.settings, now) {
-                insights.push(Insight::Trained { kind: ModelKind::Demand, key: model.clone(), state, at: now });
+                insights.push(Insight::Trained {
+                    kind: ModelKind::Demand,
+                    key: model.clone(),
+                    state,
+                    at: now,
+                });
             }
         }
         let mut due: Vec<_> = self.waits.iter_mut().filter(|(_, lessons)| lessons.is_due(now)).collect();
         due.sort_by_key(|(_, lessons)| lessons.fitted_at());
         for (address, lessons) in due.into_iter().take(MOST_WAIT_FITS_A_TICK) {
             if let Some(state) = lessons.refit(now) {
-                insights.push(Insight::Trained { kind: ModelKind::Wait, key: address.to_string(), state, at: now });
+                insights.push(Insight::Trained {
+                    kind: ModelKind::Wait,
+                    key: address.to_string(),
+                    state,
+                    at: now,
+                });
             }
         }
         insights

@@ -1,4 +1,13 @@
-//! The Clairvoy control plane.
+//! The Clairvoy control plane, as a library under the program `clairvoy`.
+//!
+//! ```text
+//! scrape ─► Sample ─► fleet ─► decide ─► compile ─► xDS ─► Envoys
+//!             │         ▲         └─► signal ─► webhooks
+//!             ▼         │ predictions
+//!           store ──► learn (forecaster)
+//! ```
+//!
+//! Data goes one way. `decide` and `compile` are pure; `run` is the shell around them.
 
 pub mod api;
 pub mod cli;
@@ -7,7 +16,9 @@ pub mod config;
 pub mod decide;
 pub mod fleet;
 pub mod learn;
+pub mod metrics;
 pub mod run;
 pub mod signal;
 pub mod store;
 pub mod telemetry;
+pub mod view;

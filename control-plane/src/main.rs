@@ -1,2 +1,9 @@
-//! Placeholder.
-fn main() {}
+//! The `clairvoy` program.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    clairvoy::cli::run(clairvoy::cli::Cli::parse())
+}

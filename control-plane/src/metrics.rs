@@ -78,7 +78,8 @@ impl ControlMetrics {
             registry.register(name, help, family.clone());
             family
         };
-        let demand = gauge("clairvoy_demand_requests_per_second", "Requests/s offered to a model over the last 10 s");
+        let demand =
+            gauge("clairvoy_demand_requests_per_second", "Requests/s offered to a model over the last 10 s");
         let forecast = {
             let family = Family::<OfForecast, Number>::default();
             let help = "Forecast demand at now + cold start, by quantile";
@@ -90,9 +91,16 @@ impl ControlMetrics {
             registry.register(name, help, family.clone());
             family
         };
-        let share = of_backend("clairvoy_backend_share", "Share of the model's traffic that a backend is given, 0 to 1");
-        let wait = of_backend("clairvoy_backend_predicted_wait_seconds", "Predicted time to first token of the next request");
-        let age = of_backend("clairvoy_backend_telemetry_age_seconds", "Age of the newest telemetry of a backend");
+        let share = of_backend(
+            "clairvoy_backend_share",
+            "Share of the model's traffic that a backend is given, 0 to 1",
+        );
+        let wait = of_backend(
+            "clairvoy_backend_predicted_wait_seconds",
+            "Predicted time to first token of the next request",
+        );
+        let age =
+            of_backend("clairvoy_backend_telemetry_age_seconds", "Age of the newest telemetry of a backend");
         let mut of_pool = |name: &str, help: &str| {
             let family = Family::<OfPool, Gauge>::default();
             registry.register(name, help, family.clone());
@@ -117,9 +125,11 @@ impl ControlMetrics {
         self.read_models(reading.state);
         self.read_backends(reading.state);
         self.proxies.clear();
-        for (state, name) in
-            [(ProxyState::InSync, "in_sync"), (ProxyState::Pending, "pending"), (ProxyState::Nacked, "nacked")]
-        {
+        for (state, name) in [
+            (ProxyState::InSync, "in_sync"),
+            (ProxyState::Pending, "pending"),
+            (ProxyState::Nacked, "nacked"),
+        ] {
             let count = reading.state.proxies.iter().filter(|proxy| proxy.state == state).count();
             self.proxies.get_or_create(&OfState { state: name }).set(count as i64);
         }
@@ -145,8 +155,11 @@ impl ControlMetrics {
         for model in &state.models {
             self.demand.get_or_create(&OfModel { model: model.name.clone() }).set(model.demand_rps);
             if let Some(forecast) = &model.forecast {
-                for (quantile, value) in [("0.5", forecast.cold_start.q50), ("0.9", forecast.cold_start.q90)] {
-                    self.forecast.get_or_create(&OfForecast { model: model.name.clone(), quantile }).set(value);
+                for (quantile, value) in [("0.5", forecast.cold_start.q50), ("0.9", forecast.cold_start.q90)]
+                {
+                    self.forecast
+                        .get_or_create(&OfForecast { model: model.name.clone(), quantile })
+                        .set(value);
                 }
             }
         }

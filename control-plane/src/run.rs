@@ -12,7 +12,7 @@ mod serve;
 mod show;
 mod steer;
 
-pub use commands::{Command, Refusal};
-pub use recent::Events;
-pub use serve::{Overrides, serve};
+pub use commands::{Command, Refusal, Target};
+pub(crate) use database::demand_history;
+pub use serve::{Overrides, database_settings, serve};
 pub use show::Frame;

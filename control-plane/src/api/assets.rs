@@ -11,8 +11,7 @@ use super::ApiError;
 struct Dashboard;
 
 /// The page loads nothing from elsewhere, and nobody may put it into a frame.
-const CONTENT_SECURITY_POLICY: &str =
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'";
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'";
 
 pub(super) async fn serve(uri: Uri, headers: HeaderMap) -> Response {
     let path = uri.path().trim_start_matches('/');
@@ -39,7 +38,8 @@ pub(super) async fn serve(uri: Uri, headers: HeaderMap) -> Response {
 }
 
 fn find(path: &str, headers: &HeaderMap) -> Option<(rust_embed::EmbeddedFile, Option<&'static str>)> {
-    let accepts = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let accepts =
+        headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     for (encoding, extension) in [("br", "br"), ("gzip", "gz")] {
         if accepts.split(',').any(|offer| offer.trim().split(';').next() == Some(encoding))
             && let Some(file) = Dashboard::get(&format!("{path}.{extension}"))

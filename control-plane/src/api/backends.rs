@@ -67,7 +67,8 @@ async fn obey(
     let (reply, answer) = oneshot::channel();
     let away = || ApiError::unavailable("the controller does not answer");
     state.commands.try_send(command(Target { pool, address, reply })).map_err(|_| away())?;
-    let answer = tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(|_| away())?.map_err(|_| away())?;
+    let answer =
+        tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(|_| away())?.map_err(|_| away())?;
     answer.map_err(|refusal| match refusal {
         Refusal::NoSuchPool(_) | Refusal::NoSuchBackend { .. } => ApiError::not_found(refusal.to_string()),
         Refusal::Taken { .. } => ApiError::conflict(refusal.to_string()),

@@ -23,7 +23,10 @@ pub(super) struct Window {
 }
 
 /// Demand of one model as it came, as it had been forecast, and as it is forecast now.
-pub(super) async fn read(State(state): State<ApiState>, Query(query): Query<Window>) -> Result<Json<Demand>, ApiError> {
+pub(super) async fn read(
+    State(state): State<ApiState>,
+    Query(query): Query<Window>,
+) -> Result<Json<Demand>, ApiError> {
     let config = state.config.load_full();
     known_model(&config, &query.model)?;
     let store = open_store(&state)?;
@@ -91,7 +94,8 @@ pub(super) async fn import(
     let written = store.put_demand(step_seconds, &rows).await.map_err(failed)?;
     let mut histories = Vec::new();
     for model in models {
-        let (first_step, values) = demand_history(&store, &config, model, Utc::now()).await.map_err(failed)?;
+        let (first_step, values) =
+            demand_history(&store, &config, model, Utc::now()).await.map_err(failed)?;
         histories.push((model.to_owned(), first_step, values));
     }
     let sent = state.commands.send(Command::Learn(histories)).await;
@@ -108,7 +112,8 @@ fn parse(body: &str, step_seconds: u32) -> Result<Vec<DemandRow>, ApiError> {
         }
         let fault = |what: &str| ApiError::bad_request(format!("line {}: {what}: {line:?}", index + 1));
         let mut fields = line.split(',').map(str::trim);
-        let (Some(time), Some(model), Some(rate), None) = (fields.next(), fields.next(), fields.next(), fields.next())
+        let (Some(time), Some(model), Some(rate), None) =
+            (fields.next(), fields.next(), fields.next(), fields.next())
         else {
             return Err(fault("not three fields timestamp_s,model,rps"));
         };
@@ -131,7 +136,11 @@ fn parse(body: &str, step_seconds: u32) -> Result<Vec<DemandRow>, ApiError> {
         return Err(ApiError::bad_request("no rows: send lines of timestamp_s,model,rps"));
     }
     let row = |((time, model), rate): ((i64, &str), f64)| {
-        DateTime::<Utc>::from_timestamp(time, 0).map(|at| DemandRow { model: model.to_owned(), at, requests_per_second: rate })
+        DateTime::<Utc>::from_timestamp(time, 0).map(|at| DemandRow {
+            model: model.to_owned(),
+            at,
+            requests_per_second: rate,
+        })
     };
     Ok(rows.into_iter().filter_map(row).collect())
 }
@@ -159,7 +168,8 @@ fn lead_seconds(config: &Config, model: &str) -> u32 {
     let cold_start = cold_starts.map(|pool| pool.replicas.cold_start).max();
     let mut horizons: Vec<_> = config.forecast.horizons.clone();
     horizons.sort_unstable();
-    let lead = horizons.iter().find(|horizon| cold_start.is_none_or(|cold| **horizon >= cold)).or(horizons.last());
+    let lead =
+        horizons.iter().find(|horizon| cold_start.is_none_or(|cold| **horizon >= cold)).or(horizons.last());
     lead.and_then(|lead| u32::try_from(lead.0.as_secs()).ok()).unwrap_or_default()
 }
 
@@ -176,9 +186,12 @@ mod tests {
 
     #[test]
     fn a_bad_row_is_named() {
-        for (body, expected) in
-            [("1,chat,x", "line 1"), ("1,chat,1\n2,chat,-4", "line 2"), ("1,chat", "three fields"), ("", "no rows")]
-        {
+        for (body, expected) in [
+            ("1,chat,x", "line 1"),
+            ("1,chat,1\n2,chat,-4", "line 2"),
+            ("1,chat", "three fields"),
+            ("", "no rows"),
+        ] {
             let error = format!("{:?}", parse(body, 10).unwrap_err());
             assert!(error.contains(expected), "{error}");
         }

@@ -41,7 +41,9 @@ pub(super) async fn state(State(state): State<ApiState>) -> Result<Response, Api
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(frame.json())).into_response())
 }
 
-pub(super) async fn stream(State(state): State<ApiState>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+pub(super) async fn stream(
+    State(state): State<ApiState>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let frames = WatchStream::new(state.frames).filter_map(async |frame| {
         let json = frame?.json();
         // serde_json writes UTF-8, so nothing is lost here.

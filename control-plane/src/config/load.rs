@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use garde::Validate as _;
 use thiserror::Error;
 
 use super::{Config, document::Document};
@@ -54,6 +55,11 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 pub fn parse(text: &str) -> Result<Config, String> {
     let document = serde_saphyr::from_str_valid::<Document>(text).map_err(|error| error.to_string())?;
     document.into_config().map_err(|error| error.to_string())
+}
+
+/// Checks a configuration that was changed after it was read, as by overrides of the environment.
+pub fn check(config: &Config) -> Result<(), String> {
+    config.validate().map_err(|faults| faults.to_string())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Who is told about replica plans.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, Validate)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields, default)]
 pub struct Signals {
     /// Webhooks: CloudEvents bodies with Standard Webhooks signatures.
@@ -12,7 +12,7 @@ pub struct Signals {
 }
 
 /// One receiver of replica plans.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 #[garde(allow_unvalidated)]
 pub struct Webhook {

@@ -43,7 +43,8 @@ impl Capacity {
             self.window.pop_front();
         }
         self.peak_rps *= 0.5_f64.powf(interval_seconds / HALF_LIFE_SECONDS);
-        let busy: f64 = self.window.iter().filter(|interval| interval.busy).map(|interval| interval.seconds).sum();
+        let busy: f64 =
+            self.window.iter().filter(|interval| interval.busy).map(|interval| interval.seconds).sum();
         if seconds >= WINDOW_SECONDS && busy >= LEAST_BUSY * seconds {
             let rate = self.window.iter().map(|interval| interval.completed).sum::<f64>() / seconds;
             self.peak_rps = self.peak_rps.max(rate);

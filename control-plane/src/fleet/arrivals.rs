@@ -98,7 +98,8 @@ impl Arrivals {
         let length = f64::from(self.step_seconds);
         // The last sample of a step comes up to a scrape interval before its end.
         let known = covered > 0.0 && covered + 1.0 >= LEAST_COVERAGE * length;
-        let requests_per_second = known.then(|| open.arrived / covered.max(LEAST_COVERAGE * length).min(length));
+        let requests_per_second =
+            known.then(|| open.arrived / covered.max(LEAST_COVERAGE * length).min(length));
         Step { index: open.index, requests_per_second }
     }
 }

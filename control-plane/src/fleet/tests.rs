@@ -30,7 +30,8 @@ fn sample(seconds: f64, arrived: f64) -> Sample {
 }
 
 fn config(backends: &str) -> config::Config {
-    let text = format!("models: [{{ name: m, pools: [p] }}]\npools: [{{ name: p, backends: [{backends}] }}]\n");
+    let text =
+        format!("models: [{{ name: m, pools: [p] }}]\npools: [{{ name: p, backends: [{backends}] }}]\n");
     config::parse(&text).unwrap()
 }
 

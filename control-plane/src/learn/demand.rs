@@ -14,7 +14,8 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn of(forecast: &Forecast) -> Self {
         let step_seconds = forecast.step.0.as_secs().max(1);
-        let steps = |span: &crate::config::Span| u32::try_from(span.0.as_secs() / step_seconds).unwrap_or(u32::MAX);
+        let steps =
+            |span: &crate::config::Span| u32::try_from(span.0.as_secs() / step_seconds).unwrap_or(u32::MAX);
         let mut horizons: Vec<u32> = forecast.horizons.iter().map(steps).collect();
         horizons.sort_unstable();
         horizons.dedup();
@@ -70,7 +71,11 @@ impl Lessons {
     }
 
     /// Fits anew when it is time; returns the state to keep. A model that was just trained or restored is kept first.
-    pub(super) fn refit_when_due(&mut self, settings: &Settings, now: DateTime<Utc>) -> Option<serde_json::Value> {
+    pub(super) fn refit_when_due(
+        &mut self,
+        settings: &Settings,
+        now: DateTime<Utc>,
+    ) -> Option<serde_json::Value> {
         match self.fitted_at {
             Some(at) if (now - at).as_seconds_f64() < settings.refit_every_seconds => return None,
             Some(_) => self.model.refit(),

@@ -76,7 +76,9 @@ async fn put(store: &Store, entry: &Entry) -> Result<(), StoreError> {
         Entry::Decision(row) => store.put_decision(row).await,
         Entry::Forecasts(rows) => store.put_forecasts(rows).await.map(drop),
         Entry::Demand { step_seconds, rows } => store.put_demand(*step_seconds, rows).await.map(drop),
-        Entry::ModelState { kind, key, at, state } => store.save_model_state(kind, key, *at, state).await.map(drop),
+        Entry::ModelState { kind, key, at, state } => {
+            store.save_model_state(kind, key, *at, state).await.map(drop)
+        }
         Entry::Event(row) => store.put_event(row).await,
         Entry::Backends(rows) => store.describe_backends(rows).await,
         Entry::Registered { pool, address, state: RegisteredState::Ready, at } => {
@@ -85,6 +87,8 @@ async fn put(store: &Store, entry: &Entry) -> Result<(), StoreError> {
         Entry::Registered { pool, address, state, at } => {
             store.set_registered_state(pool, address, *state, *at).await.map(drop)
         }
-        Entry::Unregistered { pool, address } => store.remove_registered_backend(pool, address).await.map(drop),
+        Entry::Unregistered { pool, address } => {
+            store.remove_registered_backend(pool, address).await.map(drop)
+        }
     }
 }

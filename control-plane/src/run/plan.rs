@@ -12,7 +12,11 @@ use super::steer::pool_capacity;
 
 /// The largest 90 % quantile that the forecast has for any step up to now + cold start, and the step where the horizon of
 /// the cold start ends: `(horizon in steps, q50, q90)`.
-pub(super) fn at_cold_start(forecast: &DemandForecast, cold_start_seconds: f64, step_seconds: u32) -> Option<(u32, f64, f64)> {
+pub(super) fn at_cold_start(
+    forecast: &DemandForecast,
+    cold_start_seconds: f64,
+    step_seconds: u32,
+) -> Option<(u32, f64, f64)> {
     // The step in which a replica would start to serve: the present step is the first one ahead of the origin.
     let wanted = 1 + (cold_start_seconds / f64::from(step_seconds.max(1))).ceil() as u32;
     let reach = forecast
@@ -45,7 +49,8 @@ pub(super) fn plan(
         .filter_map(|name| config.pool(name))
         .map(|pool| {
             let cold_start_seconds = pool.replicas.cold_start.as_seconds();
-            let ahead = forecast.and_then(|forecast| at_cold_start(forecast, cold_start_seconds, step_seconds));
+            let ahead =
+                forecast.and_then(|forecast| at_cold_start(forecast, cold_start_seconds, step_seconds));
             PoolInput {
                 pool: pool.name.clone(),
                 ready: ready(&backends, &pool.name, now),

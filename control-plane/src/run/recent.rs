@@ -9,7 +9,7 @@ const KEPT: usize = 50;
 
 /// A list of the newest few.
 #[derive(Debug)]
-pub struct Recent<T> {
+pub(super) struct Recent<T> {
     newest_first: VecDeque<T>,
 }
 
@@ -21,30 +21,31 @@ impl<T> Default for Recent<T> {
 
 impl<T: Clone> Recent<T> {
     /// Adds one; the oldest goes when there are too many.
-    pub fn push(&mut self, item: T) {
+    pub(super) fn push(&mut self, item: T) {
         self.newest_first.push_front(item);
         self.newest_first.truncate(KEPT);
     }
 
     /// The newest first, at most `limit`.
-    pub fn newest(&self, limit: usize) -> Vec<T> {
+    pub(super) fn newest(&self, limit: usize) -> Vec<T> {
         self.newest_first.iter().take(limit).cloned().collect()
     }
 }
 
 /// The newest events. The same message again within a minute is not repeated.
 #[derive(Debug, Default)]
-pub struct Events {
+pub(super) struct Events {
     recent: Recent<EventView>,
 }
 
 impl Events {
     /// Notes an event; false when it only repeats a recent one.
-    pub fn note(&mut self, at: DateTime<Utc>, level: &'static str, message: String) -> bool {
+    pub(super) fn note(&mut self, at: DateTime<Utc>, level: &'static str, message: String) -> bool {
         const REPEAT_AFTER_SECONDS: i64 = 60;
-        let repeats = self.recent.newest_first.iter().any(|event| {
-            event.message == message && (at - event.at).num_seconds() < REPEAT_AFTER_SECONDS
-        });
+        let repeats =
+            self.recent.newest_first.iter().any(|event| {
+                event.message == message && (at - event.at).num_seconds() < REPEAT_AFTER_SECONDS
+            });
         if !repeats {
             match level {
                 "error" => tracing::error!("{message}"),
@@ -57,7 +58,7 @@ impl Events {
     }
 
     /// The newest first, at most `limit`.
-    pub fn newest(&self, limit: usize) -> Vec<EventView> {
+    pub(super) fn newest(&self, limit: usize) -> Vec<EventView> {
         self.recent.newest(limit)
     }
 }

@@ -7,11 +7,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, ConfigError};
 
+use super::Overrides;
+
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Watches the configuration file and hands over every change: the new configuration, or why it was refused.
 pub(super) async fn watch(
     path: PathBuf,
+    overrides: Overrides,
     changes: mpsc::Sender<Result<Arc<Config>, ConfigError>>,
     stop: CancellationToken,
 ) {
@@ -29,7 +32,7 @@ pub(super) async fn watch(
         seen = found;
         let loading = path.clone();
         let Ok(loaded) = tokio::task::spawn_blocking(move || config::load(&loading)).await else { continue };
-        if changes.send(loaded.map(Arc::new)).await.is_err() {
+        if changes.send(loaded.map(|config| Arc::new(overrides.apply(config)))).await.is_err() {
             return;
         }
     }
@@ -44,7 +47,10 @@ fn stamp(path: &PathBuf) -> Option<(SystemTime, u64)> {
 /// Settings that cannot change while the process runs, by name.
 pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let mut fields = Vec::new();
-    if old.listen.api != new.listen.api || old.listen.xds != new.listen.xds || old.listen.token_env != new.listen.token_env {
+    if old.listen.api != new.listen.api
+        || old.listen.xds != new.listen.xds
+        || old.listen.token_env != new.listen.token_env
+    {
         fields.push("listen");
     }
     if old.database.url != new.database.url || old.database.postgres_bin != new.database.postgres_bin {
@@ -56,8 +62,13 @@ pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     if old.forecast.step != new.forecast.step {
         fields.push("forecast.step");
     }
-    if old.telemetry.queue_rows != new.telemetry.queue_rows || old.telemetry.interval != new.telemetry.interval {
+    if old.telemetry.queue_rows != new.telemetry.queue_rows
+        || old.telemetry.interval != new.telemetry.interval
+    {
         fields.push("telemetry");
+    }
+    if old.signals != new.signals {
+        fields.push("signals");
     }
     fields
 }

@@ -31,7 +31,13 @@ impl Frame {
     }
 }
 
-pub(super) fn backend(backend: &Backend, steering: Option<&Steering>, zone: &str, capacity_rps: Option<f64>, now: DateTime<Utc>) -> BackendView {
+pub(super) fn backend(
+    backend: &Backend,
+    steering: Option<&Steering>,
+    zone: &str,
+    capacity_rps: Option<f64>,
+    now: DateTime<Utc>,
+) -> BackendView {
     let sample = backend.sample.as_ref();
     let decided = steering
         .and_then(|steering| steering.latest.as_ref())
@@ -66,7 +72,7 @@ pub(super) fn backend(backend: &Backend, steering: Option<&Steering>, zone: &str
             .predicted_wait_seconds()
             .and(backend.wait.as_ref())
             .map(|wait| wait.upper_seconds),
-        wait_source: backend.wait.as_ref().map_or("none", |wait| wait.source.as_str()).to_owned(),
+        wait_source: backend.wait.as_ref().map_or("none", |wait| wait.source.name()).to_owned(),
         capacity_rps,
         slowdown: backend.speed.factor(),
         share: decided.map_or(0.0, |decided| decided.share),

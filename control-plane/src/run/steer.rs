@@ -91,7 +91,8 @@ impl Steering {
                 "previous": self.state,
             }),
         };
-        let shares: BTreeMap<_, _> = decision.backends.iter().map(|backend| (backend.address, backend.share)).collect();
+        let shares: BTreeMap<_, _> =
+            decision.backends.iter().map(|backend| (backend.address, backend.share)).collect();
         self.state = WeightState { published: shares, ..decision.state.clone() };
         self.published = groups;
         self.latest = Some(decision);
@@ -102,7 +103,10 @@ impl Steering {
     pub(super) fn intent(&self, model: &Model, config: &Config) -> ModelIntent {
         let group = |group: &PublishedGroup| {
             let locality = config.pool(&group.pool).map(|pool| pool.locality.clone()).unwrap_or_default();
-            let endpoint = |(address, draining): (&SocketAddr, &bool)| EndpointIntent { address: *address, draining: *draining };
+            let endpoint = |(address, draining): (&SocketAddr, &bool)| EndpointIntent {
+                address: *address,
+                draining: *draining,
+            };
             GroupIntent {
                 region: locality.region,
                 zone: locality.zone,
@@ -122,10 +126,14 @@ impl Steering {
 /// The backends that share the model's traffic. When most of them look dead it is our view that fails rather than the
 /// fleet: then all that should serve do.
 fn serving<'a>(fleet: &'a Fleet, model: &str, now: DateTime<Utc>) -> Vec<&'a Backend> {
-    let wanted: Vec<&Backend> =
-        fleet.backends().filter(|backend| backend.model == model && backend.membership == Membership::Active).collect();
+    let wanted: Vec<&Backend> = fleet
+        .backends()
+        .filter(|backend| backend.model == model && backend.membership == Membership::Active)
+        .collect();
     let down = wanted.iter().filter(|backend| backend.health(now) == Health::Down).count();
-    let believed = |backend: &&&Backend| backend.is_eligible(now) || (down * 2 > wanted.len() && backend.sample.is_some());
+    let believed = |backend: &&&Backend| {
+        backend.is_eligible(now) || (down * 2 > wanted.len() && backend.sample.is_some())
+    };
     let eligible: Vec<&Backend> = wanted.iter().filter(believed).copied().collect();
     if eligible.is_empty() { wanted } else { eligible }
 }
@@ -134,13 +142,16 @@ fn serving<'a>(fleet: &'a Fleet, model: &str, now: DateTime<Utc>) -> Vec<&'a Bac
 fn draining<'a>(fleet: &'a Fleet, model: &str, serving: &[&Backend]) -> Vec<&'a Backend> {
     fleet
         .backends()
-        .filter(|backend| backend.model == model && !serving.iter().any(|other| other.address == backend.address))
+        .filter(|backend| {
+            backend.model == model && !serving.iter().any(|other| other.address == backend.address)
+        })
         .filter(|backend| backend.membership != Membership::Active || backend.sample.is_some())
         .collect()
 }
 
 fn inputs(serving: &[&Backend], config: &Config, now: DateTime<Utc>) -> Vec<BackendInput> {
-    let capacities: Vec<Option<f64>> = serving.iter().map(|backend| pool_capacity(config, serving, &backend.pool)).collect();
+    let capacities: Vec<Option<f64>> =
+        serving.iter().map(|backend| pool_capacity(config, serving, &backend.pool)).collect();
     serving
         .iter()
         .zip(fill_unknown(&capacities))
@@ -193,14 +204,19 @@ fn groups(decision: &WeightDecision, draining: &[&Backend]) -> Vec<PublishedGrou
 }
 
 fn members(groups: &[PublishedGroup]) -> BTreeMap<SocketAddr, bool> {
-    groups.iter().flat_map(|group| group.members.iter().map(|(address, draining)| (*address, *draining))).collect()
+    groups
+        .iter()
+        .flat_map(|group| group.members.iter().map(|(address, draining)| (*address, *draining)))
+        .collect()
 }
 
 fn changes(before: &BTreeMap<SocketAddr, f64>, decision: &WeightDecision) -> Vec<Change> {
     let mut changes: Vec<Change> = decision
         .backends
         .iter()
-        .filter(|backend| before.get(&backend.address).is_none_or(|share| (share - backend.share).abs() >= NOTABLE))
+        .filter(|backend| {
+            before.get(&backend.address).is_none_or(|share| (share - backend.share).abs() >= NOTABLE)
+        })
         .map(|backend| Change {
             target: backend.address.to_string(),
             from: before.get(&backend.address).copied(),
@@ -253,10 +269,18 @@ fn membership_summary(before: &BTreeMap<SocketAddr, bool>, after: &BTreeMap<Sock
     };
     let takes = |set: &BTreeMap<SocketAddr, bool>, address: &SocketAddr| set.get(address) == Some(&false);
     let names = |filter: &dyn Fn(&SocketAddr) -> bool| {
-        before.keys().chain(after.keys().filter(|key| !before.contains_key(key))).filter(|a| filter(a)).map(ToString::to_string).collect()
+        before
+            .keys()
+            .chain(after.keys().filter(|key| !before.contains_key(key)))
+            .filter(|a| filter(a))
+            .map(ToString::to_string)
+            .collect()
     };
     say("takes requests", names(&|address| takes(after, address) && !takes(before, address)));
-    say("is draining", names(&|address| after.get(address) == Some(&true) && before.get(address) != Some(&true)));
+    say(
+        "is draining",
+        names(&|address| after.get(address) == Some(&true) && before.get(address) != Some(&true)),
+    );
     say("left", names(&|address| !after.contains_key(address)));
     parts.join("; ")
 }

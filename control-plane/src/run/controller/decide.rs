@@ -34,7 +34,8 @@ impl Controller {
     fn decide_weights(&mut self, model: &Model, demand_rps: f64, now: DateTime<Utc>) -> bool {
         let running = (now - self.started_at).as_seconds_f64();
         let steering = self.steering.entry(model.name.clone()).or_default();
-        let Some(steered) = steering.evaluate(model, &self.config, &self.fleet, demand_rps, running, now) else {
+        let Some(steered) = steering.evaluate(model, &self.config, &self.fleet, demand_rps, running, now)
+        else {
             return false;
         };
         if let Ok(state) = serde_json::to_value(&*steering) {
@@ -75,14 +76,14 @@ impl Controller {
         let cold_start = pool.replicas.cold_start;
         self.outputs.deliverer.enqueue(ReplicaPlanEvent {
             id,
-            time: now,
+            at: now,
             model: model.name.clone(),
             pool: plan.pool.clone(),
             replicas: plan.replicas,
             current: ready,
             needed_now: plan.needed_now,
-            needed_forecast: plan.needed_forecast,
-            horizon_seconds: cold_start.as_seconds(),
+            needed_forecast: plan.needed_forecast.unwrap_or(plan.needed_now),
+            horizon_seconds: u32::try_from(cold_start.0.as_secs()).unwrap_or(u32::MAX),
             reason: plan.reason.clone(),
             expires_at: now + cold_start.0.max(std::time::Duration::from_secs(60)),
         });

@@ -8,9 +8,10 @@ use crate::config::{Config, ConfigError, GpuMetrics, Pool};
 use crate::fleet::{Backend, Origin};
 use crate::learn::{Insight, Lesson};
 use crate::store::{
-    BackendRow, DemandRow, EventLevel, EventRow, ForecastRow, RegisteredState, Store, TelemetryWriter, WriterSettings,
+    BackendRow, DemandRow, EventLevel, EventRow, ForecastRow, RegisteredState, Store, TelemetryWriter,
+    WriterSettings,
 };
-use crate::telemetry::{FailureKind, ScrapeOutcome, ScrapeTarget};
+use crate::telemetry::{FailureKind, GpuPage, ScrapeOutcome, ScrapeTarget};
 
 use super::super::commands::{Command, Target};
 use super::super::database::Memory;
@@ -93,14 +94,15 @@ impl Controller {
                 let rows = forecast.points.iter().map(|point| ForecastRow {
                     model: model.clone(),
                     issued_at,
-                    horizon_seconds: i32::try_from(i64::from(point.horizon_steps) * step_seconds).unwrap_or(i32::MAX),
+                    horizon_seconds: i32::try_from(i64::from(point.horizon_steps) * step_seconds)
+                        .unwrap_or(i32::MAX),
                     target_at: time(forecast.origin_step + i64::from(point.horizon_steps)),
                     q10: point.quantiles.q10(),
                     q50: point.quantiles.q50(),
                     q90: point.quantiles.q90(),
                     q95: point.quantiles.q95(),
                     q99: point.quantiles.q99(),
-                    expert: point.expert.as_str().to_owned(),
+                    expert: point.expert.name().to_owned(),
                 });
                 self.outputs.journal.write(Entry::Forecasts(rows.collect()));
                 self.counts.forecasts += 1;
@@ -151,7 +153,8 @@ impl Controller {
     }
 
     fn registered(&self, pool: &str, address: SocketAddr, state: RegisteredState, at: DateTime<Utc>) {
-        let is_registered = self.fleet.backend(address).is_some_and(|backend| backend.origin == Origin::Registered);
+        let is_registered =
+            self.fleet.backend(address).is_some_and(|backend| backend.origin == Origin::Registered);
         if is_registered {
             let entry = Entry::Registered { pool: pool.to_owned(), address: address.to_string(), state, at };
             self.outputs.journal.write(entry);
@@ -162,16 +165,22 @@ impl Controller {
         let config = match reloaded {
             Ok(config) => config,
             Err(error) => {
-                return self.note("error", format!("the changed configuration is refused, the old one stays: {error}"), now);
+                return self.note(
+                    "error",
+                    format!("the changed configuration is refused, the old one stays: {error}"),
+                    now,
+                );
             }
         };
         let fixed = needs_restart(&self.config, &config);
         if !fixed.is_empty() {
-            let message = format!("the changed configuration is refused, the old one stays: {} needs a restart", fixed.join(", "));
+            let message = format!(
+                "the changed configuration is refused, the old one stays: {} needs a restart",
+                fixed.join(", ")
+            );
             return self.note("error", message, now);
         }
         self.teach(Lesson::Configure(config.forecast.clone()));
-        self.outputs.deliverer.replace_endpoints(&config.signals);
         self.config = Arc::clone(&config);
         self.outputs.config.store(config);
         self.outputs.xds.regroup();
@@ -187,7 +196,8 @@ impl Controller {
         self.steering.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.forecasts.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.plans.retain(|pool, _| config.pool(pool).is_some());
-        let target = |backend: &Backend| config.pool(&backend.pool).map(|pool| scrape_target(backend.address, pool));
+        let target =
+            |backend: &Backend| config.pool(&backend.pool).map(|pool| scrape_target(backend.address, pool));
         let targets: Vec<ScrapeTarget> = self.fleet.backends().filter_map(target).collect();
         self.outputs.targets.send_replace(Arc::new(targets));
         let rows = self.fleet.backends().map(|backend| BackendRow {
@@ -253,9 +263,8 @@ impl Controller {
 fn scrape_target(address: SocketAddr, pool: &Pool) -> ScrapeTarget {
     let target = ScrapeTarget::new(address.to_string().into());
     match &pool.gpu_metrics {
-        GpuMetrics::None => target.without_gpu(),
+        GpuMetrics::None => ScrapeTarget { gpu: GpuPage::None, ..target },
         GpuMetrics::Same => target,
         GpuMetrics::Url(template) => target.with_gpu_template(template),
     }
 }
-

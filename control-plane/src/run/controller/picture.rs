@@ -23,11 +23,15 @@ impl Controller {
     pub(super) fn show(&mut self, now: DateTime<Utc>) {
         let config = Arc::clone(&self.config);
         let backends = self.backend_views(now);
-        let pools_of = |model: &Model| model.pools.iter().filter_map(|name| config.pool(name)).collect::<Vec<_>>();
+        let pools_of =
+            |model: &Model| model.pools.iter().filter_map(|name| config.pool(name)).collect::<Vec<_>>();
         let state = State {
             now,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            simulated: self.fleet.backends().any(|backend| backend.sample.as_ref().is_some_and(|sample| sample.simulated)),
+            simulated: self
+                .fleet
+                .backends()
+                .any(|backend| backend.sample.as_ref().is_some_and(|sample| sample.simulated)),
             models: config.models.iter().map(|model| self.model_view(model, &pools_of(model), now)).collect(),
             pools: config
                 .models
@@ -77,7 +81,7 @@ impl Controller {
             let (horizon_steps, q50, q90) = at_cold_start(&issued.forecast, cold_start, step_seconds)?;
             Some(ForecastView {
                 issued_at: issued.at,
-                expert: nearest.expert.as_str().to_owned(),
+                expert: nearest.expert.name().to_owned(),
                 error_ratio: nearest.error_ratio,
                 cold_start: ColdStartView { horizon_seconds: horizon_steps * step_seconds, q50, q90 },
             })

@@ -14,7 +14,9 @@ impl Controller {
             .config
             .models
             .iter()
-            .filter_map(|model| self.steering.get(&model.name).map(|steering| steering.intent(model, &self.config)))
+            .filter_map(|model| {
+                self.steering.get(&model.name).map(|steering| steering.intent(model, &self.config))
+            })
             .collect();
         models.sort_by(|left, right| left.name.cmp(&right.name));
         for gateway in self.config.gateways() {
@@ -33,7 +35,9 @@ impl Controller {
                     self.outputs.xds.publish(&name, snapshot);
                     self.published_once = true;
                 }
-                Err(faults) => self.note("error", format!("gateway {name} keeps its last state: {faults}"), now),
+                Err(faults) => {
+                    self.note("error", format!("gateway {name} keeps its last state: {faults}"), now)
+                }
             }
         }
     }

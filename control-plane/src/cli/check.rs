@@ -1,0 +1,206 @@
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Config};
+use crate::run::{Overrides, database_settings};
+use crate::store::{EmbeddedError, Store, StoreError};
+use crate::telemetry::{ScrapeOptions, ScrapeTarget, Scraper, TelemetryMetrics, install_crypto_provider};
+
+use super::ConfigFile;
+
+const DATABASE_PATIENCE: Duration = Duration::from_secs(10);
+const BACKEND_PATIENCE: Duration = Duration::from_secs(5);
+/// Backends that are named one by one when they do not answer.
+const NAMED: usize = 10;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+/// One line of the list.
+struct Finding {
+    state: State,
+    what: String,
+    /// Why it is not good, and how to mend it.
+    remedy: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Good,
+    Doubtful,
+    Bad,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    install_crypto_provider();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let good = runtime.block_on(check(&arguments.file));
+    println!();
+    println!("Status check results are {}", if good { "√" } else { "×" });
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn check(file: &ConfigFile) -> bool {
+    let overrides = Overrides {
+        data_dir: file.data_dir.clone(),
+        database_url: file.database_url.clone(),
+        ..Overrides::default()
+    };
+    section("configuration");
+    let loaded = config::load(&file.config).map_err(|error| error.to_string()).and_then(|config| {
+        let config = overrides.apply(config);
+        config::check(&config).map(|()| config)
+    });
+    let config = match loaded {
+        Ok(config) => {
+            let what = format!(
+                "{} is valid: {} models, {} pools, {} backends",
+                file.config.display(),
+                config.models.len(),
+                config.pools.len(),
+                config.pools.iter().map(|pool| pool.backends.len()).sum::<usize>()
+            );
+            show(&[Finding { state: State::Good, what, remedy: None }]);
+            config
+        }
+        Err(error) => {
+            let what = format!("{} can be used", file.config.display());
+            show(&[Finding { state: State::Bad, what, remedy: Some(error) }]);
+            return false;
+        }
+    };
+    section("database");
+    let database = show(&[database(&config).await]);
+    section("backends");
+    let backends = show(&backends(&config).await);
+    database && backends
+}
+
+fn section(name: &str) {
+    println!("\n{name}\n{}", "-".repeat(name.len()));
+}
+
+/// Prints findings; true when none is bad.
+fn show(findings: &[Finding]) -> bool {
+    let colour = std::io::stdout().is_terminal();
+    for finding in findings {
+        let (mark, code) = match finding.state {
+            State::Good => ("√", "32"),
+            State::Doubtful => ("‼", "33"),
+            State::Bad => ("×", "31"),
+        };
+        let mark = if colour { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark.to_owned() };
+        println!("{mark} {}", finding.what);
+        for line in finding.remedy.iter().flat_map(|remedy| remedy.lines()) {
+            println!("    {line}");
+        }
+    }
+    findings.iter().all(|finding| finding.state != State::Bad)
+}
+
+/// A Clairvoy that runs already holds an embedded database: that is good news, not a fault.
+async fn database(config: &Config) -> Finding {
+    let mut settings = database_settings(config);
+    settings.connect_timeout = DATABASE_PATIENCE;
+    let embedded = settings.url.is_none();
+    let kind = if embedded { "embedded Postgres" } else { "Postgres" };
+    let bad = |error: String| Finding {
+        state: State::Bad,
+        what: format!("{kind} can be used"),
+        remedy: Some(error),
+    };
+    let store = match Store::open(settings).await {
+        Ok(store) => store,
+        Err(StoreError::Embedded(EmbeddedError::InUse { .. })) => {
+            return Finding {
+                state: State::Good,
+                what: format!("{kind} is in use by a running Clairvoy"),
+                remedy: None,
+            };
+        }
+        Err(error) => return bad(error.to_string()),
+    };
+    let health = store.health().await;
+    let closed = store.close().await;
+    match (health, closed) {
+        (Ok(health), Ok(())) => Finding {
+            state: State::Good,
+            what: format!(
+                "{kind} {} answers in {:.1} ms, {} of {} migrations applied",
+                health.server_version,
+                1000.0 * health.latency_seconds,
+                health.migrations_applied,
+                health.migrations_known
+            ),
+            remedy: None,
+        },
+        (Err(error), _) | (_, Err(error)) => bad(error.to_string()),
+    }
+}
+
+/// Scrapes every configured backend once.
+async fn backends(config: &Config) -> Vec<Finding> {
+    let addresses: Vec<SocketAddr> =
+        config.pools.iter().flat_map(|pool| pool.backends.iter().copied()).collect();
+    if addresses.is_empty() {
+        return vec![Finding {
+            state: State::Doubtful,
+            what: "backends are configured".to_owned(),
+            remedy: Some(
+                "no pool lists backends: add `backends: [\"ip:port\"]`, or register them through the API"
+                    .to_owned(),
+            ),
+        }];
+    }
+    let targets = addresses.iter().map(|address| ScrapeTarget::new(address.to_string().into())).collect();
+    let (_targets, targets) = watch::channel(Arc::new(targets));
+    let (outcomes_in, outcomes) = mpsc::channel(addresses.len());
+    let metrics = TelemetryMetrics::register(&mut prometheus_client::registry::Registry::default());
+    let scraper = match Scraper::new(ScrapeOptions::default(), targets, outcomes_in, metrics) {
+        Ok(scraper) => scraper,
+        Err(error) => {
+            let what = "backends can be scraped".to_owned();
+            return vec![Finding { state: State::Bad, what, remedy: Some(error.to_string()) }];
+        }
+    };
+    let stop = CancellationToken::new();
+    let scraping = tokio::spawn(scraper.run(stop.clone()));
+    let mut failures = std::collections::BTreeMap::new();
+    let mut good = 0;
+    let mut outcomes = tokio_stream::wrappers::ReceiverStream::new(outcomes).take(addresses.len());
+    let all = async {
+        while let Some(outcome) = outcomes.next().await {
+            match outcome.result {
+                Ok(_) => good += 1,
+                Err(failure) => {
+                    failures.insert(outcome.backend.to_string(), failure.to_string());
+                }
+            }
+        }
+    };
+    let _ = tokio::time::timeout(BACKEND_PATIENCE, all).await;
+    stop.cancel();
+    let _ = scraping.await;
+    let what = format!("{good} of {} backends show telemetry", addresses.len());
+    if good == addresses.len() {
+        return vec![Finding { state: State::Good, what, remedy: None }];
+    }
+    let mut remedy: Vec<String> =
+        failures.iter().take(NAMED).map(|(backend, failure)| format!("{backend}: {failure}")).collect();
+    if failures.len() > NAMED {
+        remedy.push(format!("and {} more", failures.len() - NAMED));
+    }
+    remedy.push("start them, or check that http://ADDRESS/metrics is reachable from here; until then they get their capacity share".to_owned());
+    let state = if good == 0 { State::Bad } else { State::Doubtful };
+    vec![Finding { state, what, remedy: Some(remedy.join("\n")) }]
+}

@@ -1,0 +1,271 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
+use chrono::Utc;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+use clairvoy_xds::{Metrics as XdsMetrics, ServerOptions, XdsServer};
+
+use crate::api::{ApiState, Token, router};
+use crate::config::{self, Config};
+use crate::learn::{self, Learner};
+use crate::metrics::ControlMetrics;
+use crate::signal::{Deliverer, DeliveryOptions, Secret, SignalMetrics, WebhookEndpoint};
+use crate::store::{DatabaseSettings, EmbeddedSettings, Store};
+use crate::telemetry::{ScrapeOptions, Scraper, TelemetryMetrics, install_crypto_provider};
+
+use super::controller::{Controller, Inputs, Outputs};
+use super::database;
+use super::journal::Journal;
+use super::reload;
+
+/// Outcomes of scrapes that may wait for the controller; beyond it the scraper drops and counts them.
+const OUTCOMES: usize = 20_000;
+const COMMANDS: usize = 1000;
+/// Longest time for open connections to end after a signal to stop.
+const GRACE: Duration = Duration::from_secs(5);
+const HTTP2_KEEPALIVE: Duration = Duration::from_secs(30);
+const HTTP2_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the environment or the command line says instead of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Instead of `data_dir`.
+    pub data_dir: Option<PathBuf>,
+    /// Instead of `database.url`.
+    pub database_url: Option<String>,
+    /// Instead of `listen.api`.
+    pub api: Option<SocketAddr>,
+    /// Instead of `listen.xds`.
+    pub xds: Option<SocketAddr>,
+}
+
+impl Overrides {
+    /// The configuration with the overrides in it.
+    pub fn apply(&self, mut config: Config) -> Config {
+        config.data_dir = self.data_dir.clone().or(config.data_dir);
+        config.database.url = self.database_url.clone().or(config.database.url);
+        config.listen.api = self.api.unwrap_or(config.listen.api);
+        config.listen.xds = self.xds.unwrap_or(config.listen.xds);
+        config
+    }
+}
+
+/// Where and how to reach the database of a configuration.
+pub fn database_settings(config: &Config) -> DatabaseSettings {
+    let embedded = EmbeddedSettings {
+        data_dir: config.data_dir().join("postgres"),
+        postgres_bin: config.database.postgres_bin.clone(),
+    };
+    DatabaseSettings { url: config.database.url.clone(), ..DatabaseSettings::embedded(embedded) }
+}
+
+/// Runs the control plane until SIGINT or SIGTERM.
+pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
+    install_crypto_provider();
+    let config = overrides.apply(config::load(&path)?);
+    config::check(&config).map_err(|faults| anyhow::anyhow!("{faults}"))?;
+    let config = Arc::new(config);
+    let token = token(&config)?;
+    let api_listener = bind(config.listen.api, "listen.api").await?;
+    let xds_listener = bind(config.listen.xds, "listen.xds").await?;
+    let stop = CancellationToken::new();
+    let mut registry = Registry::default();
+
+    let live_config = Arc::new(ArcSwap::from(Arc::clone(&config)));
+    let xds = xds_server(&live_config, &mut registry);
+    let telemetry = TelemetryMetrics::register(&mut registry);
+    let (outcomes_in, outcomes) = mpsc::channel(OUTCOMES);
+    let (targets, targets_out) = watch::channel(Arc::default());
+    let options = ScrapeOptions {
+        interval: config.telemetry.interval.0,
+        deadline: config.telemetry.deadline.0,
+        max_page_bytes: config.telemetry.max_page_bytes,
+        ..ScrapeOptions::default()
+    };
+    let scraper = Scraper::new(options, targets_out, outcomes_in, telemetry.clone())?;
+    let (learner, insights) = learn::spawn(Learner::new(&config.forecast))?;
+    let deliverer = deliverer(&config, &mut registry)?;
+
+    let (store_in, store) = watch::channel(None::<Store>);
+    let (memory_in, memory) = oneshot::channel();
+    let (first_error_in, first_error) = oneshot::channel();
+    let (journal, journal_task) = Journal::spawn(store.clone());
+    let database = tokio::spawn(database::keep_open(
+        database_settings(&config),
+        Arc::clone(&config),
+        store_in,
+        memory_in,
+        first_error_in,
+        stop.clone(),
+    ));
+    let (commands_in, commands) = mpsc::channel(COMMANDS);
+    let (reloads_in, reloads) = mpsc::channel(1);
+    let (frames_in, frames) = watch::channel(None);
+    let metrics = ControlMetrics::register(&mut registry);
+    let api = ApiState {
+        frames,
+        commands: commands_in,
+        store: store.clone(),
+        registry: Arc::new(registry),
+        config: Arc::clone(&live_config),
+        token: token.clone(),
+    };
+    let outputs = Outputs {
+        xds: xds.clone(),
+        config: live_config,
+        targets,
+        learner,
+        journal,
+        deliverer: deliverer.clone(),
+        frames: frames_in,
+        metrics,
+        telemetry,
+    };
+    let inputs = Inputs { outcomes, insights, commands, reloads, memory, store: store.clone() };
+    let controller = Controller::new(Arc::clone(&config), outputs, Utc::now());
+    let controller = tokio::spawn(controller.run(inputs, config.telemetry.queue_rows, stop.clone()));
+
+    tokio::spawn(scraper.run(stop.clone()));
+    tokio::spawn({
+        let stop = stop.clone();
+        async move { deliverer.run(stop).await }
+    });
+    tokio::spawn(reload::watch(path, overrides, reloads_in, stop.clone()));
+    let api_server = tokio::spawn({
+        let stop = stop.clone();
+        async move { axum::serve(api_listener, router(api)).with_graceful_shutdown(stop.cancelled_owned()).await }
+    });
+    let xds_server = tokio::spawn(serve_xds(xds.clone(), xds_listener, token, stop.clone()));
+    tracing::info!(api = %config.listen.api, xds = %config.listen.xds, "clairvoy is up");
+
+    let ended = until_signal(first_error, config.database.url.is_none()).await;
+    tracing::info!("stopping");
+    xds.shutdown();
+    stop.cancel();
+    let graceful = async {
+        let _ = controller.await;
+        let _ = journal_task.await;
+        let _ = database.await;
+        let _ = xds_server.await;
+    };
+    if tokio::time::timeout(GRACE * 2, graceful).await.is_err() {
+        tracing::warn!("some work was not done in time");
+    }
+    if tokio::time::timeout(Duration::from_secs(1), api_server).await.is_err() {
+        tracing::debug!("live streams of the dashboard were cut");
+    }
+    let open = store.borrow().clone();
+    drop(store);
+    if let Some(open) = open {
+        open.close().await.context("cannot close the database")?;
+    }
+    ended
+}
+
+/// Waits for a signal to stop; an embedded database that cannot start is a reason to stop at once.
+async fn until_signal(
+    first_error: oneshot::Receiver<crate::store::StoreError>,
+    embedded: bool,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let failed = async {
+        match first_error.await {
+            Ok(error) if embedded => error,
+            _ => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        error = failed => Err(anyhow::Error::new(error).context("the embedded database does not start")),
+    }
+}
+
+async fn bind(address: SocketAddr, field: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "cannot listen on {address} ({field}); is another process there? set {field} in the configuration"
+        )
+    })
+}
+
+/// The token that the configuration names, from the environment.
+fn token(config: &Config) -> anyhow::Result<Option<Token>> {
+    const SHORTEST: usize = 16;
+    let Some(name) = &config.listen.token_env else { return Ok(None) };
+    match std::env::var(name) {
+        Ok(text) if text.len() >= SHORTEST => Ok(Some(Token::new(&text))),
+        Ok(_) => {
+            bail!("environment variable {name} (listen.token_env) holds less than {SHORTEST} characters")
+        }
+        Err(_) => bail!("environment variable {name} (listen.token_env) is not set"),
+    }
+}
+
+fn deliverer(config: &Config, registry: &mut Registry) -> anyhow::Result<Deliverer> {
+    let mut endpoints = Vec::new();
+    for webhook in &config.signals.webhooks {
+        let name = &webhook.secret_env;
+        let text = std::env::var(name)
+            .with_context(|| format!("environment variable {name} (secret_env of a webhook) is not set"))?;
+        let secret = Secret::parse(&text).with_context(|| format!("the secret in {name} is not usable"))?;
+        endpoints.push(WebhookEndpoint { url: webhook.url.clone(), secret });
+    }
+    let seed = u64::from(std::process::id());
+    let options = DeliveryOptions { seed, ..DeliveryOptions::default() };
+    let log = |report: crate::signal::DeliveryReport| {
+        tracing::info!(event.id = %report.event_id, pool = report.pool, endpoint = %report.endpoint,
+            outcome = ?report.outcome, detail = report.detail, "webhook");
+    };
+    Deliverer::new(endpoints, options, SignalMetrics::register(registry), log)
+        .context("a webhook cannot be used")
+}
+
+/// The discovery server; an Envoy belongs to the gateway that names its `node.cluster`, or to the one that names none.
+fn xds_server(config: &Arc<ArcSwap<Config>>, registry: &mut Registry) -> XdsServer {
+    let config = Arc::clone(config);
+    let options = ServerOptions::new(move |node| {
+        let gateways = config.load().gateways();
+        let named =
+            gateways.iter().find(|gateway| gateway.node_cluster.as_deref() == Some(node.cluster.as_str()));
+        let gateway = named.or_else(|| gateways.iter().find(|gateway| gateway.node_cluster.is_none()));
+        gateway.map(|gateway| gateway.name.as_str().into())
+    });
+    XdsServer::with_metrics(options, XdsMetrics::register(registry))
+}
+
+async fn serve_xds(
+    xds: XdsServer,
+    listener: TcpListener,
+    token: Option<Token>,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let check = move |request: tonic::Request<()>| {
+        let Some(token) = &token else { return Ok(request) };
+        let shown = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let shown = shown.and_then(|value| value.strip_prefix("Bearer "));
+        match shown {
+            Some(shown) if token.is(shown) => Ok(request),
+            _ => Err(tonic::Status::unauthenticated(
+                "the token of listen.token_env is needed as a bearer token",
+            )),
+        }
+    };
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(HTTP2_KEEPALIVE))
+        .http2_keepalive_timeout(Some(HTTP2_KEEPALIVE_TIMEOUT))
+        .tcp_nodelay(true)
+        .add_service(tonic::service::interceptor::InterceptedService::new(xds.service(), check))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
+        .await
+}
