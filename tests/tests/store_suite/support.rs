@@ -70,7 +70,13 @@ impl SharedServer {
             *shared = Arc::downgrade(&server);
             server
         };
-        tokio::task::spawn_blocking(start).await.unwrap()
+        let shared = tokio::task::spawn_blocking(start).await.unwrap();
+        // Nothing on this server must outlive a power cut, and making databases syncs a lot.
+        let mut connection = PgConnection::connect_with(&shared.server.connect_options()).await.unwrap();
+        for statement in ["ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"] {
+            sqlx::query(statement).execute(&mut connection).await.unwrap();
+        }
+        shared
     }
 
     pub(crate) fn socket_dir(&self) -> PathBuf {
