@@ -229,11 +229,11 @@ impl DeltaStream {
         let subscription = &mut self.subscriptions[resource_type];
         let with_suspects = plan.send.is_empty() && removed.is_empty();
         let send = if with_suspects { plan.next_suspects() } else { plan.send };
-        if !plan.gated && plan.suspects.is_empty() && removed.len() == plan.absent.len() + plan.withdraw.len()
-        {
-            let fingerprint = newest.snapshot.fingerprint(resource_type);
-            subscription.settled_at = Some((fingerprint, plan.refused));
-        }
+        let is_complete = !plan.gated
+            && plan.suspects.is_empty()
+            && removed.len() == plan.absent.len() + plan.withdraw.len();
+        let fingerprint = newest.snapshot.fingerprint(resource_type);
+        subscription.settled_at = is_complete.then_some((fingerprint, plan.refused));
         let empty_is_due = subscription.answer_due && !plan.gated;
         if send.is_empty() && removed.is_empty() && !empty_is_due {
             return None;

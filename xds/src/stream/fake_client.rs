@@ -83,6 +83,9 @@ impl FakeClient {
             return;
         }
         for resource in &response.resources {
+            if !t.empty_means_wildcard() && !self.subscribed[t].contains(&resource.name) {
+                continue;
+            }
             self.hold(
                 t,
                 resource.name.clone(),

@@ -64,10 +64,11 @@ impl DeltaStream {
                 }
                 Some(Held::Sent { version, .. })
                     if version == resource.version && !subscription.owed.contains(&resource.name) => {}
-                _ if self.may_refer(resource_type, resource, held, newest) => {
-                    plan.send.push(resource.clone())
+                _ if !self.may_refer(resource_type, resource, held, newest) => plan.gated = true,
+                Some(Held::Refused { version, company, .. }) if version == resource.version => {
+                    plan.suspects.push((resource.clone(), company));
                 }
-                _ => plan.gated = true,
+                _ => plan.send.push(resource.clone()),
             }
         };
         if subscription.wildcard {

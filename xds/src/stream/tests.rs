@@ -52,6 +52,9 @@ impl Peer {
             (RouteConfiguration, &["routes"]),
         ] {
             peer.subscribe(t, names);
+            if names.is_empty() && !t.empty_means_wildcard() {
+                continue;
+            }
             let response = peer.expect(t);
             peer.ack(&response);
         }
@@ -255,7 +258,7 @@ fn d8_what_was_refused_is_found_among_others() {
     let mut responses = 0;
     while let Some(response) = peer.next() {
         responses += 1;
-        assert!(responses < 10);
+        assert!(responses < 10, "{:?}", names(&response));
         if names(&response).contains(&"d") { peer.nack(&response) } else { peer.ack(&response) }
     }
     let refused = |name: &&str| matches!(peer.stream.subscription(Cluster).held[*name], Held::Refused { .. });

@@ -70,7 +70,7 @@ impl Layout {
             let file = postmaster::file(&self.data);
             tracing::warn!(
                 process.id = postmaster.pid,
-                "removing the stale lock of Postgres: its process id belongs to another program now"
+                "removing the stale lock of Postgres: its process ended, or is another program now"
             );
             fs::remove_file(&file).map_err(EmbeddedError::io("remove", &file))?;
         }

@@ -1,0 +1,81 @@
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use clairvoy::store::{DemandRow, EventLevel, EventRow, Retention, Store, TelemetryWriter, WriterSettings};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{SharedServer, count_samples, eventually, sample};
+
+async fn partitions(store: &Store) -> Vec<String> {
+    sqlx::query_scalar(
+        "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE i.inhparent = 'backend_sample'::regclass ORDER BY 1",
+    )
+    .fetch_all(store.pool())
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn partitions_come_ahead_of_time_and_go_with_retention() {
+    let server = SharedServer::get().await;
+    let store = server.store().await;
+    let now = Utc::now();
+    let retention = Retention { samples_days: 2, ..Retention::default() };
+    let name = |days: i64| (now + TimeDelta::days(days)).format("backend_sample_%Y%m%d").to_string();
+    let report = store.maintain(now, &retention).await.unwrap();
+    assert_eq!((report.partitions_created, report.partitions_dropped), (6, 0));
+    assert_eq!(partitions(&store).await, [name(0), name(1), name(2)]);
+    assert_eq!(store.maintain(now, &retention).await.unwrap(), Default::default(), "nothing to do twice");
+
+    let writer = TelemetryWriter::spawn(&store, WriterSettings::default());
+    writer.record([-3, -2, 0].map(|days| sample("a:1", now + TimeDelta::days(days))));
+    writer.shutdown(Duration::from_secs(10)).await;
+    assert_eq!(partitions(&store).await.len(), 5, "the writer makes what it needs");
+    let report = store.maintain(now, &retention).await.unwrap();
+    assert_eq!(report.partitions_dropped, 1);
+    assert_eq!(partitions(&store).await, [name(-2), name(0), name(1), name(2)]);
+    assert_eq!(count_samples(&store).await, 2);
+    assert_eq!(store.totals(now).await.unwrap().telemetry_rows, 3, "the total counts what is gone");
+}
+
+#[tokio::test]
+async fn old_rows_go_and_imported_history_stays() {
+    let server = SharedServer::get().await;
+    let store = server.store().await;
+    let now = Utc::now();
+    for days in [0, 100] {
+        let at = now - TimeDelta::days(days);
+        let event = EventRow { at, level: EventLevel::Warning, message: format!("{days} days ago") };
+        store.put_event(&event).await.unwrap();
+    }
+    let history = DemandRow { model: "m".into(), at: now - TimeDelta::days(3_000), requests_per_second: 1.0 };
+    store.put_demand(10, std::slice::from_ref(&history)).await.unwrap();
+    sqlx::query("INSERT INTO ingest_mark SELECT gen_random_uuid(), 9, 7, $1 FROM generate_series(1, 3)")
+        .bind(now - TimeDelta::days(30))
+        .execute(store.pool())
+        .await
+        .unwrap();
+    let report = store.maintain(now, &Retention::default()).await.unwrap();
+    assert_eq!(report.rows_removed, 1);
+    assert_eq!(store.events(10).await.unwrap().len(), 1);
+    assert_eq!(store.demand("m", 10, history.at, now).await.unwrap().len(), 1);
+    assert_eq!(store.totals(now).await.unwrap().telemetry_rows, 21);
+    let marks: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM ingest_mark").fetch_one(store.pool()).await.unwrap();
+    assert_eq!(marks, 1);
+}
+
+#[tokio::test]
+async fn maintenance_runs_by_itself_until_stopped() {
+    let server = SharedServer::get().await;
+    let store = server.store().await;
+    let stop = CancellationToken::new();
+    let task = tokio::spawn({
+        let (store, stop) = (store.clone(), stop.clone());
+        async move { store.run_maintenance(Retention::default(), stop).await }
+    });
+    eventually("partitions are there", || async { partitions(&store).await.len() == 3 }).await;
+    stop.cancel();
+    task.await.unwrap();
+}
