@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 pub struct PoolInput {
     /// The pool's name.
     pub pool: String,
-    /// Replicas that serve.
-    pub ready: u32,
+    /// Replicas that are meant to serve.
+    pub present: u32,
     /// Requests/s of one replica; none while unknown.
     pub capacity_rps: Option<f64>,
     /// Bounds.
@@ -46,7 +46,7 @@ pub struct PoolPlan {
 /// Pools are filled in the given order and emptied in the reverse one. `target` is the utilisation to aim at, 0 to 1.
 pub fn plan_replicas(pools: &[PoolInput], demand_rps: f64, target: f64, now: DateTime<Utc>) -> Vec<PoolPlan> {
     let current: Vec<u32> =
-        pools.iter().map(|pool| pool.previous.as_ref().map_or(pool.ready, |plan| plan.replicas)).collect();
+        pools.iter().map(|pool| pool.previous.as_ref().map_or(pool.present, |plan| plan.replicas)).collect();
     let for_now = allot(pools, &current, demand_rps / target);
     pools
         .iter()
@@ -90,7 +90,7 @@ fn plan(
 ) -> PoolPlan {
     let needed = needed_now.max(needed_forecast.unwrap_or(0));
     let before = pool.previous.as_ref();
-    let held = before.map_or(pool.ready.clamp(pool.min, pool.max), |plan| plan.replicas);
+    let held = before.map_or(pool.present.clamp(pool.min, pool.max), |plan| plan.replicas);
     let lower_since = (needed < held).then(|| before.and_then(|plan| plan.lower_since).unwrap_or(now));
     let lasted = lower_since.map_or(0.0, |since| (now - since).as_seconds_f64());
     let changes = needed >= held || lasted >= pool.scale_down_after_seconds;
@@ -114,10 +114,10 @@ mod tests {
 
     use super::{PoolInput, PoolPlan, plan_replicas};
 
-    fn pool(name: &str, ready: u32, forecast: Option<f64>) -> PoolInput {
+    fn pool(name: &str, present: u32, forecast: Option<f64>) -> PoolInput {
         PoolInput {
             pool: name.to_owned(),
-            ready,
+            present,
             capacity_rps: Some(5.0),
             min: 1,
             max: 4,

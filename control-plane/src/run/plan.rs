@@ -53,7 +53,7 @@ pub(super) fn plan(
                 forecast.and_then(|forecast| at_cold_start(forecast, cold_start_seconds, step_seconds));
             PoolInput {
                 pool: pool.name.clone(),
-                ready: ready(&backends, &pool.name, now),
+                present: present(&backends, &pool.name),
                 capacity_rps: pool_capacity(config, &backends, &pool.name),
                 min: pool.replicas.min,
                 max: pool.replicas.max,
@@ -65,6 +65,12 @@ pub(super) fn plan(
         })
         .collect();
     plan_replicas(&pools, demand_rps, model.slo.target_utilisation, now)
+}
+
+/// Replicas of a pool that are meant to serve, whether or not they show telemetry.
+pub(super) fn present(backends: &[&Backend], pool: &str) -> u32 {
+    let meant = |backend: &&&Backend| backend.pool == pool && backend.membership == Membership::Active;
+    u32::try_from(backends.iter().filter(meant).count()).unwrap_or(u32::MAX)
 }
 
 /// Replicas of a pool that take requests.

@@ -62,10 +62,8 @@ impl Overrides {
 
 /// Where and how to reach the database of a configuration.
 pub fn database_settings(config: &Config) -> DatabaseSettings {
-    let embedded = EmbeddedSettings {
-        data_dir: config.data_dir().join("postgres"),
-        postgres_bin: config.database.postgres_bin.clone(),
-    };
+    let embedded =
+        EmbeddedSettings { data_dir: config.data_dir(), postgres_bin: config.database.postgres_bin.clone() };
     DatabaseSettings { url: config.database.url.clone(), ..DatabaseSettings::embedded(embedded) }
 }
 

@@ -63,11 +63,8 @@ impl Controller {
         let Some(pool) = self.config.pool(&plan.pool).cloned() else { return };
         let backends: Vec<_> = self.fleet.of_model(&model.name).collect();
         let ready = plan::ready(&backends, &plan.pool, now);
-        if ready == 0 && !self.signalled.contains_key(&plan.pool) {
-            // Nothing is known of the pool yet.
-            return;
-        }
-        let told = *self.signalled.entry(plan.pool.clone()).or_insert(ready);
+        let present = plan::present(&backends, &plan.pool);
+        let told = *self.signalled.entry(plan.pool.clone()).or_insert(present);
         if told == plan.replicas {
             return;
         }
