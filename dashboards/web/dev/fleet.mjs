@@ -1,0 +1,140 @@
+/** An invented fleet that moves with time, for working on the page without a control plane. All times in Unix seconds. */
+
+const STEP = 10;
+const LEAD = 20;
+const HORIZONS = [10, 20, 30, 60];
+
+const MODELS = [
+  { name: 'chat-large', base: 16, swing: 9, period: 480, tokens: 28, slo: 2 },
+  { name: 'embed-small', base: 44, swing: 14, period: 300, tokens: 9, slo: 0.5 },
+];
+
+const POOLS = [
+  { name: 'large-h100-a', model: 'chat-large', zone: 'zone-a', capacity: 6, wait: 0.21, max: 4, cold: 15, ports: [9001, 9002] },
+  { name: 'large-a100-b', model: 'chat-large', zone: 'zone-b', capacity: 4, wait: 0.34, max: 6, cold: 20, ports: [9011, 9012, 9013] },
+  { name: 'embed-l4-a', model: 'embed-small', zone: 'zone-a', capacity: 30, wait: 0.04, max: 3, cold: 10, ports: [9021, 9022] },
+];
+
+const noise = (seed) => {
+  const x = Math.sin(seed * 12.9898) * 43758.5453;
+  return (x - Math.floor(x)) * 2 - 1;
+};
+
+const trend = (model, t) =>
+  model.base + model.swing * Math.sin((2 * Math.PI * t) / model.period) + 2.2 * Math.sin((2 * Math.PI * t) / 97);
+const demandAt = (model, t) => Math.max(0, trend(model, t) + noise(Math.floor(t / STEP) + model.base) * model.swing * 0.12);
+
+function quantiles(model, t, horizon, issuedAt) {
+  const spread = model.swing * (0.1 + 0.0035 * horizon);
+  const q50 = Math.max(0.5, trend(model, t) + noise(issuedAt / STEP + model.base * 3) * spread * 0.5);
+  const round = (value) => Math.round(Math.max(0, value) * 100) / 100;
+  return { t, q10: round(q50 - 1.3 * spread), q50: round(q50), q90: round(q50 + 1.3 * spread), q95: round(q50 + 1.8 * spread), q99: round(q50 + 2.7 * spread) };
+}
+
+export function demand(name, windowSeconds, now) {
+  const model = MODELS.find((entry) => entry.name === name);
+  if (!model) return null;
+  const last = Math.floor(now / STEP) * STEP - STEP;
+  const actual = [];
+  const issued = [];
+  for (let t = last - Math.floor(windowSeconds / STEP) * STEP + STEP; t <= last; t += STEP) {
+    actual.push({ t, rps: Math.round(demandAt(model, t) * 100) / 100 });
+    issued.push({ issued_at: t - LEAD, ...quantiles(model, t, LEAD, t - LEAD) });
+  }
+  const points = HORIZONS.map((horizon) => quantiles(model, last + horizon, horizon, last));
+  return { model: name, step_seconds: STEP, lead_seconds: LEAD, actual, issued, latest: { issued_at: last, points } };
+}
+
+/** 0 to 1: how slow backend 9012 is; it comes and goes each four minutes. */
+const trouble = (t) => Math.max(0, Math.min(1, 1.6 * Math.sin((2 * Math.PI * t) / 240)));
+
+function backends(now) {
+  return MODELS.flatMap((model) => {
+    const own = POOLS.filter((pool) => pool.model === model.name).flatMap((pool) => pool.ports.map((port) => ({ pool, port })));
+    const rows = own.map(({ pool, port }) => {
+      const slow = port === 9012 ? trouble(now) : 0;
+      const wait = pool.wait * (1 + 0.25 * Math.sin(now / 17 + port)) + slow * 2.1;
+      return { pool, port, slow, wait, weight: pool.capacity * (1 - 0.82 * slow) * (1 + 0.18 * Math.sin(now / 31 + port * 2)) };
+    });
+    const weights = rows.reduce((sum, row) => sum + row.weight, 0);
+    const capacity = rows.reduce((sum, row) => sum + row.pool.capacity, 0);
+    return rows.map(({ pool, port, slow, wait, weight }) => {
+      const load = (demandAt(model, now) * weight) / weights / pool.capacity;
+      return {
+        address: `127.0.0.1:${port}`, model: model.name, pool: pool.name, zone: pool.zone, group: pool.name,
+        state: port === 9013 && now % 300 < 60 ? 'draining' : 'ready',
+        queue_depth: Math.max(0, Math.round(load * 3 + slow * 9 + noise(now + port))),
+        running: Math.max(0, Math.round(load * 18 + noise(now + port) * 2)),
+        kv_used: Math.min(0.99, 0.2 + load * 0.45 + slow * 0.3),
+        gpu_utilisation: Math.min(1, 0.45 + load * 0.5),
+        ttft_seconds: wait * (0.9 + 0.1 * noise(now + port)),
+        inter_token_seconds: 0.018,
+        predicted_wait_seconds: wait, predicted_wait_upper_seconds: wait * 1.7 + 0.05,
+        wait_source: port === 9022 ? 'last_observed' : 'regression',
+        capacity_rps: pool.capacity, share: weight / weights, capacity_share: pool.capacity / capacity,
+        telemetry_age_seconds: 0.4,
+        reason: slow > 0.2 ? `wait ${wait.toFixed(2)} s above the level 0.40 s` : 'wait at the level',
+      };
+    });
+  });
+}
+
+function decisions(now) {
+  const found = [];
+  for (let k = 0; k < 20; k++) {
+    const at = Math.floor(now / 7) * 7 - k * 7;
+    const iso = new Date(at * 1000).toISOString();
+    const id = `0b6c1a52-4a61-4d9c-9f3e-${String(at).padStart(12, '0')}`;
+    if (k % 6 === 4) {
+      found.push({ id, at: iso, kind: 'replicas', model: 'chat-large', pool: 'large-h100-a', summary: 'large-h100-a 2 → 3: demand of 24.6 req/s expected in 15 s', changes: [{ target: 'large-h100-a', from: 2, to: 3, reason: 'q90 of 24.6 req/s over 20 req/s of capacity' }] });
+      continue;
+    }
+    const [before, after] = [backends(at - 7), backends(at)].map((list) => list.find((backend) => backend.address.endsWith('9012')).share);
+    const percent = (share) => `${Math.round(share * 100)} %`;
+    found.push({ id, at: iso, kind: 'weights', model: 'chat-large', pool: null, summary: `127.0.0.1:9012 ${percent(before)} → ${percent(after)}: predicted wait ${(0.3 + trouble(at) * 2.1).toFixed(1)} s, level 0.4 s`, changes: [
+      { target: '127.0.0.1:9012', from: before, to: after, reason: 'predicted wait above the level' },
+      { target: '127.0.0.1:9001', from: 0.23, to: 0.23 + (before - after) / 2, reason: 'takes what 127.0.0.1:9012 gives up' },
+    ] });
+  }
+  return found;
+}
+
+export function state(now, scenario) {
+  const iso = (t) => new Date(t * 1000).toISOString();
+  const empty = scenario === 'empty';
+  const issued = Math.floor(now / STEP) * STEP;
+  const rows = Math.floor(now - 1_795_000_000) % 100_000;
+  const list = empty ? [] : backends(now);
+  const nacked = now % 120 < 40;
+  return {
+    now: iso(now), version: '0.1.0', simulated: true,
+    models: MODELS.map((model) => {
+      const next = quantiles(model, now + 20, 20, issued);
+      return {
+        name: model.name, demand_rps: empty ? 0 : demandAt(model, now), tokens_per_second: empty ? 0 : demandAt(model, now) * model.tokens,
+        step_seconds: STEP, slo_ttft_seconds: model.slo,
+        forecast: empty ? null : { issued_at: iso(issued), expert: model.name === 'chat-large' ? 'regression' : 'seasonal_naive', error_ratio: model.name === 'chat-large' ? 0.061 : 0.114, cold_start: { horizon_seconds: 20, q50: next.q50, q90: next.q90 } },
+        shares: [],
+      };
+    }),
+    pools: POOLS.map((pool) => {
+      const ready = empty ? 0 : pool.ports.length;
+      const rising = !empty && pool.name === 'large-h100-a' && Math.cos((2 * Math.PI * now) / 480) > 0;
+      return { name: pool.name, model: pool.model, zone: pool.zone, region: 'local', replicas: { ready, planned: ready + (rising ? 1 : 0), needed_now: ready, needed_forecast: ready + (rising ? 1 : 0), min: 1, max: pool.max, cold_start_seconds: pool.cold, reason: rising ? 'q90 of 24.6 req/s over 20 req/s of capacity' : 'enough for the q90 of the forecast' } };
+    }),
+    backends: list,
+    proxies: empty ? [] : ['a', 'b', 'c'].map((letter, i) => ({
+      node_id: `envoy-${letter}`, cluster: i < 2 ? 'edge-a' : 'edge-b', zone: i < 2 ? 'zone-a' : 'zone-b', connected_at: iso(now - (now % 86_400) - 500 * i),
+      state: i === 2 && nacked ? 'nacked' : i === 1 && now % 30 < 3 ? 'pending' : 'in_sync', acks: 31 + rows % 500, nacks: i === 2 ? 1 : 0, resources_sent: 40 + rows % 900,
+      last_nack: i === 2 ? { type: 'CDS', resources: ['embed-small'], message: 'Error adding/updating cluster(s) embed-small: hostname is not allowed for STATIC clusters', at: iso(now - (now % 120)) } : null,
+    })),
+    decisions: empty ? [] : decisions(now),
+    totals: { telemetry_rows: empty ? 0 : rows * 7, telemetry_dropped: 0, scrapes_failed: 0, forecasts: empty ? 0 : 120, decisions: empty ? 0 : 412 + (rows % 1000), weight_changes: empty ? 0 : 133 + Math.floor((rows % 1000) / 7), webhooks_delivered: empty ? 0 : 9, webhooks_failed: 0 },
+    events: empty ? [] : [
+      { at: iso(now - 12), level: 'warning', message: '127.0.0.1:9012: predicted wait above the objective of 2 s' },
+      { at: iso(now - 31), level: 'error', message: 'envoy-c refused CDS: hostname is not allowed for STATIC clusters' },
+      { at: iso(now - 95), level: 'info', message: 'forecast of chat-large: regression beats last season (6.1 % against 9.8 %)' },
+      { at: iso(now - 140), level: 'info', message: 'envoy-b connected' },
+    ],
+  };
+}

@@ -1,0 +1,28 @@
+// Pictures of the page in both themes: node e2e/screenshots.mjs URL OUTDIR [WIDTHxHEIGHT ...]
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { withBrowser } from './browser.mjs';
+
+const [url, folder, ...sizes] = process.argv.slice(2);
+if (!url || !folder) {
+  console.error('usage: node e2e/screenshots.mjs URL OUTDIR [WIDTHxHEIGHT ...]');
+  process.exit(1);
+}
+mkdirSync(folder, { recursive: true });
+
+const wanted = (sizes.length > 0 ? sizes : ['1440x900', '390x844']).map((size) => size.split('x').map(Number));
+for (const [width, height] of wanted) {
+  for (const colorScheme of ['light', 'dark']) {
+    await withBrowser({ viewport: { width, height }, colorScheme, deviceScaleFactor: width < 640 ? 2 : 1 }, async (context) => {
+      const page = await context.newPage();
+      await page.goto(url);
+      // A picture is worth taking of an empty, locked or lost page too, so a missing chart is no error.
+      await page.waitForSelector('[data-testid="model-panel"] canvas', { timeout: 5000 }).catch(() => {});
+      await page.waitForTimeout(Number(process.env.SETTLE_MS ?? 3000));
+      const path = join(folder, `dashboard-${colorScheme}-${width}.png`);
+      await page.screenshot({ path, fullPage: true });
+      console.log(path);
+    });
+  }
+}

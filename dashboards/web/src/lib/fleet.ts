@@ -1,0 +1,109 @@
+import type { Backend, Model, Proxy, State } from './types';
+
+export interface BackendGroup {
+  key: string;
+  pool: string;
+  zone: string;
+  group: string;
+  /** Sums over the group's backends; null when no backend has a value. */
+  share: number | null;
+  capacityRps: number | null;
+  backends: Backend[];
+}
+
+export interface ModelBackends {
+  model: string;
+  /** Share at which a bar is full, the same for all backends of the model. */
+  barScale: number;
+  sloSeconds: number | null;
+  groups: BackendGroup[];
+}
+
+/** Backends under their model, then under pool, zone and group; models in the order of the configuration. */
+export function backendsByModel(models: Model[], backends: Backend[]): ModelBackends[] {
+  const names = [...new Set([...models.map((model) => model.name), ...backends.map((backend) => backend.model)])];
+  return names
+    .map((name) => {
+      const own = backends.filter((backend) => backend.model === name);
+      return {
+        model: name,
+        barScale: barScale(own),
+        sloSeconds: models.find((model) => model.name === name)?.slo_ttft_seconds ?? null,
+        groups: groupsOf(own),
+      };
+    })
+    .filter((entry) => entry.groups.length > 0);
+}
+
+function groupsOf(backends: Backend[]): BackendGroup[] {
+  const groups = new Map<string, BackendGroup>();
+  for (const backend of backends) {
+    const key = [backend.pool, backend.zone, backend.group].join('\u0000');
+    const group = groups.get(key) ?? {
+      key,
+      pool: backend.pool,
+      zone: backend.zone,
+      group: backend.group,
+      share: null,
+      capacityRps: null,
+      backends: [],
+    };
+    group.share = plus(group.share, backend.share);
+    group.capacityRps = plus(group.capacityRps, backend.capacity_rps);
+    group.backends.push(backend);
+    groups.set(key, group);
+  }
+  return [...groups.values()];
+}
+
+function plus(sum: number | null, value: number | null): number | null {
+  return value === null ? sum : (sum ?? 0) + value;
+}
+
+/** Twice the largest capacity share, rounded up to 5 %: changes with the membership, not with every decision. */
+export function barScale(backends: Backend[]): number {
+  const top = Math.max(0, ...backends.map((backend) => backend.capacity_share ?? 0));
+  if (top === 0) return 1;
+  return Math.min(1, Math.ceil(top * 2 * 20 - 1e-9) / 20);
+}
+
+export type ShareTrend = 'lost' | 'gained' | 'even' | 'unknown';
+
+/** Compares a share with the capacity share: `lost` below 75 % of it, `gained` above 125 %. */
+export function shareTrend(share: number | null, capacityShare: number | null): ShareTrend {
+  if (share === null || capacityShare === null) return 'unknown';
+  if (share < capacityShare * 0.75) return 'lost';
+  if (share > capacityShare * 1.25) return 'gained';
+  return 'even';
+}
+
+/** True when the upper bound of the predicted wait breaks the model's objective. */
+export function overObjective(backend: Backend, sloSeconds: number | null): boolean {
+  const upper = backend.predicted_wait_upper_seconds ?? backend.predicted_wait_seconds;
+  return sloSeconds !== null && upper !== null && upper > sloSeconds;
+}
+
+export interface KeyFigures {
+  demandRps: number | null;
+  tokensPerSecond: number | null;
+  proxiesInSync: number;
+  proxiesNacked: number;
+  proxies: number;
+  backendsReady: number;
+  backendsWrong: number;
+  backends: number;
+}
+
+export function keyFigures(state: State): KeyFigures {
+  const inState = (proxies: Proxy[], wanted: Proxy['state']) => proxies.filter((proxy) => proxy.state === wanted).length;
+  return {
+    demandRps: state.models.reduce<number | null>((sum, model) => plus(sum, model.demand_rps), null),
+    tokensPerSecond: state.models.reduce<number | null>((sum, model) => plus(sum, model.tokens_per_second), null),
+    proxiesInSync: inState(state.proxies, 'in_sync'),
+    proxiesNacked: inState(state.proxies, 'nacked'),
+    proxies: state.proxies.length,
+    backendsReady: state.backends.filter((backend) => backend.state === 'ready').length,
+    backendsWrong: state.backends.filter((backend) => ['stale', 'down'].includes(backend.state)).length,
+    backends: state.backends.length,
+  };
+}

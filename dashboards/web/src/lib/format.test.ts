@@ -1,0 +1,57 @@
+import { describe, expect, test } from 'vitest';
+
+import { clock, count, NONE, percent, plural, rate, seconds, secondsBetween, span } from './format';
+
+const flat = (text: string) => text.replaceAll('\u202f', ' ');
+
+describe('numbers', () => {
+  test('an unknown value is a dash everywhere', () => {
+    for (const text of [count, rate, percent, seconds, span]) {
+      expect(text(null)).toBe(NONE);
+      expect(text(undefined)).toBe(NONE);
+      expect(text(NaN)).toBe(NONE);
+    }
+    expect(clock('never')).toBe(NONE);
+  });
+
+  test('thousands are grouped', () => {
+    expect(flat(count(999))).toBe('999');
+    expect(flat(count(1234567))).toBe('1 234 567');
+  });
+
+  test('digits follow the size', () => {
+    expect(rate(18.34)).toBe('18.3');
+    expect(rate(0)).toBe('0.0');
+    expect(rate(99.99)).toBe('100');
+    expect(flat(seconds(0.214))).toBe('0.21 s');
+    expect(flat(seconds(12.34))).toBe('12.3 s');
+    expect(flat(percent(0.061))).toBe('6 %');
+    expect(flat(percent(0.061, true))).toBe('6.1 %');
+    expect(flat(percent(0.31, true))).toBe('31 %');
+  });
+
+  test('plurals', () => {
+    expect(plural(1, 'proxy', 'proxies')).toBe('1 proxy');
+    expect(plural(0, 'proxy', 'proxies')).toBe('0 proxies');
+  });
+});
+
+describe('times', () => {
+  test('spans use two units', () => {
+    expect(span(45.9)).toBe('45 s');
+    expect(span(200)).toBe('3 min 20 s');
+    expect(span(180)).toBe('3 min');
+    expect(span(7500)).toBe('2 h 05 min');
+    expect(span(100 * 3600)).toBe('4 d 4 h');
+    expect(span(-3)).toBe('0 s');
+  });
+
+  test('the clock has a fixed width', () => {
+    expect(clock('2026-11-21T04:30:09.000Z')).toMatch(/^\d\d:\d\d:09$/);
+  });
+
+  test('difference of two instants', () => {
+    expect(secondsBetween('2026-11-21T04:30:00Z', '2026-11-21T04:30:02.5Z')).toBe(2.5);
+    expect(secondsBetween(null, '2026-11-21T04:30:02Z')).toBeNull();
+  });
+});

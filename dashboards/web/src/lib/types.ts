@@ -1,0 +1,176 @@
+/** JSON shapes of the HTTP API. Times are RFC 3339 strings unless the name says otherwise. */
+
+export interface State {
+  now: string;
+  version: string;
+  /** True when any backend reports itself as simulated. */
+  simulated: boolean;
+  models: Model[];
+  pools: Pool[];
+  backends: Backend[];
+  proxies: Proxy[];
+  /** Newest first. */
+  decisions: Decision[];
+  totals: Totals;
+  /** Newest first. */
+  events: LogEvent[];
+}
+
+export interface Model {
+  name: string;
+  demand_rps: number | null;
+  tokens_per_second: number | null;
+  step_seconds: number;
+  slo_ttft_seconds: number | null;
+  forecast: Forecast | null;
+  shares: GroupShare[];
+}
+
+export type Expert = 'regression' | 'seasonal_naive' | 'last_value';
+
+export interface Forecast {
+  issued_at: string;
+  expert: Expert | (string & {});
+  /** Weighted absolute percentage error of recent one-step medians, as a ratio. */
+  error_ratio: number | null;
+  /** Demand expected once a replica started now would be ready. */
+  cold_start: { horizon_seconds: number; q50: number; q90: number } | null;
+}
+
+export interface GroupShare {
+  group: string;
+  locality: string;
+  share: number;
+}
+
+export interface Pool {
+  name: string;
+  model: string;
+  zone: string;
+  region: string;
+  replicas: ReplicaPlan;
+}
+
+export interface ReplicaPlan {
+  ready: number;
+  planned: number | null;
+  needed_now: number | null;
+  needed_forecast: number | null;
+  min: number | null;
+  max: number | null;
+  cold_start_seconds: number | null;
+  reason: string | null;
+}
+
+export type BackendState = 'ready' | 'draining' | 'waiting' | 'stale' | 'down';
+
+export interface Backend {
+  address: string;
+  model: string;
+  pool: string;
+  zone: string;
+  group: string;
+  state: BackendState;
+  queue_depth: number | null;
+  running: number | null;
+  kv_used: number | null;
+  gpu_utilisation: number | null;
+  ttft_seconds: number | null;
+  inter_token_seconds: number | null;
+  predicted_wait_seconds: number | null;
+  predicted_wait_upper_seconds: number | null;
+  wait_source: 'regression' | 'last_observed' | 'none' | (string & {});
+  capacity_rps: number | null;
+  /** Part of the model's requests that Envoy sends here, 0 to 1. */
+  share: number | null;
+  /** Part it would get by capacity alone. */
+  capacity_share: number | null;
+  telemetry_age_seconds: number | null;
+  reason: string | null;
+}
+
+export type ProxyState = 'in_sync' | 'pending' | 'nacked';
+
+export interface Proxy {
+  node_id: string;
+  cluster: string;
+  zone: string;
+  connected_at: string;
+  state: ProxyState;
+  acks: number;
+  nacks: number;
+  resources_sent: number;
+  last_nack: Nack | null;
+}
+
+export interface Nack {
+  type: string;
+  resources: string[];
+  message: string;
+  at: string;
+}
+
+export type DecisionKind = 'weights' | 'membership' | 'replicas';
+
+export interface Decision {
+  id: string;
+  at: string;
+  kind: DecisionKind;
+  model: string | null;
+  pool: string | null;
+  summary: string;
+  changes: Change[];
+}
+
+/** `from` and `to` are shares (0 to 1), or replica counts in a `replicas` decision. */
+export interface Change {
+  target: string;
+  from: number | null;
+  to: number | null;
+  reason: string | null;
+}
+
+export interface Totals {
+  telemetry_rows: number;
+  telemetry_dropped: number;
+  scrapes_failed: number;
+  forecasts: number;
+  decisions: number;
+  weight_changes: number;
+  webhooks_delivered: number;
+  webhooks_failed: number;
+}
+
+export interface LogEvent {
+  at: string;
+  level: 'info' | 'warning' | 'error';
+  message: string;
+}
+
+export interface Demand {
+  model: string;
+  step_seconds: number;
+  /** Horizon at which `issued` is shown. */
+  lead_seconds: number;
+  /** `t` is the start of the step, Unix seconds. */
+  actual: { t: number; rps: number }[];
+  issued: IssuedPoint[];
+  latest: { issued_at: number; points: QuantilePoint[] } | null;
+}
+
+export interface IssuedPoint {
+  t: number;
+  issued_at: number;
+  q10: number;
+  q50: number;
+  q90: number;
+}
+
+export interface QuantilePoint {
+  t: number;
+  q10: number;
+  q50: number;
+  q90: number;
+  q95: number;
+  q99: number;
+}

@@ -1,0 +1,46 @@
+import type { BackendState, Decision, ProxyState } from './types';
+import { count, NONE, percent } from './format';
+
+const EXPERTS: Record<string, string> = {
+  regression: 'regression',
+  seasonal_naive: 'last season',
+  last_value: 'last value',
+};
+
+/** An expert in words; one that this page does not know keeps its own name. */
+export function expertName(expert: string): string {
+  return EXPERTS[expert] ?? expert.replaceAll('_', ' ');
+}
+
+/** Shape and tone of a state's mark; the word stands beside it, so colour never tells alone. */
+export interface Mark {
+  word: string;
+  shape: 'full' | 'half' | 'ring' | 'triangle' | 'cross';
+  tone: 'good' | 'warn' | 'bad' | 'quiet' | 'accent';
+}
+
+export const BACKEND_MARK: Record<BackendState, Mark> = {
+  ready: { word: 'ready', shape: 'full', tone: 'good' },
+  draining: { word: 'draining', shape: 'half', tone: 'accent' },
+  waiting: { word: 'waiting', shape: 'ring', tone: 'quiet' },
+  stale: { word: 'stale', shape: 'triangle', tone: 'warn' },
+  down: { word: 'down', shape: 'cross', tone: 'bad' },
+};
+
+export const PROXY_MARK: Record<ProxyState, Mark> = {
+  in_sync: { word: 'in sync', shape: 'full', tone: 'good' },
+  pending: { word: 'pending', shape: 'ring', tone: 'quiet' },
+  nacked: { word: 'NACKed', shape: 'cross', tone: 'bad' },
+};
+
+export const LEVEL_MARK: Record<'info' | 'warning' | 'error', Mark> = {
+  info: { word: 'info', shape: 'ring', tone: 'quiet' },
+  warning: { word: 'warning', shape: 'triangle', tone: 'warn' },
+  error: { word: 'error', shape: 'cross', tone: 'bad' },
+};
+
+/** A value of a change: a count of replicas, or a share. */
+export function changeValue(kind: Decision['kind'], value: number | null): string {
+  if (value === null) return NONE;
+  return kind === 'replicas' ? count(value) : percent(value, true);
+}
