@@ -1,10 +1,26 @@
-//! What the end-to-end tests, the demo and the benchmarks run against: simulated model servers.
+//! What the end-to-end tests, the demo and the benchmarks run on: simulated model servers, recorded demand and a
+//! player for it, a stand-in for an autoscaler, and the demo itself.
 
+mod autoscaler;
+mod demo;
 mod engine;
+mod history;
+mod player;
 mod server;
+
+pub use autoscaler::{
+    Autoscaler, AutoscalerConfig, Launcher, MAX_AGE_SECONDS, Progress, Refusal, Registrar, ReplicaPlan,
+    Secret, SignedHeaders, WebhookCounts, verify,
+};
+pub use demo::{DemoOptions, run as run_demo};
 
 pub use engine::{
     Completion, Effects, Engine, EngineConfig, EngineState, Iteration, NewRequest, Output, Profile,
     RequestId, SpeedClass, SubmitError, TokenGap, Totals, UnknownClass,
+};
+pub use history::{DemandSeries, Replay, RequestSize, SEASON_WINDOWS, SeriesError, request_sizes};
+pub use player::{
+    Demand, FailureCause, Failures, Histogram, ModelLoad, ModelStatistics, Player, PlayerConfig,
+    loopback_client,
 };
 pub use server::{Faults, InvalidFaults, ServerConfig, ServerState, SimulatedServer};

@@ -1,0 +1,44 @@
+//! Clairvoy's API, as far as backends that come and go need it.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+
+/// Registers, drains and removes backends.
+#[derive(Debug, Clone)]
+pub struct Registrar {
+    client: reqwest::Client,
+    base: String,
+}
+
+impl Registrar {
+    /// Speaks to the API at `api` with `client`.
+    pub fn new(client: reqwest::Client, api: SocketAddr) -> Self {
+        Self { client, base: format!("http://{api}/api/v1/pools") }
+    }
+
+    pub(super) async fn register(&self, pool: &str, backend: SocketAddr) -> anyhow::Result<()> {
+        let body = serde_json::json!({ "address": backend.to_string() });
+        let request = self.client.post(format!("{}/{pool}/backends", self.base)).json(&body);
+        done(request).await.with_context(|| format!("cannot register {backend} in {pool}"))
+    }
+
+    pub(super) async fn drain(&self, pool: &str, backend: SocketAddr) -> anyhow::Result<()> {
+        let request = self.client.post(format!("{}/{pool}/backends/{backend}/drain", self.base));
+        done(request).await.with_context(|| format!("cannot drain {backend} of {pool}"))
+    }
+
+    pub(super) async fn remove(&self, pool: &str, backend: SocketAddr) -> anyhow::Result<()> {
+        let request = self.client.delete(format!("{}/{pool}/backends/{backend}", self.base));
+        done(request).await.with_context(|| format!("cannot remove {backend} from {pool}"))
+    }
+}
+
+async fn done(request: reqwest::RequestBuilder) -> anyhow::Result<()> {
+    let response = request.send().await?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(());
+    }
+    anyhow::bail!("status {status}: {}", response.text().await.unwrap_or_default().trim());
+}
