@@ -142,7 +142,7 @@ impl Api {
 
     /// True when the process answers.
     pub(super) async fn is_alive(&self) -> bool {
-        let answer = self.client.get(format!("{}/healthz", self.base)).send().await;
+        let answer = self.client.get(format!("{}/readyz", self.base)).send().await;
         answer.is_ok_and(|response| response.status().is_success())
     }
 
