@@ -14,5 +14,5 @@ mod weights;
 
 pub use capacity::{Capacity, fill_unknown};
 pub use replicas::{PoolInput, PoolPlan, plan_replicas};
-pub use speed::Speed;
+pub use speed::{Iterations, Speed};
 pub use weights::{BackendInput, BackendShare, GroupShare, Law, WeightDecision, WeightState, decide_weights};

@@ -302,7 +302,7 @@ pub struct Demand {
     pub model: String,
     /// Length of a step, seconds.
     pub step_seconds: u32,
-    /// The horizon at which `issued` is shown, seconds.
+    /// How long before the start of a step the forecast in `issued` was made, at least, seconds.
     pub lead_seconds: u32,
     /// What came.
     pub actual: Vec<ActualPoint>,

@@ -34,10 +34,10 @@ pub(super) async fn read(
     let window = query.window_seconds.unwrap_or(600).clamp(1, LONGEST_WINDOW_SECONDS);
     let from = now - TimeDelta::seconds(i64::from(window));
     let step_seconds = step_seconds(&config);
-    let lead_seconds = lead_seconds(&config, &query.model);
+    let horizon_seconds = shown_horizon_seconds(&config, &query.model);
     let failed = |error: crate::store::StoreError| ApiError::unavailable(error.to_string());
     let actual = store.demand(&query.model, step_seconds, from, now).await.map_err(failed)?;
-    let issued = store.forecasts_as_issued(&query.model, lead_seconds, from, now).await.map_err(failed)?;
+    let issued = store.forecasts_as_issued(&query.model, horizon_seconds, from, now).await.map_err(failed)?;
     let latest = store.latest_forecast(&query.model).await.map_err(failed)?;
     let points = |row: &crate::store::ForecastRow| ForecastPoint {
         t: row.target_at.timestamp(),
@@ -50,7 +50,8 @@ pub(super) async fn read(
     Ok(Json(Demand {
         model: query.model,
         step_seconds,
-        lead_seconds,
+        // A forecast is made when its origin step ends, one step after it began.
+        lead_seconds: horizon_seconds.saturating_sub(step_seconds),
         actual: actual
             .iter()
             .map(|row| ActualPoint { t: row.at.timestamp(), rps: row.requests_per_second })
@@ -160,17 +161,17 @@ fn step_seconds(config: &Config) -> u32 {
     u32::try_from(config.forecast.step.0.as_secs()).unwrap_or(u32::MAX)
 }
 
-/// The horizon at which past forecasts are shown: the first one that reaches over the longest cold start of the model's
-/// pools, or the farthest there is.
-fn lead_seconds(config: &Config, model: &str) -> u32 {
+/// The horizon at which past forecasts are shown, counted from the start of the origin step: the first one whose step
+/// begins no sooner than the longest cold start of the model's pools after the forecast is made, or the farthest.
+fn shown_horizon_seconds(config: &Config, model: &str) -> u32 {
     let pools = config.models.iter().find(|known| known.name == model).map(|model| model.pools.as_slice());
-    let cold_starts = pools.unwrap_or_default().iter().filter_map(|name| config.pool(name));
-    let cold_start = cold_starts.map(|pool| pool.replicas.cold_start).max();
-    let mut horizons: Vec<_> = config.forecast.horizons.clone();
+    let pools = pools.unwrap_or_default().iter().filter_map(|name| config.pool(name));
+    let cold_start = pools.map(|pool| pool.replicas.cold_start.0).max().unwrap_or_default();
+    let mut horizons: Vec<_> = config.forecast.horizons.iter().map(|horizon| horizon.0).collect();
     horizons.sort_unstable();
-    let lead =
-        horizons.iter().find(|horizon| cold_start.is_none_or(|cold| **horizon >= cold)).or(horizons.last());
-    lead.and_then(|lead| u32::try_from(lead.0.as_secs()).ok()).unwrap_or_default()
+    let reach =
+        horizons.iter().find(|horizon| **horizon >= cold_start + config.forecast.step.0).or(horizons.last());
+    reach.and_then(|reach| u32::try_from(reach.as_secs()).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

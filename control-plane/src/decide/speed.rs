@@ -10,6 +10,13 @@ const FORGETTING: f64 = 0.998;
 const USUAL: std::ops::RangeInclusive<f64> = 0.6..=1.5;
 /// After so many seconds out of bounds the new speed is the usual one (another engine setting, another load mix).
 const NEW_USUAL_AFTER_SECONDS: f64 = 600.0;
+/// Tokens in an interval that make its mean time count fully; fewer tell less.
+const FULL_WEIGHT_TOKENS: f64 = 100.0;
+/// Spread of the logarithm of one ratio before anything is known of it, and how fast it is learned.
+const PRIOR_SPREAD: f64 = 0.4;
+const SPREAD_GAIN: f64 = 0.03;
+/// Departures within so many standard deviations of the smoothed ratio are taken for the mix of prompts.
+const NOISE_DEVIATIONS: f64 = 2.0;
 /// Bounds of the factor: beyond them nothing more is gained by a longer way back.
 const BOUNDS: (f64, f64) = (0.25, 16.0);
 
@@ -22,49 +29,85 @@ pub struct Speed {
     fit: LeastSquares,
     observations: u32,
     log_factor: f64,
+    /// Variance of the logarithm of one ratio while all is as usual.
+    variance: f64,
+    /// Variance of the smoothed logarithm.
+    smoothed_variance: f64,
     unusual_seconds: f64,
+}
+
+/// What one interval showed of a backend's iterations.
+#[derive(Clone, Copy, Debug)]
+pub struct Iterations {
+    /// Mean time between output tokens, seconds.
+    pub inter_token_seconds: f64,
+    /// Requests in the batch.
+    pub running: f64,
+    /// Prompt tokens/s prefilled beside them.
+    pub prompt_tokens_per_second: f64,
+    /// Output tokens that the mean is taken over.
+    pub tokens: f64,
+    /// Length of the interval, seconds.
+    pub seconds: f64,
+}
+
+impl Iterations {
+    fn is_usable(&self) -> bool {
+        let sum = self.inter_token_seconds
+            + self.running
+            + self.prompt_tokens_per_second
+            + self.tokens
+            + self.seconds;
+        sum.is_finite()
+            && self.inter_token_seconds > 0.0
+            && self.running >= 0.0
+            && self.prompt_tokens_per_second >= 0.0
+            && self.tokens >= 0.0
+            && self.seconds > 0.0
+    }
 }
 
 impl Default for Speed {
     fn default() -> Self {
-        Self { fit: LeastSquares::default(), observations: 0, log_factor: 0.0, unusual_seconds: 0.0 }
+        Self {
+            fit: LeastSquares::default(),
+            observations: 0,
+            log_factor: 0.0,
+            variance: PRIOR_SPREAD * PRIOR_SPREAD,
+            smoothed_variance: 0.0,
+            unusual_seconds: 0.0,
+        }
     }
 }
 
 impl Speed {
-    /// Takes the mean inter-token time of an interval (seconds), the running batch (requests), and the prompt tokens/s.
-    pub fn observe(
-        &mut self,
-        inter_token_seconds: f64,
-        running: f64,
-        prompt_tokens_per_second: f64,
-        interval_seconds: f64,
-    ) {
-        let usable = inter_token_seconds > 0.0
-            && running >= 0.0
-            && prompt_tokens_per_second >= 0.0
-            && interval_seconds > 0.0;
-        if !usable || !(inter_token_seconds + running + prompt_tokens_per_second).is_finite() {
+    /// Takes what one interval showed.
+    pub fn observe(&mut self, interval: &Iterations) {
+        if !interval.is_usable() {
             return;
         }
-        // Thousands of tokens/s, so that the three features are of one size.
-        let features = [1.0, running / 10.0, prompt_tokens_per_second / 1000.0];
+        // Tens of requests and thousands of tokens/s, so that the three features are of one size.
+        let features = [1.0, interval.running / 10.0, interval.prompt_tokens_per_second / 1000.0];
+        let measured = interval.inter_token_seconds;
         if self.observations < WARM_UP {
             self.observations += 1;
-            self.fit.update(features, inter_token_seconds);
+            self.fit.update(features, measured);
             return;
         }
-        let usual = self.fit.predict(features).max(inter_token_seconds / BOUNDS.1).max(1e-4);
-        let ratio = (inter_token_seconds / usual).clamp(BOUNDS.0, BOUNDS.1);
-        let gain = 1.0 - (-interval_seconds / TIME_CONSTANT_SECONDS).exp();
-        self.log_factor += gain * (ratio.ln() - self.log_factor);
-        if USUAL.contains(&self.log_factor.exp()) {
+        let usual = self.fit.predict(features).max(measured / BOUNDS.1).max(1e-4);
+        let log_ratio = (measured / usual).clamp(BOUNDS.0, BOUNDS.1).ln();
+        let weight = (interval.tokens / FULL_WEIGHT_TOKENS).clamp(0.05, 1.0);
+        let gain = 1.0 - (-weight * interval.seconds / TIME_CONSTANT_SECONDS).exp();
+        self.log_factor += gain * (log_ratio - self.log_factor);
+        self.smoothed_variance = (1.0 - gain).powi(2) * self.smoothed_variance + gain * gain * self.variance;
+        if USUAL.contains(&self.factor()) {
             self.unusual_seconds = 0.0;
-            if USUAL.contains(&ratio) || self.log_factor.abs() < 0.1 {
-                self.fit.update(features, inter_token_seconds);
-            }
+            self.variance += SPREAD_GAIN * (log_ratio.clamp(-1.0, 1.0).powi(2) - self.variance);
+            // A single odd interval moves the picture of the usual no further than the bounds of the usual.
+            let bounded = measured.clamp(usual * USUAL.start(), usual * USUAL.end());
+            self.fit.update(features, bounded);
         } else {
-            self.unusual_seconds += interval_seconds;
+            self.unusual_seconds += interval.seconds;
             if self.unusual_seconds > NEW_USUAL_AFTER_SECONDS {
                 *self = Self::default();
             }
@@ -72,8 +115,12 @@ impl Speed {
     }
 
     /// The factor: 1 as usual, 4 when everything takes four times as long. 1 until the usual speed is known.
+    ///
+    /// What the spread of single intervals explains is taken off, so a backend with little traffic and mixed prompts does
+    /// not look slow by chance.
     pub fn factor(&self) -> f64 {
-        self.log_factor.exp()
+        let noise = NOISE_DEVIATIONS * self.smoothed_variance.sqrt();
+        (self.log_factor.signum() * (self.log_factor.abs() - noise).max(0.0)).exp()
     }
 }
 
@@ -121,41 +168,64 @@ impl LeastSquares {
 
 #[cfg(test)]
 mod tests {
-    use super::Speed;
+    use super::{Iterations, Speed};
 
-    /// Iteration time of a plausible server: a base, the batch, and the prefill beside it.
-    fn usual(step: u32) -> (f64, f64, f64) {
+    /// Iteration time of a plausible server: a base, the batch, the prefill beside it, and what the mix of prompts adds.
+    fn usual(step: u32) -> Iterations {
         let running = f64::from(step % 13) + 1.0;
-        let prompt = f64::from((step * 7919) % 9000);
-        (0.012 + 0.0006 * running + 0.000_002 * prompt, running, prompt)
+        let prompt_tokens_per_second = f64::from((step * 7919) % 9000);
+        let mix = 1.0 + 0.2 * f64::from(step * 31 % 7) / 7.0;
+        Iterations {
+            inter_token_seconds: mix * (0.012 + 0.0006 * running + 0.000_002 * prompt_tokens_per_second),
+            running,
+            prompt_tokens_per_second,
+            tokens: 150.0,
+            seconds: 1.0,
+        }
+    }
+
+    fn slower(step: u32, times: f64) -> Iterations {
+        let usual = usual(step);
+        Iterations { inter_token_seconds: times * usual.inter_token_seconds, ..usual }
     }
 
     #[test]
     fn a_slowdown_shows_within_seconds_and_goes_away_again() {
         let mut speed = Speed::default();
         for step in 0..60 {
-            let (time, running, prompt) = usual(step);
-            speed.observe(time, running, prompt, 1.0);
+            speed.observe(&usual(step));
         }
-        assert!((0.8..1.25).contains(&speed.factor()), "usual: {}", speed.factor());
-        for step in 60..65 {
-            let (time, running, prompt) = usual(step);
-            speed.observe(4.0 * time, running, prompt, 1.0);
+        assert!((0.9..1.1).contains(&speed.factor()), "usual: {}", speed.factor());
+        for step in 60..64 {
+            speed.observe(&slower(step, 4.0));
         }
-        assert!(speed.factor() > 2.5, "slow: {}", speed.factor());
-        for step in 65..75 {
-            let (time, running, prompt) = usual(step);
-            speed.observe(time, running, prompt, 1.0);
+        assert!(speed.factor() > 1.8, "slow: {}", speed.factor());
+        for step in 64..80 {
+            speed.observe(&slower(step, 4.0));
+        }
+        assert!((2.5..4.5).contains(&speed.factor()), "slow for longer: {}", speed.factor());
+        for step in 80..92 {
+            speed.observe(&usual(step));
         }
         assert!((0.8..1.25).contains(&speed.factor()), "well again: {}", speed.factor());
+    }
+
+    #[test]
+    fn a_few_tokens_with_long_prompts_beside_them_are_no_slowdown() {
+        let mut speed = Speed::default();
+        for step in 0..300 {
+            let times = if step % 5 == 0 { 3.0 } else { 0.8 };
+            speed.observe(&Iterations { tokens: 20.0, ..slower(step, times) });
+            assert!(speed.factor() < 1.5, "step {step}: {}", speed.factor());
+        }
     }
 
     #[test]
     fn rubbish_changes_nothing() {
         let mut speed = Speed::default();
         for value in [f64::NAN, f64::INFINITY, -1.0, 0.0] {
-            speed.observe(value, 3.0, 10.0, 1.0);
-            speed.observe(0.02, value, f64::NAN, 1.0);
+            speed.observe(&Iterations { inter_token_seconds: value, ..usual(1) });
+            speed.observe(&Iterations { running: f64::NAN, tokens: value, ..usual(1) });
         }
         assert!((speed.factor() - 1.0).abs() < 1e-12);
     }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use clairvoy_forecaster::{WaitPrediction, WaitSource};
 
-use crate::decide::{Capacity, Speed};
+use crate::decide::{Capacity, Iterations, Speed};
 use crate::telemetry::Sample;
 
 use super::{Membership, Origin};
@@ -99,8 +99,13 @@ impl Backend {
         if let (Some(inter_token), Some(running)) = (sample.inter_token_seconds, sample.running)
             && sample.interval_seconds > 0.0
         {
-            let prompt_rate = sample.prompt_tokens / sample.interval_seconds;
-            self.speed.observe(inter_token, running, prompt_rate, sample.interval_seconds);
+            self.speed.observe(&Iterations {
+                inter_token_seconds: inter_token,
+                running,
+                prompt_tokens_per_second: sample.prompt_tokens / sample.interval_seconds,
+                tokens: sample.output_tokens,
+                seconds: sample.interval_seconds,
+            });
         }
         self.ttft_seconds = sample.ttft_seconds.or(self.ttft_seconds);
         self.sample = Some(sample);

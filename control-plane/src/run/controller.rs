@@ -36,6 +36,8 @@ use super::show::Frame;
 use super::steer::Steering;
 
 const TICK: Duration = Duration::from_secs(1);
+/// The picture is taken this long after a decision, when the Envoys have had time to answer.
+const PICTURE_AFTER: Duration = Duration::from_millis(300);
 /// Longest wait at start for what the last run left in the database; afterwards Clairvoy steers without it.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -121,6 +123,8 @@ impl Controller {
         self.reconcile(Utc::now());
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut pictures = tokio::time::interval_at(tokio::time::Instant::now() + PICTURE_AFTER, TICK);
+        pictures.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut late_memory = true;
         loop {
             tokio::select! {
@@ -129,6 +133,7 @@ impl Controller {
                 Some(command) = inputs.commands.recv() => self.obey(command, Utc::now()),
                 Some(reloaded) = inputs.reloads.recv() => self.reload(reloaded, Utc::now()),
                 _ = ticks.tick() => self.tick(Utc::now()),
+                _ = pictures.tick() => self.show(Utc::now()),
                 Some(insight) = inputs.insights.recv() => self.learned(insight, Utc::now()),
                 Some(outcome) = inputs.outcomes.recv() => self.scraped(outcome),
                 Ok(()) = inputs.store.changed() => {
@@ -167,6 +172,5 @@ impl Controller {
         self.close_steps(now);
         self.teach(Lesson::Tick(now));
         self.decide(now);
-        self.show(now);
     }
 }

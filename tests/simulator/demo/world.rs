@@ -121,7 +121,7 @@ pub(super) fn loopback(port: u16) -> SocketAddr {
 /// goes from 10 to 22 requests/s and `chat-small` from 2 to 5.
 pub(super) fn replay(model: &str, anchor_unix_s: i64) -> Result<Replay, SeriesError> {
     if model == "chat-large" {
-        Replay::new(DemandSeries::large()?, 1697, 0.19, STEP_SECONDS, anchor_unix_s)
+        Replay::new(DemandSeries::large()?, 1699, 0.19, STEP_SECONDS, anchor_unix_s)
     } else {
         Replay::new(DemandSeries::small()?, 1632, 0.14, STEP_SECONDS, anchor_unix_s)
     }

@@ -83,7 +83,11 @@ impl Controller {
                 issued_at: issued.at,
                 expert: nearest.expert.name().to_owned(),
                 error_ratio: nearest.error_ratio,
-                cold_start: ColdStartView { horizon_seconds: horizon_steps * step_seconds, q50, q90 },
+                cold_start: ColdStartView {
+                    horizon_seconds: horizon_steps.saturating_sub(1) * step_seconds,
+                    q50,
+                    q90,
+                },
             })
         });
         let shares = self.steering.get(&model.name).map(|steering| {
