@@ -26,7 +26,8 @@ struct Tally {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let path = arguments.next().ok_or("usage: evaluate FILE.csv [--season N] [--step SECONDS] [--horizons A,B]")?;
+    let path =
+        arguments.next().ok_or("usage: evaluate FILE.csv [--season N] [--step SECONDS] [--horizons A,B]")?;
     let (mut season, mut step, mut horizons) = (144, 600, vec![1, 3, 6]);
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or(format!("{name} needs a value"))?;

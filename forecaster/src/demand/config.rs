@@ -38,10 +38,7 @@ impl DemandConfig {
     /// Returns how many steps of history are kept: [`HISTORY_SEASONS`] seasons, but at least 512 steps and at most
     /// 65,536.
     pub fn history_steps(&self) -> u32 {
-        self.grid
-            .season_steps
-            .saturating_mul(HISTORY_SEASONS)
-            .clamp(HISTORY_STEPS_MIN, HISTORY_STEPS_MAX)
+        self.grid.season_steps.saturating_mul(HISTORY_SEASONS).clamp(HISTORY_STEPS_MIN, HISTORY_STEPS_MAX)
     }
 
     /// Checks the configuration.

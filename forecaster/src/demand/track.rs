@@ -65,11 +65,7 @@ impl Track {
             horizon_steps,
             chosen: Expert::LastValue,
             regression: None,
-            records: PerExpert {
-                last_value: record(),
-                seasonal_naive: record(),
-                regression: record(),
-            },
+            records: PerExpert { last_value: record(), seasonal_naive: record(), regression: record() },
             pending: VecDeque::new(),
             issued_error: ForgettingMean::new(season),
             issued_actual: ForgettingMean::new(season),

@@ -1,0 +1,331 @@
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::linear::{LinearFit, Rows};
+
+mod features;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use features::{FEATURES, SECONDS_MAX, SECONDS_MIN, at_least_zero, features, little_seconds, log_seconds};
+use record::Record;
+
+/// Format of a saved [`WaitModel`].
+const VERSION: u32 = 1;
+
+/// Ridge penalty per outcome on standardised features.
+const RIDGE: f64 = 1e-3;
+
+/// Outcomes after which a row weighs half: what a backend does changes with its load within minutes.
+const HALF_LIFE_OUTCOMES: f64 = 300.0;
+
+/// The most that one outcome weighs, in requests: a busy second must not drown an idle minute.
+const COUNT_MAX: f64 = 10.0;
+
+/// Part of the newest outcome in the smoothed TTFT.
+const SMOOTHING: f64 = 0.3;
+
+/// Outcomes that were not learned from, before the regression may be used.
+const SCORED_MIN: u32 = 20;
+
+/// The newest share of outcomes that the first fit leaves out to be judged on: one in this many.
+const HELD_OUT: usize = 4;
+
+/// What a scrape shows of one backend. What is negative or not finite counts as zero or unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct WaitState {
+    /// Requests waiting for admission; a mean may be given.
+    pub queue_depth: f64,
+    /// Requests being served.
+    pub running: f64,
+    /// Share of the KV cache in use, 0 to 1.
+    pub kv_used: f64,
+    /// Utilisation of the GPU, 0 to 1.
+    pub gpu_utilisation: Option<f64>,
+    /// Recent mean time between two tokens of a stream, in seconds.
+    pub inter_token_seconds: Option<f64>,
+    /// Recent rate of completed requests, per second.
+    pub completed_rps: f64,
+    /// Mean TTFT of the requests that got their first token most recently, in seconds.
+    pub ttft_seconds: Option<f64>,
+    /// Age of all this when the prediction is made, in seconds.
+    pub age_seconds: f64,
+}
+
+/// Settings of a [`WaitModel`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitConfig {
+    /// Outcomes kept and learned from; taken to be between 60 and 10,000.
+    pub outcomes: usize,
+    /// Outcomes needed for a regression; taken to be at least 60.
+    pub outcomes_min: usize,
+}
+
+impl Default for WaitConfig {
+    /// Keeps 600 outcomes, ten minutes at one a second, and fits from 60 on.
+    fn default() -> Self {
+        Self { outcomes: 600, outcomes_min: 60 }
+    }
+}
+
+/// Where a [`WaitPrediction`] comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitSource {
+    /// The fitted regression.
+    Regression,
+    /// What the backend's requests have lately waited.
+    LastObserved,
+    /// Nothing: no TTFT of this backend is known.
+    None,
+}
+
+/// The predicted TTFT of the next request, in seconds, between 0 and 600.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct WaitPrediction {
+    /// The central estimate. 0 when the source is [`WaitSource::None`]: unknown, not fast.
+    pub mean_seconds: f64,
+    /// The bound that nine outcomes in ten are to stay below; not under the estimate. 0 when the source is
+    /// [`WaitSource::None`].
+    pub upper_seconds: f64,
+    /// Where they come from.
+    pub source: WaitSource,
+}
+
+impl WaitPrediction {
+    /// Returns the central estimate, `None` when nothing is known.
+    pub fn known_seconds(&self) -> Option<f64> {
+        (self.source != WaitSource::None).then_some(self.mean_seconds)
+    }
+}
+
+/// Predicts the time to first token at one backend.
+///
+/// A regression on the logarithm of the TTFT learns from the outcomes that followed earlier states. It is used only
+/// while it is nearer than the smoothed last observed TTFT on outcomes that it had not learned from. A queue deeper
+/// than any that was met is never extrapolated by the regression: the prediction then grows with the queue, and is at
+/// least the time in which the queue is served at the present rate (Little's law).
+///
+/// [`refit`](Self::refit) takes some milliseconds for 600 outcomes; call it every hundred or so. The state
+/// serialises like that of [`DemandModel`](crate::DemandModel).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Saved")]
+pub struct WaitModel {
+    version: u32,
+    config: WaitConfig,
+    outcomes: VecDeque<Outcome>,
+    smoothed_seconds: Option<f64>,
+    fit: Option<Fitted>,
+    regression: Record,
+    last_observed: Record,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Outcome {
+    state: WaitState,
+    ttft_seconds: f64,
+    count: f64,
+    /// The smoothed TTFT before this outcome, in seconds: what the baseline went by.
+    smoothed_seconds: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Fitted {
+    line: LinearFit,
+    deepest_queue: f64,
+}
+
+impl WaitModel {
+    /// Returns a model that knows nothing yet.
+    pub fn new(config: WaitConfig) -> Self {
+        let outcomes = config.outcomes.clamp(60, 10_000);
+        let config = WaitConfig { outcomes, outcomes_min: config.outcomes_min.clamp(60, outcomes) };
+        Self {
+            version: VERSION,
+            config,
+            outcomes: VecDeque::new(),
+            smoothed_seconds: None,
+            fit: None,
+            regression: Record::default(),
+            last_observed: Record::default(),
+        }
+    }
+
+    /// Takes in what followed a state: `count` requests had a mean TTFT of `ttft_seconds`. `state.age_seconds` is
+    /// the age that the state had when those requests came.
+    ///
+    /// Ignored when the TTFT is negative or not finite, or the count is not positive.
+    pub fn observe(&mut self, state: &WaitState, ttft_seconds: f64, count: f64) {
+        let lawful = ttft_seconds.is_finite() && ttft_seconds >= 0.0 && count.is_finite() && count > 0.0;
+        if !lawful {
+            return;
+        }
+        let ttft_seconds = ttft_seconds.clamp(SECONDS_MIN, SECONDS_MAX);
+        let count = count.min(COUNT_MAX);
+        let outcome =
+            Outcome { state: clean(state), ttft_seconds, count, smoothed_seconds: self.smoothed_seconds };
+        self.score(&outcome);
+        self.smoothed_seconds = Some(match self.smoothed_seconds {
+            Some(before) => before + SMOOTHING * (ttft_seconds - before),
+            None => ttft_seconds,
+        });
+        if self.outcomes.len() >= self.config.outcomes {
+            self.outcomes.pop_front();
+        }
+        self.outcomes.push_back(outcome);
+    }
+
+    /// Fits the regression to the outcomes that are kept; without enough of them there is none.
+    ///
+    /// The first fit is judged on the newest quarter, which it has not seen, before all outcomes are learned.
+    pub fn refit(&mut self) {
+        if self.outcomes.len() < self.config.outcomes_min {
+            return;
+        }
+        if self.fit.is_none() {
+            self.judge_first_fit();
+        }
+        self.fit = Fitted::new(self.outcomes.iter());
+    }
+
+    /// Predicts the TTFT of the next request, given what the backend shows.
+    pub fn predict(&self, state: &WaitState) -> WaitPrediction {
+        let state = clean(state);
+        let (regression, baseline) = (self.by_regression(&state), self.by_last_observed(&state));
+        let (mean_seconds, record, source) = match (regression, baseline) {
+            (Some(mean), _) if self.regression_leads() => (mean, &self.regression, WaitSource::Regression),
+            (_, Some(mean)) => (mean, &self.last_observed, WaitSource::LastObserved),
+            _ => return WaitPrediction { mean_seconds: 0.0, upper_seconds: 0.0, source: WaitSource::None },
+        };
+        let upper_seconds = record.upper(mean_seconds, state.age_seconds).clamp(mean_seconds, SECONDS_MAX);
+        WaitPrediction { mean_seconds, upper_seconds, source }
+    }
+
+    fn by_regression(&self, state: &WaitState) -> Option<f64> {
+        let fit = self.fit.as_ref()?;
+        let seconds = fit.line.predict(&features(state)).exp().clamp(SECONDS_MIN, SECONDS_MAX);
+        if !seconds.is_finite() {
+            return None;
+        }
+        Some(at_queue(seconds, state, fit.deepest_queue))
+    }
+
+    fn by_last_observed(&self, state: &WaitState) -> Option<f64> {
+        let seconds = baseline(self.smoothed_seconds, state)?;
+        let deepest = self.outcomes.iter().map(|outcome| outcome.state.queue_depth).reduce(f64::max);
+        Some(at_queue(seconds, state, deepest.unwrap_or(state.queue_depth)))
+    }
+
+    fn regression_leads(&self) -> bool {
+        let errors = (self.regression.error_seconds(), self.last_observed.error_seconds());
+        matches!(errors, (Some(own), Some(other)) if own < other) && self.regression.scored() >= SCORED_MIN
+    }
+
+    /// Scores both predictors on one outcome that neither has learned from.
+    fn score(&mut self, outcome: &Outcome) {
+        let Some(baseline) = baseline(outcome.smoothed_seconds, &outcome.state) else { return };
+        let age_seconds = outcome.state.age_seconds;
+        self.last_observed.score(baseline, outcome.ttft_seconds, age_seconds);
+        if let Some(seconds) = self.by_regression(&outcome.state) {
+            self.regression.score(seconds, outcome.ttft_seconds, age_seconds);
+        }
+    }
+
+    /// Scores a fit of the older outcomes on the newest ones; both predictors start anew, on the same outcomes.
+    fn judge_first_fit(&mut self) {
+        let seen = self.outcomes.len() - self.outcomes.len() / HELD_OUT;
+        self.fit = Fitted::new(self.outcomes.range(..seen));
+        self.regression = Record::default();
+        self.last_observed.restart_errors();
+        for index in seen..self.outcomes.len() {
+            let Outcome { state, ttft_seconds, smoothed_seconds, .. } = self.outcomes[index];
+            let Some(baseline) = baseline(smoothed_seconds, &state) else { continue };
+            let Some(seconds) = self.by_regression(&state) else { continue };
+            self.last_observed.score_error(baseline, ttft_seconds);
+            self.regression.score(seconds, ttft_seconds, state.age_seconds);
+        }
+    }
+}
+
+impl Fitted {
+    fn new<'a>(outcomes: impl DoubleEndedIterator<Item = &'a Outcome>) -> Option<Self> {
+        let mut rows = Rows::default();
+        let mut deepest_queue = 0.0_f64;
+        for (age, outcome) in outcomes.rev().enumerate() {
+            let weight = outcome.count * (-std::f64::consts::LN_2 * age as f64 / HALF_LIFE_OUTCOMES).exp();
+            rows.push(&features(&outcome.state), log_seconds(outcome.ttft_seconds), weight);
+            deepest_queue = deepest_queue.max(outcome.state.queue_depth);
+        }
+        Some(Self { line: LinearFit::fit(&rows, RIDGE)?, deepest_queue })
+    }
+}
+
+/// The last observed TTFT, in seconds: what the backend shows, else what outcomes have shown, smoothed.
+///
+/// What is shown comes first because it was known when the state was: outcomes arrive later than the states they
+/// followed, and a baseline that is judged on them would know its future.
+fn baseline(smoothed_seconds: Option<f64>, state: &WaitState) -> Option<f64> {
+    state.ttft_seconds.map(|seconds| seconds.clamp(SECONDS_MIN, SECONDS_MAX)).or(smoothed_seconds)
+}
+
+/// Raises a prediction for a queue deeper than any that was met: by the time in which the excess is served at the
+/// present rate, and to at least that of the whole queue. Without a rate, in proportion to the queue.
+fn at_queue(seconds: f64, state: &WaitState, deepest: f64) -> f64 {
+    if state.queue_depth <= deepest {
+        return seconds;
+    }
+    let excess = WaitState { queue_depth: state.queue_depth - deepest, ..*state };
+    let raised = match (little_seconds(&excess), little_seconds(state)) {
+        (Some(more), Some(whole)) => (seconds + more).max(whole),
+        _ => seconds * (1.0 + state.queue_depth) / (1.0 + deepest),
+    };
+    raised.min(SECONDS_MAX)
+}
+
+/// A state with nothing in it that cannot be computed with, or saved.
+fn clean(state: &WaitState) -> WaitState {
+    let measured = |value: Option<f64>| value.filter(|value| value.is_finite() && *value >= 0.0);
+    WaitState {
+        queue_depth: at_least_zero(state.queue_depth),
+        running: at_least_zero(state.running),
+        kv_used: at_least_zero(state.kv_used).min(1.0),
+        gpu_utilisation: measured(state.gpu_utilisation),
+        inter_token_seconds: measured(state.inter_token_seconds),
+        completed_rps: at_least_zero(state.completed_rps),
+        ttft_seconds: measured(state.ttft_seconds),
+        age_seconds: at_least_zero(state.age_seconds),
+    }
+}
+
+/// A state as it was read, before it is known to be usable.
+#[derive(Deserialize)]
+struct Saved {
+    version: u32,
+    config: WaitConfig,
+    outcomes: VecDeque<Outcome>,
+    smoothed_seconds: Option<f64>,
+    fit: Option<Fitted>,
+    regression: Record,
+    last_observed: Record,
+}
+
+impl TryFrom<Saved> for WaitModel {
+    type Error = Error;
+
+    fn try_from(saved: Saved) -> Result<Self, Error> {
+        let Saved { version, config, outcomes, smoothed_seconds, fit, regression, last_observed } = saved;
+        if version != VERSION {
+            return Err(Error::Version { found: version, supported: VERSION });
+        }
+        if Self::new(config).config != config || outcomes.len() > config.outcomes {
+            return Err(Error::Inconsistent("outcomes differ from the configuration"));
+        }
+        if fit.as_ref().is_some_and(|fit| !fit.line.is_sound() || fit.line.width() != FEATURES) {
+            return Err(Error::Inconsistent("a regression that cannot be computed"));
+        }
+        Ok(Self { version, config, outcomes, smoothed_seconds, fit, regression, last_observed })
+    }
+}
