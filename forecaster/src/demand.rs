@@ -21,6 +21,10 @@ use track::Track;
 /// Format of a saved [`DemandModel`].
 const VERSION: u32 = 1;
 
+/// Outcomes of the furthest horizon that the replay of a history is to show, if the history is long enough; more
+/// than an expert needs to be heard.
+const REPLAY_STEPS_MIN: usize = 48;
+
 /// The largest step number: every integer up to here has an exact `f64`, and sums of a few stay in an `i64`.
 const STEP_MAX: i64 = 1 << 53;
 
@@ -71,7 +75,7 @@ pub struct HorizonForecast {
 impl DemandModel {
     /// Learns from a history: `values[i]` is the mean rate of step `first_step + i`, `None` where it is unknown.
     ///
-    /// The last season of the history is replayed against a regression that was fitted on what lies before it, so
+    /// The end of the history, a season and the furthest horizon but at most half of it, is replayed against a regression that was fitted on what lies before it, so
     /// errors and spreads are honest from the first forecast on. An empty history is fine; the newest step is then
     /// the one before `first_step`. Only the newest [`DemandConfig::history_steps`] are used.
     ///
@@ -96,7 +100,9 @@ impl DemandModel {
             tracks: config.horizons.iter().map(|&horizon| Track::new(config.grid, horizon)).collect(),
             config: config.clone(),
         };
-        let (before, replayed) = values.split_at(values.len().saturating_sub(season));
+        let furthest = config.horizons.last().map_or(0, |&horizon| horizon as usize);
+        let replay = (season.max(REPLAY_STEPS_MIN) + furthest).min(values.len() / 2);
+        let (before, replayed) = values.split_at(values.len() - replay);
         before.iter().for_each(|value| model.append(*value));
         model.refit();
         replayed.iter().for_each(|value| model.append(*value));

@@ -1,4 +1,50 @@
-//! Placeholder.
+//! Forecasts of demand and of waiting time for services that answer from a queue, such as model servers.
+//!
+//! Everything here is a pure function of what it is given: no clock, no I/O, no randomness, no threads. The same
+//! calls give the same numbers, to the last digit; a saved state goes on as if it had never been saved.
+//!
+//! - [`DemandModel`]: a series of rates on a fixed grid in, quantiles of the rates to come out. A regression
+//!   ([linfa](https://docs.rs/linfa)) for each horizon competes with the last value and the seasonal naive, and is
+//!   heard only while it beats both on the series at hand. Gaps, late starts, real zeros and bursts are all fine.
+//! - [`WaitModel`]: what one backend shows in, the time to first token of its next request out, with an upper
+//!   bound. Again the regression has to beat what was last observed.
+//!
+//! Both split the cheap from the dear: `observe` is for every step, `refit` for every season or every hundred
+//! outcomes, on another thread if need be: clone the model, refit the clone, and swap them.
+//!
+//! # Example
+//!
+//! ```
+//! use clairvoy_forecaster::{DemandConfig, DemandModel, Grid};
+//!
+//! // Ten-minute steps with a daily season; forecast 10 min, 30 min and 1 h ahead.
+//! let grid = Grid { step_seconds: 600, season_steps: 144 };
+//! let config = DemandConfig { grid, horizons: vec![1, 3, 6] };
+//!
+//! // Six days that follow the sun, one hour of them unknown.
+//! let rate = |step: i64| 50.0 - 30.0 * (std::f64::consts::TAU * step as f64 / 144.0).cos();
+//! let first_step = 1_700_000_000 / 600;
+//! let mut history: Vec<Option<f64>> = (0..6 * 144).map(|i| Some(rate(first_step + i))).collect();
+//! history[400..406].fill(None);
+//!
+//! let mut model = DemandModel::train(&config, first_step, &history)?;
+//! let next = model.newest_step() + 1;
+//! model.observe(next, Some(rate(next)));
+//!
+//! let forecast = model.forecast();
+//! assert_eq!(forecast.origin_step, next);
+//! for point in &forecast.points {
+//!     let actual = rate(next + i64::from(point.horizon_steps));
+//!     assert!((point.quantiles.median() - actual).abs() < 0.05 * actual);
+//!     assert!(point.quantiles.q90() >= point.quantiles.median());
+//! }
+//! # Ok::<(), clairvoy_forecaster::Error>(())
+//! ```
+//!
+//! # Saved states
+//!
+//! The models implement serde's traits. Use a format that keeps every digit of an `f64`: with `serde_json` switch
+//! its feature `float_roundtrip` on. States carry a version, and one of another version is refused, not guessed at.
 
 mod demand;
 mod error;
@@ -7,7 +53,7 @@ mod linear;
 mod quantiles;
 mod wait;
 
-pub use demand::*;
+pub use demand::{DemandConfig, DemandForecast, DemandModel, Expert, Grid, HISTORY_SEASONS, HorizonForecast};
 pub use error::Error;
 pub use quantiles::{QUANTILES, Quantiles};
 pub use wait::{WaitConfig, WaitModel, WaitPrediction, WaitSource, WaitState};

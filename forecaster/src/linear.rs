@@ -128,7 +128,12 @@ impl LinearFit {
         self.intercept + parts.sum::<f64>()
     }
 
-    /// Returns whether every number can be computed with, as after reading a saved state.
+    /// Returns how many features a row has.
+    pub(crate) fn width(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Returns whether it can be computed with: a range read from a saved state may be upside down.
     pub(crate) fn is_sound(&self) -> bool {
         self.columns.iter().all(|column| column.low <= column.high)
     }

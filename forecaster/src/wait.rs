@@ -7,6 +7,8 @@ use crate::linear::{LinearFit, Rows};
 
 mod features;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use features::{FEATURES, SECONDS_MAX, SECONDS_MIN, at_least_zero, features, little_seconds, log_seconds};
 use record::Record;
@@ -27,7 +29,7 @@ const COUNT_MAX: f64 = 10.0;
 const SMOOTHING: f64 = 0.3;
 
 /// Outcomes that were not learned from, before the regression may be used.
-const SCORED_MIN: u32 = 20;
+const SCORED_MIN: u32 = 10;
 
 /// The newest share of outcomes that the first fit leaves out to be judged on: one in this many.
 const HELD_OUT: usize = 4;
@@ -58,14 +60,14 @@ pub struct WaitState {
 pub struct WaitConfig {
     /// Outcomes kept and learned from; taken to be between 60 and 10,000.
     pub outcomes: usize,
-    /// Outcomes needed for a regression; taken to be at least 60.
+    /// Outcomes needed for a regression; taken to be at least 20.
     pub outcomes_min: usize,
 }
 
 impl Default for WaitConfig {
-    /// Keeps 600 outcomes, ten minutes at one a second, and fits from 60 on.
+    /// Keeps 600 outcomes, ten minutes at one a second, and fits from 30 on.
     fn default() -> Self {
-        Self { outcomes: 600, outcomes_min: 60 }
+        Self { outcomes: 600, outcomes_min: 30 }
     }
 }
 
@@ -151,7 +153,7 @@ impl WaitModel {
     /// Returns a model that knows nothing yet.
     pub fn new(config: WaitConfig) -> Self {
         let outcomes = config.outcomes.clamp(60, 10_000);
-        let config = WaitConfig { outcomes, outcomes_min: config.outcomes_min.clamp(60, outcomes) };
+        let config = WaitConfig { outcomes, outcomes_min: config.outcomes_min.clamp(20, outcomes) };
         Self {
             version: VERSION,
             config,
@@ -191,20 +193,13 @@ impl WaitModel {
     ///
     /// The first fit is judged on the newest quarter, which it has not seen, before all outcomes are learned.
     pub fn refit(&mut self) {
-        if self.fit.is_none() && self.outcomes.len() >= self.config.outcomes_min {
-            let seen = self.outcomes.len() - self.outcomes.len() / HELD_OUT;
-            self.fit = Fitted::new(self.outcomes.range(..seen));
-            self.regression = Record::default();
-            self.last_observed = Record::default();
-            for index in seen..self.outcomes.len() {
-                let outcome = self.outcomes[index];
-                self.score(&outcome);
-            }
+        if self.outcomes.len() < self.config.outcomes_min {
+            return;
         }
-        self.fit = None;
-        if self.outcomes.len() >= self.config.outcomes_min {
-            self.fit = Fitted::new(self.outcomes.iter());
+        if self.fit.is_none() {
+            self.judge_first_fit();
         }
+        self.fit = Fitted::new(self.outcomes.iter());
     }
 
     /// Predicts the TTFT of the next request, given what the backend shows.
@@ -240,14 +235,28 @@ impl WaitModel {
         matches!(errors, (Some(own), Some(other)) if own < other) && self.regression.scored() >= SCORED_MIN
     }
 
-    /// Scores both predictors on one outcome that neither has learned from; only with a fit, so that both are
-    /// judged on the same outcomes once there is a choice.
+    /// Scores both predictors on one outcome that neither has learned from.
     fn score(&mut self, outcome: &Outcome) {
         let Some(baseline) = baseline(outcome.smoothed_seconds, &outcome.state) else { return };
         let age_seconds = outcome.state.age_seconds;
         self.last_observed.score(baseline, outcome.ttft_seconds, age_seconds);
         if let Some(seconds) = self.by_regression(&outcome.state) {
             self.regression.score(seconds, outcome.ttft_seconds, age_seconds);
+        }
+    }
+
+    /// Scores a fit of the older outcomes on the newest ones; both predictors start anew, on the same outcomes.
+    fn judge_first_fit(&mut self) {
+        let seen = self.outcomes.len() - self.outcomes.len() / HELD_OUT;
+        self.fit = Fitted::new(self.outcomes.range(..seen));
+        self.regression = Record::default();
+        self.last_observed.restart_errors();
+        for index in seen..self.outcomes.len() {
+            let Outcome { state, ttft_seconds, smoothed_seconds, .. } = self.outcomes[index];
+            let Some(baseline) = baseline(smoothed_seconds, &state) else { continue };
+            let Some(seconds) = self.by_regression(&state) else { continue };
+            self.last_observed.score_error(baseline, ttft_seconds);
+            self.regression.score(seconds, ttft_seconds, state.age_seconds);
         }
     }
 }
@@ -265,22 +274,26 @@ impl Fitted {
     }
 }
 
-/// The smoothed last observed TTFT, in seconds: half what outcomes have shown, half what the backend shows now.
+/// The last observed TTFT, in seconds: what the backend shows, else what outcomes have shown, smoothed.
+///
+/// What is shown comes first because it was known when the state was: outcomes arrive later than the states they
+/// followed, and a baseline that is judged on them would know its future.
 fn baseline(smoothed_seconds: Option<f64>, state: &WaitState) -> Option<f64> {
-    let shown = state.ttft_seconds.map(|seconds| seconds.clamp(SECONDS_MIN, SECONDS_MAX));
-    match (smoothed_seconds, shown) {
-        (Some(smoothed), Some(shown)) => Some(0.5 * (smoothed + shown)),
-        (one, other) => one.or(other),
-    }
+    state.ttft_seconds.map(|seconds| seconds.clamp(SECONDS_MIN, SECONDS_MAX)).or(smoothed_seconds)
 }
 
-/// Raises a prediction for a queue deeper than any that was met: in proportion to the queue, and to Little's law.
+/// Raises a prediction for a queue deeper than any that was met: by the time in which the excess is served at the
+/// present rate, and to at least that of the whole queue. Without a rate, in proportion to the queue.
 fn at_queue(seconds: f64, state: &WaitState, deepest: f64) -> f64 {
     if state.queue_depth <= deepest {
         return seconds;
     }
-    let grown = seconds * (1.0 + state.queue_depth) / (1.0 + deepest);
-    grown.max(little_seconds(state).unwrap_or(0.0)).min(SECONDS_MAX)
+    let excess = WaitState { queue_depth: state.queue_depth - deepest, ..*state };
+    let raised = match (little_seconds(&excess), little_seconds(state)) {
+        (Some(more), Some(whole)) => (seconds + more).max(whole),
+        _ => seconds * (1.0 + state.queue_depth) / (1.0 + deepest),
+    };
+    raised.min(SECONDS_MAX)
 }
 
 /// A state with nothing in it that cannot be computed with, or saved.
@@ -321,7 +334,7 @@ impl TryFrom<Saved> for WaitModel {
         if Self::new(config).config != config || outcomes.len() > config.outcomes {
             return Err(Error::Inconsistent("outcomes differ from the configuration"));
         }
-        if fit.as_ref().is_some_and(|fit| !fit.line.is_sound() || false) {
+        if fit.as_ref().is_some_and(|fit| !fit.line.is_sound() || fit.line.width() != FEATURES) {
             return Err(Error::Inconsistent("a regression that cannot be computed"));
         }
         Ok(Self { version, config, outcomes, smoothed_seconds, fit, regression, last_observed })

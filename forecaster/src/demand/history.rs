@@ -58,10 +58,11 @@ impl History {
 
     /// Appends the step after the newest one.
     pub(super) fn push(&mut self, value: Option<f64>) {
-        self.newest_step += 1;
         let total = self.cells.back().map_or(0.0, |cell| cell.total);
         let known = value.is_some();
-        let Some(value) = value.or_else(|| self.fill()) else { return };
+        let value = value.or_else(|| self.fill());
+        self.newest_step += 1;
+        let Some(value) = value else { return };
         if self.cells.len() == self.capacity {
             self.cells.pop_front();
         }
@@ -111,8 +112,9 @@ impl History {
         (count > 0.0).then(|| (sum / count, max))
     }
 
+    /// What to take for the step after the newest one.
     fn fill(&self) -> Option<f64> {
-        let season_before = self.value(self.newest_step - self.season as i64);
+        let season_before = self.value(self.newest_step + 1 - self.season as i64);
         season_before.or_else(|| self.cells.back().map(|cell| cell.value))
     }
 

@@ -40,7 +40,7 @@ pub(super) fn little_seconds(state: &WaitState) -> Option<f64> {
 pub(super) fn features(state: &WaitState) -> [f64; FEATURES] {
     let queue = at_least_zero(state.queue_depth);
     let running = at_least_zero(state.running);
-    let kv_used = if state.kv_used.is_finite() { state.kv_used.clamp(0.0, 1.0) } else { f64::NAN };
+    let kv_used = at_least_zero(state.kv_used).min(1.0);
     let inter_token = positive(state.inter_token_seconds);
     let ttft = positive(state.ttft_seconds);
     let little = little_seconds(state).unwrap_or(SECONDS_MAX);

@@ -33,7 +33,7 @@ const WIDENING_PER_SECOND: f64 = 0.6;
 const AGE_MAX_SECONDS: f64 = 30.0;
 
 /// Step of the stretch that is learned online (adaptive conformal inference, Gibbs and Candès 2021), and its limits.
-const STRETCH_STEP: f64 = 0.02;
+const STRETCH_STEP: f64 = 0.05;
 const STRETCH_LIMIT: f64 = 1.5;
 
 /// How one predictor has done on outcomes that it had not learned from.
@@ -63,12 +63,23 @@ impl Record {
         let missed = actual > self.upper(predicted, age_seconds);
         self.stretch += STRETCH_STEP * (f64::from(missed) - (1.0 - COVERAGE));
         self.stretch = self.stretch.clamp(-STRETCH_LIMIT, STRETCH_LIMIT);
-        self.error_seconds.add((actual - predicted).abs());
-        self.scored = self.scored.saturating_add(1);
+        self.score_error(predicted, actual);
         if self.residuals.len() >= RESIDUALS {
             self.residuals.pop_front();
         }
         self.residuals.push_back((log_seconds(actual) - log_seconds(predicted)) / widening(age_seconds));
+    }
+
+    /// Takes in the error of one outcome, but not its spread.
+    pub(super) fn score_error(&mut self, predicted: f64, actual: f64) {
+        self.error_seconds.add((actual - predicted).abs());
+        self.scored = self.scored.saturating_add(1);
+    }
+
+    /// Forgets the errors and keeps the spread.
+    pub(super) fn restart_errors(&mut self) {
+        self.error_seconds = ForgettingMean::new(HALF_LIFE);
+        self.scored = 0;
     }
 
     pub(super) fn scored(&self) -> u32 {
