@@ -23,7 +23,7 @@ pub struct WaitState {
     pub age_seconds: f64,
 }
 
-/// Settings of a [`WaitModel`].
+/// Settings of a [`WaitModel`](crate::WaitModel).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitConfig {
     /// Outcomes kept and learned from; taken to be between 60 and 10,000.
