@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Time constant of the estimate, seconds: a few scrapes, since the mix of prompts moves iteration times by itself.
-const TIME_CONSTANT_SECONDS: f64 = 2.0;
+const TIME_CONSTANT_SECONDS: f64 = 1.5;
 /// Observations before the usual speed counts as known.
 const WARM_UP: u32 = 15;
 /// Weight that an observation of the usual speed loses with each further one (half after about 350).
@@ -11,12 +11,12 @@ const USUAL: std::ops::RangeInclusive<f64> = 0.6..=1.5;
 /// After so many seconds out of bounds the new speed is the usual one (another engine setting, another load mix).
 const NEW_USUAL_AFTER_SECONDS: f64 = 600.0;
 /// Tokens in an interval that make its mean time count fully; fewer tell less.
-const FULL_WEIGHT_TOKENS: f64 = 100.0;
+const FULL_WEIGHT_TOKENS: f64 = 25.0;
 /// Spread of the logarithm of one ratio before anything is known of it, and how fast it is learned.
 const PRIOR_SPREAD: f64 = 0.4;
 const SPREAD_GAIN: f64 = 0.03;
 /// Departures within so many standard deviations of the smoothed ratio are taken for the mix of prompts.
-const NOISE_DEVIATIONS: f64 = 2.0;
+const NOISE_DEVIATIONS: f64 = 1.5;
 /// Bounds of the factor: beyond them nothing more is gained by a longer way back.
 const BOUNDS: (f64, f64) = (0.25, 16.0);
 
@@ -55,8 +55,8 @@ impl Iterations {
     fn is_usable(&self) -> bool {
         let sum = self.inter_token_seconds
             + self.running
-            + self.prompt_tokens_per_second
-            + self.tokens
+            + self.prompt_tokens
+            + self.output_tokens
             + self.seconds;
         sum.is_finite()
             && self.inter_token_seconds > 0.0
