@@ -32,7 +32,12 @@ const passed = await withBrowser({ viewport: { width: 1440, height: 900 } }, asy
   const missing = new Set(['demand', 'a share or queue', 'the update clock', 'live connection']);
   const deadline = Date.now() + LIMIT_MS;
 
-  await page.goto(url, { waitUntil: 'domcontentloaded', timeout: LIMIT_MS });
+  try {
+    await page.goto(url, { waitUntil: 'domcontentloaded', timeout: LIMIT_MS });
+  } catch (error) {
+    console.error(`FAILED: ${url} does not open: ${error.message.split('\n')[0]}`);
+    return false;
+  }
   await page.waitForSelector('[data-testid="model-demand"]', { timeout: LIMIT_MS }).catch(() => {});
   const first = await page.evaluate(read);
   let last = first;

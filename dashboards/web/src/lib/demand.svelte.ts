@@ -1,7 +1,7 @@
 import { fetchDemand } from './api';
 import type { Demand, Model } from './types';
 
-export const WINDOW_SECONDS = 600;
+export const WINDOW_SECONDS = 480;
 
 /** Demand and forecasts of one model, loaded again in each forecast step and with each new forecast. */
 export class DemandFeed {

@@ -30,7 +30,7 @@ export type Expert = 'regression' | 'seasonal_naive' | 'last_value';
 
 export interface Forecast {
   issued_at: string;
-  expert: Expert | (string & {});
+  expert: Expert | (string & {}) | null;
   /** Weighted absolute percentage error of recent one-step medians, as a ratio. */
   error_ratio: number | null;
   /** Demand expected once a replica started now would be ready. */

@@ -8,7 +8,8 @@ const EXPERTS: Record<string, string> = {
 };
 
 /** An expert in words; one that this page does not know keeps its own name. */
-export function expertName(expert: string): string {
+export function expertName(expert: string | null): string {
+  if (expert === null) return NONE;
   return EXPERTS[expert] ?? expert.replaceAll('_', ' ');
 }
 
