@@ -33,7 +33,7 @@ const COUNT_MAX: f64 = 10.0;
 const SMOOTHING: f64 = 0.3;
 
 /// Outcomes that were not learned from, before the regression may be used.
-const SCORED_MIN: u32 = 20;
+const SCORED_MIN: u32 = 10;
 
 /// The newest share of outcomes that the first fit leaves out to be judged on: one in this many.
 const HELD_OUT: usize = 4;
@@ -78,7 +78,7 @@ impl WaitModel {
     /// Returns a model that knows nothing yet.
     pub fn new(config: WaitConfig) -> Self {
         let outcomes = config.outcomes.clamp(60, 10_000);
-        let config = WaitConfig { outcomes, outcomes_min: config.outcomes_min.clamp(60, outcomes) };
+        let config = WaitConfig { outcomes, outcomes_min: config.outcomes_min.clamp(20, outcomes) };
         Self {
             version: VERSION,
             config,

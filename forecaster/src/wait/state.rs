@@ -28,14 +28,14 @@ pub struct WaitState {
 pub struct WaitConfig {
     /// Outcomes kept and learned from; taken to be between 60 and 10,000.
     pub outcomes: usize,
-    /// Outcomes needed for a regression; taken to be at least 60.
+    /// Outcomes needed for a regression; taken to be at least 20.
     pub outcomes_min: usize,
 }
 
 impl Default for WaitConfig {
-    /// Keeps 600 outcomes, ten minutes at one a second, and fits from 60 on.
+    /// Keeps 600 outcomes, ten minutes at one a second, and fits from 30 on.
     fn default() -> Self {
-        Self { outcomes: 600, outcomes_min: 60 }
+        Self { outcomes: 600, outcomes_min: 30 }
     }
 }
 
@@ -49,6 +49,17 @@ pub enum WaitSource {
     LastObserved,
     /// Nothing: no TTFT of this backend is known.
     None,
+}
+
+impl WaitSource {
+    /// Returns the source's name, as it is serialised.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Regression => "regression",
+            Self::LastObserved => "last_observed",
+            Self::None => "none",
+        }
+    }
 }
 
 /// The predicted TTFT of the next request, in seconds, between 0 and 600.
