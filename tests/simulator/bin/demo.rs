@@ -18,8 +18,12 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+async fn main() -> ExitCode {
     let Arguments { options } = Arguments::parse();
     // On the main thread, as the children die with the thread that starts them.
-    Box::pin(run_demo(options)).await
+    Box::pin(run_demo(options)).await.unwrap_or_else(|error| {
+        // A backtrace tells nothing to someone whose port is taken.
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
