@@ -11,10 +11,8 @@ const TOKEN: &str = "correct horse battery staple";
 #[test]
 fn an_open_address_needs_a_token() {
     let mut site = Site::new();
-    let config = site.config_file();
-    let arguments = ["serve", "--config", config.to_str().unwrap()];
     let refused = |site: &Site| {
-        let output = site.run(&arguments);
+        let output = site.run(&["serve", "--config", site.config_file().to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
     };
@@ -67,7 +65,7 @@ async fn with_a_token_nobody_gets_in_without_it() {
         assert_eq!(answer.status(), StatusCode::OK, "{open}");
     }
 
-    let stranger = Envoy::launch(&site, &[]);
+    let stranger = Envoy::launch(&site, &[]).await;
     until("Envoy without the token has tried", 30, async || {
         match stranger.stat("cluster.clairvoy_xds.upstream_rq_total").await {
             0 | 1 => Err(stranger.log()),
@@ -85,7 +83,7 @@ async fn with_a_token_nobody_gets_in_without_it() {
     .await;
     drop(stranger);
 
-    let friend = Envoy::launch(&site, &["--token-env", "FLEET_TOKEN"]);
+    let friend = Envoy::launch(&site, &["--token-env", "FLEET_TOKEN"]).await;
     friend.wait_until_routing().await;
     assert_eq!(clairvoy.in_sync().await.node_id, "envoy-a");
 }

@@ -57,6 +57,9 @@ async fn a_killed_clairvoy_leaves_no_postgres_behind_and_loses_no_row_that_was_w
     configure(&site, &[server.address()]);
     let clairvoy = site.serve().await;
     let rows = more_rows_than(&clairvoy, 20).await;
+    // Telemetry is committed without waiting for the disk, which follows within a second.
+    let later = more_rows_than(&clairvoy, rows).await;
+    more_rows_than(&clairvoy, later).await;
     let data = clairvoy.data_dir();
     assert!(!processes_in(&data).is_empty(), "there is a Postgres");
 

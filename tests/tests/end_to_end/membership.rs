@@ -16,7 +16,6 @@ fn rewrite(site: &Site, backends: &[&SimulatedServer], more: &str) {
     let list: Vec<String> = backends.iter().map(|server| format!("\"{}\"", server.address())).collect();
     site.configure(&format!(
         "balance: {{ drain_time: 2s }}\n\
-         telemetry: {{ interval: 250ms, deadline: 200ms }}\n\
          pools:\n  - {{ name: a, backends: [{}] }}\n{more}",
         list.join(", "),
     ));
@@ -69,7 +68,7 @@ async fn traffic_leaves_a_backend_that_became_slow_and_returns_when_it_is_well()
     let envoy = site.envoy().await;
     let load = Load::start(Chat::new(site.gateway, "chat", 60), 6.0);
     // Its usual speed has to be known before it can be slower than usual.
-    load.more(50).await;
+    load.more(150).await;
     let share = |state: &clairvoy::view::State| backend(state, slow).unwrap().share;
     clairvoy.state_where("both serve alike", |state| (0.35..0.65).contains(&share(state))).await;
 

@@ -32,7 +32,7 @@ impl Clairvoy {
         let mut command = site.command(&["serve", "--config", config.to_str().unwrap()]);
         let process = Process::spawn("clairvoy", &mut command, site.path().join("clairvoy.log"));
         let url = format!("http://{}", site.api);
-        Self { process, url, token: None, state_dir: site.path().join("state") }
+        Self { process, url, token: None, state_dir: site.state_dir() }
     }
 
     /// Has all requests show a token.

@@ -30,8 +30,8 @@ pub(crate) struct Host {
 }
 
 impl Envoy {
-    /// Writes the bootstrap by `clairvoy bootstrap` and starts an Envoy with it.
-    pub(crate) fn launch(site: &Site, arguments: &[&str]) -> Self {
+    /// Writes the bootstrap by `clairvoy bootstrap`, starts an Envoy with it and waits until its admin page answers.
+    pub(crate) async fn launch(site: &Site, arguments: &[&str]) -> Self {
         let bootstrap = bootstrap(site, arguments);
         let mut command = Command::new(envoy_program());
         command
@@ -40,7 +40,14 @@ impl Envoy {
             .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"])
             .current_dir(site.path());
         let process = Process::spawn("envoy", &mut command, site.path().join("envoy.log"));
-        Self { process, gateway: site.gateway, admin: site.admin }
+        let mut envoy = Self { process, gateway: site.gateway, admin: site.admin };
+        until("Envoy is up", 60, async || {
+            assert!(envoy.process.ended().is_none(), "Envoy has ended");
+            let answer = client().get(format!("http://{}/server_info", envoy.admin)).send().await;
+            answer.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+        envoy
     }
 
     /// Waits until clients get answers.
@@ -111,7 +118,10 @@ fn host(status: &Value) -> (SocketAddr, Host) {
 /// Writes a bootstrap by `clairvoy bootstrap`, and returns its file.
 pub(crate) fn bootstrap(site: &Site, arguments: &[&str]) -> PathBuf {
     let (xds, admin) = (site.xds.to_string(), site.admin.to_string());
-    let mut all = vec!["bootstrap", "--node-id", "envoy-a", "--xds", &xds, "--admin", &admin];
+    let mut all = vec!["bootstrap", "--xds", &xds, "--admin", &admin];
+    if !arguments.contains(&"--node-id") {
+        all.extend(["--node-id", "envoy-a"]);
+    }
     all.extend(arguments);
     let output = site.run(&all);
     assert!(output.status.success(), "{output:?}");

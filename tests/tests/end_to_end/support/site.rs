@@ -73,6 +73,11 @@ impl Site {
         self.dir.path()
     }
 
+    /// Where Clairvoy keeps its state.
+    pub(super) fn state_dir(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
     pub(crate) fn config_file(&self) -> PathBuf {
         self.path().join("clairvoy.yaml")
     }
@@ -80,7 +85,7 @@ impl Site {
     /// Writes the configuration: what every site needs, and `rest`.
     pub(crate) fn configure(&self, rest: &str) {
         let Self { api, xds, gateway, listen_keys, gateway_keys, .. } = self;
-        let mut text = format!("data_dir: {}\n", self.path().join("state").display());
+        let mut text = format!("data_dir: {}\n", self.state_dir().display());
         match (&self.database_url, postgres_bin()) {
             (Some(url), _) => writeln!(text, "database: {{ url: \"{url}\" }}").unwrap(),
             (None, Some(bin)) => writeln!(text, "database: {{ postgres_bin: {} }}", bin.display()).unwrap(),
@@ -109,6 +114,8 @@ impl Site {
             }
         }
         command.args(arguments).current_dir(self.path());
+        // Whatever the configuration says or leaves out, nothing is written elsewhere.
+        command.env("CLAIRVOY_DATA_DIR", self.state_dir());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -143,7 +150,7 @@ impl Site {
 
     /// Starts an Envoy with the bootstrap that Clairvoy makes, and waits until it has its first state.
     pub(crate) async fn envoy(&self) -> Envoy {
-        let envoy = Envoy::launch(self, &[]);
+        let envoy = Envoy::launch(self, &[]).await;
         envoy.wait_until_routing().await;
         envoy
     }
