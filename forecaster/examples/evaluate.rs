@@ -15,6 +15,14 @@ use clairvoy_forecaster::{DemandConfig, DemandModel, Expert, Grid};
 
 type Series = Vec<Option<f64>>;
 
+/// Means over series, for one horizon.
+#[derive(Default)]
+struct Total {
+    wape: [f64; 3],
+    below: [f64; 3],
+    carried: HashMap<Expert, f64>,
+}
+
 #[derive(Default)]
 struct Tally {
     demand: f64,
@@ -40,29 +48,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let config = DemandConfig { grid: Grid { step_seconds: step, season_steps: season }, horizons };
     let begun = Instant::now();
-    let mut totals: Vec<(u32, [f64; 3], [f64; 3], HashMap<Expert, f64>)> = Vec::new();
+    let mut totals: Vec<Total> = config.horizons.iter().map(|_| Total::default()).collect();
     let all = read(&path)?;
     for (name, series) in &all {
         let tallies = evaluate(&config, series)?;
         print!("{name:<16}");
-        for (i, (&horizon, tally)) in config.horizons.iter().zip(&tallies).enumerate() {
-            if totals.len() <= i {
-                totals.push((horizon, [0.0; 3], [0.0; 3], HashMap::new()));
-            }
+        for ((horizon, tally), total) in config.horizons.iter().zip(&tallies).zip(&mut totals) {
             let wape = tally.errors.map(|error| (error / tally.demand).min(1.0));
             print!("  {horizon}: {:.3} ({:.3} {:.3})", wape[0], wape[1], wape[2]);
-            for j in 0..3 {
-                totals[i].1[j] += wape[j] / all.len() as f64;
-                totals[i].2[j] += tally.below[j] / tally.scored / all.len() as f64;
-            }
+            let part = |count: f64| count / tally.scored / all.len() as f64;
+            total.wape.iter_mut().zip(wape).for_each(|(sum, value)| *sum += value / all.len() as f64);
+            total.below.iter_mut().zip(tally.below).for_each(|(sum, count)| *sum += part(count));
             for (expert, count) in &tally.carried {
-                *totals[i].3.entry(*expert).or_default() += count / tally.scored / all.len() as f64;
+                *total.carried.entry(*expert).or_default() += part(*count);
             }
         }
         println!();
     }
     println!("\nhorizon  chosen  last_value  seasonal_naive   <=q90  <=q95  <=q99   carried by");
-    for (horizon, wape, below, carried) in totals {
+    for (horizon, Total { wape, below, carried }) in config.horizons.iter().zip(totals) {
         print!("{horizon:>7}  {:.4}      {:.4}          {:.4}", wape[0], wape[1], wape[2]);
         print!("   {:.3}  {:.3}  {:.3}  ", below[0], below[1], below[2]);
         for expert in Expert::ALL {

@@ -22,8 +22,8 @@ const BOUNDS: (f64, f64) = (0.25, 16.0);
 
 /// How much longer a backend's iterations take than is usual for itself at the same batch.
 ///
-/// The usual time is a running least-squares fit of the inter-token time on the running batch and the prompt tokens/s
-/// prefilled beside it; the factor is the smoothed ratio of the measured to the fitted time.
+/// The usual time is a running least-squares fit of the inter-token time on the running batch and the prompt tokens
+/// prefilled in an iteration; the factor is the smoothed ratio of the measured to the fitted time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Speed {
     fit: LeastSquares,
@@ -43,10 +43,10 @@ pub struct Iterations {
     pub inter_token_seconds: f64,
     /// Requests in the batch.
     pub running: f64,
-    /// Prompt tokens/s prefilled beside them.
-    pub prompt_tokens_per_second: f64,
-    /// Output tokens that the mean is taken over.
-    pub tokens: f64,
+    /// Prompt tokens prefilled.
+    pub prompt_tokens: f64,
+    /// Output tokens produced.
+    pub output_tokens: f64,
     /// Length of the interval, seconds.
     pub seconds: f64,
 }
@@ -61,9 +61,14 @@ impl Iterations {
         sum.is_finite()
             && self.inter_token_seconds > 0.0
             && self.running >= 0.0
-            && self.prompt_tokens_per_second >= 0.0
-            && self.tokens >= 0.0
+            && self.prompt_tokens >= 0.0
+            && self.output_tokens > 0.0
             && self.seconds > 0.0
+    }
+
+    /// An iteration yields one token for each request of the batch, so there were `output_tokens / running` of them.
+    fn prompt_tokens_per_iteration(&self) -> f64 {
+        self.prompt_tokens * self.running.max(1.0) / self.output_tokens
     }
 }
 
@@ -86,8 +91,8 @@ impl Speed {
         if !interval.is_usable() {
             return;
         }
-        // Tens of requests and thousands of tokens/s, so that the three features are of one size.
-        let features = [1.0, interval.running / 10.0, interval.prompt_tokens_per_second / 1000.0];
+        // Tens of requests and thousands of tokens, so that the three features are of one size.
+        let features = [1.0, interval.running / 10.0, interval.prompt_tokens_per_iteration() / 1000.0];
         let measured = interval.inter_token_seconds;
         if self.observations < WARM_UP {
             self.observations += 1;
@@ -96,7 +101,7 @@ impl Speed {
         }
         let usual = self.fit.predict(features).max(measured / BOUNDS.1).max(1e-4);
         let log_ratio = (measured / usual).clamp(BOUNDS.0, BOUNDS.1).ln();
-        let weight = (interval.tokens / FULL_WEIGHT_TOKENS).clamp(0.05, 1.0);
+        let weight = (interval.output_tokens / FULL_WEIGHT_TOKENS).clamp(0.05, 1.0);
         let gain = 1.0 - (-weight * interval.seconds / TIME_CONSTANT_SECONDS).exp();
         self.log_factor += gain * (log_ratio - self.log_factor);
         self.smoothed_variance = (1.0 - gain).powi(2) * self.smoothed_variance + gain * gain * self.variance;
@@ -173,13 +178,15 @@ mod tests {
     /// Iteration time of a plausible server: a base, the batch, the prefill beside it, and what the mix of prompts adds.
     fn usual(step: u32) -> Iterations {
         let running = f64::from(step % 13) + 1.0;
-        let prompt_tokens_per_second = f64::from((step * 7919) % 9000);
+        let prompt_tokens = f64::from((step * 7919) % 9000);
+        let output_tokens = 150.0;
         let mix = 1.0 + 0.2 * f64::from(step * 31 % 7) / 7.0;
+        let prefill = 0.000_04 * prompt_tokens * running / output_tokens;
         Iterations {
-            inter_token_seconds: mix * (0.012 + 0.0006 * running + 0.000_002 * prompt_tokens_per_second),
+            inter_token_seconds: mix * (0.012 + 0.0006 * running + prefill),
             running,
-            prompt_tokens_per_second,
-            tokens: 150.0,
+            prompt_tokens,
+            output_tokens,
             seconds: 1.0,
         }
     }
@@ -215,7 +222,7 @@ mod tests {
         let mut speed = Speed::default();
         for step in 0..300 {
             let times = if step % 5 == 0 { 3.0 } else { 0.8 };
-            speed.observe(&Iterations { tokens: 20.0, ..slower(step, times) });
+            speed.observe(&Iterations { output_tokens: 20.0, ..slower(step, times) });
             assert!(speed.factor() < 1.5, "step {step}: {}", speed.factor());
         }
     }
@@ -225,7 +232,7 @@ mod tests {
         let mut speed = Speed::default();
         for value in [f64::NAN, f64::INFINITY, -1.0, 0.0] {
             speed.observe(&Iterations { inter_token_seconds: value, ..usual(1) });
-            speed.observe(&Iterations { running: f64::NAN, tokens: value, ..usual(1) });
+            speed.observe(&Iterations { running: f64::NAN, output_tokens: value, ..usual(1) });
         }
         assert!((speed.factor() - 1.0).abs() < 1e-12);
     }

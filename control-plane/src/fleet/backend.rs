@@ -99,11 +99,12 @@ impl Backend {
         if let (Some(inter_token), Some(running)) = (sample.inter_token_seconds, sample.running)
             && sample.interval_seconds > 0.0
         {
+            let before = self.sample.as_ref().and_then(|sample| sample.running).unwrap_or(running);
             self.speed.observe(&Iterations {
                 inter_token_seconds: inter_token,
-                running,
-                prompt_tokens_per_second: sample.prompt_tokens / sample.interval_seconds,
-                tokens: sample.output_tokens,
+                running: (running + before) / 2.0,
+                prompt_tokens: sample.prompt_tokens,
+                output_tokens: sample.output_tokens,
                 seconds: sample.interval_seconds,
             });
         }

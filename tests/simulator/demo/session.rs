@@ -143,6 +143,11 @@ impl Session {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         self.options.state_dir = folder.canonicalize()?;
         let state_dir = self.options.state_dir.clone();
+        // Each run replays the same days at other times: what the last one learned would contradict it.
+        let data = state_dir.join(world::DATA);
+        if data.exists() {
+            fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
+        }
         self.journal.line(format!("logs and configuration are in {}", state_dir.display()));
 
         let client = loopback_client(Duration::from_secs(10))?;

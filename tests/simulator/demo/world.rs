@@ -14,6 +14,9 @@ use super::options::DemoOptions;
 /// Environment variable that carries the webhook secret to Clairvoy.
 pub(super) const SECRET_ENV: &str = "CLAIRVOY_WEBHOOK_SECRET";
 
+/// Folder of the database, in the state folder.
+pub(super) const DATA: &str = "data";
+
 /// Length of a forecast step; a recorded window of ten minutes is played in it.
 pub(super) const STEP_SECONDS: u32 = 10;
 
@@ -135,7 +138,7 @@ pub(super) fn config_yaml(options: &DemoOptions, backends: &[(PoolSpec, Vec<Sock
         let _ = writeln!(yaml, "{text}");
     };
     // A JSON string is a valid YAML string, whatever is in the path.
-    line(format!("data_dir: {}", serde_json::json!(options.state_dir.join("data"))));
+    line(format!("data_dir: {}", serde_json::json!(options.state_dir.join(DATA))));
     if let Some(folder) = &options.postgres_bin {
         line(format!("database: {{ postgres_bin: {} }}", serde_json::json!(folder)));
     }
