@@ -11,7 +11,7 @@ pub use arrivals::{Arrivals, Step};
 pub use backend::{Backend, Health};
 pub use membership::{Membership, Origin};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use chrono::{DateTime, Utc};
@@ -24,6 +24,9 @@ use crate::telemetry::Sample;
 pub struct Fleet {
     backends: BTreeMap<SocketAddr, Backend>,
     arrivals: BTreeMap<String, Arrivals>,
+    /// Configured backends that were removed all the same; they stay away until they are registered, or leave the
+    /// configuration.
+    dismissed: BTreeSet<SocketAddr>,
 }
 
 /// Why a backend cannot be registered, drained or removed.
@@ -55,11 +58,14 @@ impl Fleet {
     pub fn reconcile(&mut self, config: &Config, now: DateTime<Utc>) {
         let step_seconds = config.forecast.step.as_seconds() as u32;
         self.arrivals.retain(|name, _| config.models.iter().any(|model| model.name == *name));
+        self.dismissed.retain(|address| config.pools.iter().any(|pool| pool.backends.contains(address)));
         for model in &config.models {
             self.arrivals.entry(model.name.clone()).or_insert_with(|| Arrivals::new(step_seconds));
             for pool in model.pools.iter().filter_map(|name| config.pool(name)) {
                 for address in &pool.backends {
-                    self.admit(*address, &model.name, pool, Origin::Configured, now);
+                    if !self.dismissed.contains(address) {
+                        self.admit(*address, &model.name, pool, Origin::Configured, now);
+                    }
                 }
             }
         }
@@ -100,6 +106,7 @@ impl Fleet {
         if let Some(other) = self.backends.get(&address).filter(|other| other.pool != pool) {
             return Err(FleetError::Taken { address, pool: other.pool.clone() });
         }
+        self.dismissed.remove(&address);
         self.admit(address, &model.name, settings, Origin::Registered, now);
         if let Some(backend) = self.backends.get_mut(&address) {
             backend.membership = Membership::Active;
@@ -116,6 +123,7 @@ impl Fleet {
     /// Stops new requests to a backend and removes it once the drain time is over.
     pub fn remove(&mut self, pool: &str, address: SocketAddr, now: DateTime<Utc>) -> Result<(), FleetError> {
         self.find(pool, address)?.leave(now);
+        self.dismissed.insert(address);
         Ok(())
     }
 

@@ -48,6 +48,32 @@ fn a_backend_that_leaves_the_configuration_drains_before_it_is_gone() {
 }
 
 #[test]
+fn a_configured_backend_that_was_removed_stays_away_until_it_is_registered_or_configured_anew() {
+    let (with, without) = (config("\"127.0.0.1:1\", \"127.0.0.1:2\""), config("\"127.0.0.1:1\""));
+    let address = "127.0.0.1:2".parse().unwrap();
+    let is_active = |fleet: &Fleet| {
+        fleet.backend(address).is_some_and(|backend| backend.membership == Membership::Active)
+    };
+    let mut fleet = Fleet::default();
+    fleet.reconcile(&with, at(0.0));
+    let remove = |fleet: &mut Fleet| {
+        fleet.remove("p", address, at(1.0)).unwrap();
+        fleet.reconcile(&with, at(2.0));
+        assert!(!is_active(fleet), "not while it drains");
+        fleet.sweep(30.0, at(40.0));
+        fleet.reconcile(&with, at(41.0));
+        assert!(fleet.backend(address).is_none(), "not afterwards");
+    };
+    remove(&mut fleet);
+    fleet.register(&with, "p", address, at(42.0)).unwrap();
+    assert!(is_active(&fleet));
+    remove(&mut fleet);
+    fleet.reconcile(&without, at(43.0));
+    fleet.reconcile(&with, at(44.0));
+    assert!(is_active(&fleet));
+}
+
+#[test]
 fn a_registered_backend_survives_a_reload_and_can_come_back_from_draining() {
     let mut fleet = Fleet::default();
     let config = config("\"127.0.0.1:1\"");

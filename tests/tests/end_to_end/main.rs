@@ -1,0 +1,14 @@
+//! The whole: `clairvoy` as a process, a real Envoy, a real Postgres, and simulated model servers.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+
+mod access;
+mod commands;
+mod configuration;
+mod database;
+mod membership;
+mod restart;
+mod routing;
+mod support;
+mod telemetry;
+mod webhooks;

@@ -1,0 +1,71 @@
+//! Clairvoy itself is killed. Clients notice nothing, and Envoy is not told again what it knows.
+
+use clairvoy_tests::SpeedClass;
+use reqwest::StatusCode;
+
+use crate::support::{Chat, Host, Load, Site, backend, holds_for, model_server, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_clairvoy_breaks_no_stream_and_comes_back_with_what_it_knew() {
+    let servers = [(); 3].map(|()| model_server("chat", SpeedClass::Fast));
+    let registered = servers[2].address();
+    let site = Site::new();
+    site.configure(&format!(
+        "models:\n  - {{ name: chat, pools: [a, b] }}\n\
+         pools:\n  - {{ name: a, backends: [\"{}\", \"{}\"] }}\n  - {{ name: b }}\n",
+        servers[0].address(),
+        servers[1].address(),
+    ));
+    let clairvoy = site.serve().await;
+    let envoy = site.envoy().await;
+    let load = Load::start(Chat::new(site.gateway, "chat", 60), 5.0);
+    assert_eq!(clairvoy.register("b", registered).await, StatusCode::CREATED);
+    let serves = |host: Option<&Host>| host.is_some_and(|host| host.requests > 2);
+    envoy.host_where("the registered one serves", "chat", registered, serves).await;
+    // A registration that was answered survives once it is written; that takes a moment.
+    until("telemetry is stored", 30, async || match clairvoy.rows().await {
+        Ok(rows) if rows > 0 => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+
+    clairvoy.kill();
+    load.more(10).await;
+    let clairvoy = site.serve().await;
+    clairvoy.in_sync().await;
+    let state = clairvoy.state().await.unwrap();
+    assert!(backend(&state, registered).is_some(), "{:#?}", state.backends);
+    load.more(10).await;
+    assert!(envoy.hosts("chat").await.contains_key(&registered));
+    load.end().await;
+
+    // An idle fleet changes nothing, so there is nothing to send after the next restart either.
+    let mut last = Vec::new();
+    until("the weights are at rest", 60, async || {
+        let state = clairvoy.state().await?;
+        let resting = state.models[0].demand_rps == 0.0;
+        let published = state.models[0].shares.iter().map(|share| share.share).collect::<Vec<_>>();
+        let same = published == last;
+        last = published;
+        if resting && same { Ok(()) } else { Err(format!("{:#?}", state.models)) }
+    })
+    .await;
+    let decisions = clairvoy.state().await.unwrap().totals.decisions;
+    holds_for("an idle fleet keeps its weights", 4.0, async || {
+        let now = clairvoy.state().await?.totals.decisions;
+        if now == decisions { Ok(()) } else { Err(format!("{now} decisions, {decisions} before")) }
+    })
+    .await;
+    clairvoy.kill();
+    let clairvoy = site.serve().await;
+    clairvoy.in_sync().await;
+    holds_for("nothing is sent that Envoy has", 8.0, async || {
+        let state = clairvoy.state().await?;
+        match state.proxies.as_slice() {
+            [proxy] if proxy.resources_sent == 0 && proxy.nacks == 0 => Ok(()),
+            other => Err(format!("{other:#?}, decisions: {:#?}", state.decisions)),
+        }
+    })
+    .await;
+    assert!(clairvoy.stop().success());
+}
