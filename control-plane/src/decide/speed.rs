@@ -53,11 +53,8 @@ pub struct Iterations {
 
 impl Iterations {
     fn is_usable(&self) -> bool {
-        let sum = self.inter_token_seconds
-            + self.running
-            + self.prompt_tokens
-            + self.output_tokens
-            + self.seconds;
+        let sum =
+            self.inter_token_seconds + self.running + self.prompt_tokens + self.output_tokens + self.seconds;
         sum.is_finite()
             && self.inter_token_seconds > 0.0
             && self.running >= 0.0
