@@ -1,4 +1,4 @@
-//! The store: telemetry, demand, forecasts, trained models, decisions and the outbox, in Postgres.
+//! The store: telemetry, demand, forecasts, trained models and decisions, in Postgres.
 //!
 //! [`Store::open`] connects to the configured server or starts a private one ([`EmbeddedPostgres`]), and brings the
 //! tables up to date. Its methods are grouped by subject, one file each. Telemetry takes its own way in, through
@@ -19,7 +19,6 @@ mod forecasts;
 mod health;
 mod maintenance;
 mod model_state;
-mod outbox;
 mod rollup;
 mod samples;
 mod settings;
@@ -42,7 +41,6 @@ pub use self::forecasts::ForecastRow;
 pub use self::health::StoreHealth;
 pub use self::maintenance::MaintenanceReport;
 pub use self::model_state::ModelState;
-pub use self::outbox::{OutboxEntry, OutboxMessage};
 pub use self::rollup::MinuteRow;
 pub use self::settings::{DatabaseSettings, Retention};
 pub use self::totals::StoredTotals;

@@ -266,7 +266,7 @@ pub struct Change {
 /// Counts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Totals {
-    /// Telemetry rows in Postgres, written since the start.
+    /// Telemetry rows ever written to the database, by this process and those before it.
     pub telemetry_rows: u64,
     /// Telemetry rows dropped because the queue was full.
     pub telemetry_dropped: u64,

@@ -87,6 +87,11 @@ fn rust_tests(workspace: &Workspace, tools: &Tools, args: &Args, see: impl FnMut
     test.args(&args.filter);
     test.env("CLAIRVOY_ENVOY", &tools.envoy).env("CLAIRVOY_POSTGRES_BIN", &tools.postgres_bin);
     test.env("CLAIRVOY_BIN", workspace.program("clairvoy", false)?);
+    if let Some(folder) = dashboard::folder(workspace) {
+        // The test of the page runs a script of the dashboard's.
+        let script = dashboard::modules(workspace, &folder)?.script(&folder)?;
+        test.env("CLAIRVOY_NODE", script.get_program());
+    }
     if args.long {
         test.env("CLAIRVOY_LONG", "1");
     }

@@ -95,6 +95,8 @@ struct Counts {
     decisions: u64,
     weight_changes: u64,
     samples_without_database: u64,
+    /// Telemetry rows that earlier runs wrote.
+    rows_before: u64,
     lessons_dropped: AtomicU64,
 }
 

@@ -16,6 +16,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub(super) registered: Vec<RegisteredBackend>,
+    /// Telemetry rows ever written.
+    pub(super) telemetry_rows: u64,
     /// Saved demand and wait models: kind, key, state.
     pub(super) models: Vec<(crate::learn::ModelKind, String, serde_json::Value)>,
     /// Published weights: model, when, state.
@@ -66,7 +68,12 @@ pub(super) async fn keep_open(
 }
 
 async fn remember(store: &Store, config: &Config, now: DateTime<Utc>) -> Result<Memory, StoreError> {
-    let mut memory = Memory { registered: store.registered_backends().await?, ..Memory::default() };
+    let rows = store.totals().await?.telemetry_rows;
+    let mut memory = Memory {
+        registered: store.registered_backends().await?,
+        telemetry_rows: u64::try_from(rows).unwrap_or_default(),
+        ..Memory::default()
+    };
     for model in &config.models {
         if let Some(saved) = store.load_model_state("weights", &model.name).await? {
             memory.weights.push((model.name.clone(), saved.trained_at, saved.state));

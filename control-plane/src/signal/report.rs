@@ -48,7 +48,7 @@ impl DeliveryOutcome {
     }
 }
 
-/// Told of every step, for example to write it to the outbox table. Must return at once: it is called between
+/// Told of every step, for example to log it. Must return at once: it is called between
 /// deliveries, so hand the report to a queue.
 pub trait DeliveryLog: Send + Sync {
     /// Takes one report.

@@ -7,6 +7,7 @@ mod commands;
 mod configuration;
 mod database;
 mod membership;
+mod page;
 mod restart;
 mod routing;
 mod support;

@@ -1,9 +1,4 @@
-use std::time::Duration;
-
-use chrono::TimeDelta;
-use clairvoy::store::{
-    DecisionRow, DemandRow, EventLevel, EventRow, ForecastRow, OutboxMessage, RegisteredState,
-};
+use clairvoy::store::{DecisionRow, DemandRow, EventLevel, EventRow, ForecastRow, RegisteredState};
 use serde_json::json;
 use sqlx::types::Uuid;
 
@@ -63,7 +58,7 @@ async fn forecasts_are_read_as_they_were_issued() {
     let latest = store.latest_forecast("a").await.unwrap();
     assert_eq!(latest, [forecast(90, 10), forecast(90, 20), forecast(90, 30)]);
     assert!(store.latest_forecast("b").await.unwrap().is_empty());
-    assert_eq!(store.totals(today(0)).await.unwrap().forecasts, 10);
+    assert_eq!(store.totals().await.unwrap().forecasts, 10);
 }
 
 #[tokio::test]
@@ -110,7 +105,7 @@ async fn decisions_and_events_are_listed_newest_first() {
     assert_eq!(store.decisions(2).await.unwrap(), [decision(3, "weights"), decision(2, "replicas")]);
     assert_eq!(store.decision(Uuid::from_u128(2)).await.unwrap(), Some(decision(2, "replicas")));
     assert!(store.put_decision(&decision(4, "guess")).await.is_err(), "kinds are fixed");
-    let totals = store.totals(today(0)).await.unwrap();
+    let totals = store.totals().await.unwrap();
     assert_eq!((totals.decisions, totals.weight_changes), (3, 2));
 
     let event = |second, level| EventRow { at: today(second), level, message: "x".into() };
@@ -136,43 +131,4 @@ async fn registered_backends_come_drain_and_go() {
     assert!(store.remove_registered_backend("p", "h:1").await.unwrap());
     assert!(!store.remove_registered_backend("p", "h:1").await.unwrap());
     assert!(store.registered_backends().await.unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn webhooks_are_claimed_once_and_come_back_until_they_expire() {
-    let server = SharedServer::get().await;
-    let store = server.store().await;
-    let message = |n: u128, url: &str| OutboxMessage {
-        id: Uuid::from_u128(n),
-        url: url.into(),
-        body: "{\"b\": 1,  \"a\": 2}".into(),
-        expires_at: today(100),
-    };
-    for sent in
-        [message(1, "http://x/"), message(1, "http://y/"), message(2, "http://x/"), message(1, "http://x/")]
-    {
-        store.put_outbox(&sent, today(0)).await.unwrap();
-    }
-    let lease = Duration::from_secs(30);
-    let (one, two) =
-        tokio::join!(store.claim_outbox(today(0), lease, 2), store.claim_outbox(today(0), lease, 2));
-    let mut claimed = [one.unwrap(), two.unwrap()].concat();
-    claimed.sort_by(|a, b| (a.id, &a.url).cmp(&(b.id, &b.url)));
-    assert!((2..=3).contains(&claimed.len()), "concurrent claims share: {claimed:?}");
-    claimed.extend(store.claim_outbox(today(0), lease, 2).await.unwrap());
-    claimed.dedup();
-    assert_eq!(claimed.len(), 3);
-    assert_eq!((claimed[0].body.as_str(), claimed[0].attempts), ("{\"b\": 1,  \"a\": 2}", 1));
-
-    store.outbox_delivered(Uuid::from_u128(1), "http://x/", today(1)).await.unwrap();
-    store.outbox_failed(Uuid::from_u128(1), "http://y/", "refused", today(5)).await.unwrap();
-    assert!(store.claim_outbox(today(4), lease, 9).await.unwrap().is_empty());
-    let again = store.claim_outbox(today(5), lease, 9).await.unwrap();
-    assert_eq!((again.len(), again[0].url.as_str(), again[0].attempts), (1, "http://y/", 2));
-    let lost = store.claim_outbox(today(31), lease, 9).await.unwrap();
-    assert_eq!((lost.len(), lost[0].id), (1, Uuid::from_u128(2)), "an attempt that was never reported");
-    let late = today(0) + TimeDelta::seconds(101);
-    assert!(store.claim_outbox(late, lease, 9).await.unwrap().is_empty(), "expired");
-    let totals = store.totals(late).await.unwrap();
-    assert_eq!((totals.webhooks_delivered, totals.webhooks_failed), (1, 2));
 }

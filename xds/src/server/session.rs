@@ -56,7 +56,8 @@ struct Client {
 }
 
 enum Wake {
-    Request(Result<Option<DeltaDiscoveryRequest>, Status>),
+    /// Boxed: a request is large, and most wakes are none.
+    Request(Box<Result<Option<DeltaDiscoveryRequest>, Status>>),
     Control,
     Look,
 }
@@ -96,7 +97,7 @@ impl Session {
                     self.regroup();
                     continue;
                 }
-                Wake::Request(request) => request,
+                Wake::Request(request) => *request,
             };
             match request {
                 Ok(Some(request)) => self.take_in(request)?,
@@ -125,7 +126,7 @@ impl Session {
             }
         };
         tokio::select! {
-            request = requests.message() => Wake::Request(request),
+            request = requests.message() => Wake::Request(Box::new(request)),
             _ = control.changed() => Wake::Control,
             () = newest_changes => Wake::Look,
             () = deadline_passes => Wake::Look,

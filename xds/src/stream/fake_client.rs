@@ -78,6 +78,11 @@ impl FakeClient {
                 let key = (resource.name.clone(), resource.version.clone());
                 assert!(self.refused.insert(key), "{t} {} came again after a NACK", resource.name);
             }
+            // The server does not know what a refusing client warms: what depends on the refused may come again.
+            for resource in &response.resources {
+                let names = named_by(t, &resource.name, &resource.resource.as_ref().unwrap().value);
+                self.may_repeat_dependents(t, &names);
+            }
             let error_detail = Some(Status { code: 13, message: "poison".into(), ..Default::default() });
             self.to_server.push_back(DeltaDiscoveryRequest { error_detail, ..answer });
             return;
@@ -106,28 +111,22 @@ impl FakeClient {
     }
 
     fn hold(&mut self, t: ResourceType, name: String, version: &str, value: &[u8]) {
-        let names = match t {
-            Cluster => vec![name.clone()],
-            ClusterLoadAssignment => Vec::new(),
-            Lds => vec![Listener::decode(value).unwrap().stat_prefix],
-            Rds => {
-                let config = RouteConfiguration::decode(value).unwrap();
-                let routes = config.virtual_hosts.iter().flat_map(|host| &host.routes);
-                routes.map(cluster_of).collect()
-            }
-        };
+        let names = named_by(t, &name, value);
         let unchanged = self.held[t].get(&name).is_some_and(|holding| holding.version == version);
         let may_repeat = self.may_repeat[t].remove(&name);
         assert!(!unchanged || may_repeat, "{t} {name} came again unchanged");
-        let dependent = match t {
-            Cluster => Some(ClusterLoadAssignment),
-            Lds => Some(Rds),
-            ClusterLoadAssignment | Rds => None,
-        };
-        if let Some(dependent) = dependent {
-            self.may_repeat[dependent].extend(names.iter().cloned());
-        }
+        self.may_repeat_dependents(t, &names);
         self.held[t].insert(name, Holding { version: version.into(), names });
+    }
+
+    /// What a changed cluster or listener names comes again, changed or not, so that the client can warm it.
+    fn may_repeat_dependents(&mut self, t: ResourceType, names: &[String]) {
+        let dependent = match t {
+            Cluster => ClusterLoadAssignment,
+            Lds => Rds,
+            ClusterLoadAssignment | Rds => return,
+        };
+        self.may_repeat[dependent].extend(names.iter().cloned());
     }
 
     /// Every cluster that a route in use names is there, with endpoints.
@@ -193,5 +192,19 @@ fn cluster_of(route: &envoy_types::pb::envoy::config::route::v3::Route) -> Strin
             other => panic!("{other:?}"),
         },
         other => panic!("{other:?}"),
+    }
+}
+
+/// The resources that a resource names.
+fn named_by(t: ResourceType, name: &str, value: &[u8]) -> Vec<String> {
+    match t {
+        Cluster => vec![name.to_owned()],
+        ClusterLoadAssignment => Vec::new(),
+        Lds => vec![Listener::decode(value).unwrap().stat_prefix],
+        Rds => {
+            let config = RouteConfiguration::decode(value).unwrap();
+            let routes = config.virtual_hosts.iter().flat_map(|host| &host.routes);
+            routes.map(cluster_of).collect()
+        }
     }
 }

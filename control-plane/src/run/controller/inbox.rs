@@ -26,6 +26,7 @@ const WEIGHTS_LAST_SECONDS: f64 = 300.0;
 impl Controller {
     pub(super) fn take_memory(&mut self, memory: Memory, now: DateTime<Utc>) {
         let config = Arc::clone(&self.config);
+        self.counts.rows_before = memory.telemetry_rows;
         self.fleet.reconcile(&config, now);
         for backend in memory.registered {
             let Ok(address) = backend.address.parse() else { continue };

@@ -139,7 +139,8 @@ impl Controller {
         let counters = self.writer.as_ref().map(|writer| writer.counters());
         let signals = self.outputs.deliverer.status();
         Totals {
-            telemetry_rows: counters.as_ref().map_or(0, |counters| counters.rows_written()),
+            telemetry_rows: self.counts.rows_before
+                + counters.as_ref().map_or(0, |counters| counters.rows_written()),
             telemetry_dropped: counters.as_ref().map_or(0, |counters| counters.rows_dropped())
                 + self.counts.samples_without_database,
             scrapes_failed: self.outputs.telemetry.scrapes_failed(),
