@@ -1,7 +1,7 @@
 //! API: health, metrics, the live state, history, registration of backends, and the dashboard.
 //!
-//! Everything but `/healthz` and `/readyz` asks for the token when one is configured: as a bearer token, or as the
-//! password of HTTP basic authentication, which is what browsers can send. Without a token the API listens on loopback
+//! Everything but `/healthz`, `/readyz` and the files of the dashboard, which hold no data, asks for the token when one
+//! is configured: as a bearer token, or as the password of HTTP basic authentication. The dashboard asks its user for it. Without a token the API listens on loopback
 //! only, and a page of another site cannot use it through the user's browser.
 
 mod assets;
@@ -61,8 +61,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/pools/{pool}/backends/{address}/drain", post(backends::drain))
         .route("/api/v1/pools/{pool}/backends/{address}", delete(backends::remove))
         .route("/metrics", get(live::metrics))
-        .fallback(get(assets::serve))
         .layer(axum::middleware::from_fn_with_state(state.clone(), auth::check))
+        .fallback(get(assets::serve))
         .route("/healthz", get(live::healthz))
         .route("/readyz", get(live::readyz))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

@@ -51,7 +51,8 @@ pub(super) async fn check(State(state): State<ApiState>, request: Request, next:
     }
     let message = "a token is needed: `Authorization: Bearer TOKEN`, or the token as the password of basic authentication";
     let mut response = ApiError::refused(StatusCode::UNAUTHORIZED, message).into_response();
-    let challenge = HeaderValue::from_static("Basic realm=\"Clairvoy\", charset=\"UTF-8\"");
+    // Not `Basic`: a browser would ask its user before the dashboard can.
+    let challenge = HeaderValue::from_static("Bearer realm=\"Clairvoy\"");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     response
 }
