@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
 mod access;
+mod api;
 mod commands;
 mod configuration;
 mod database;
 mod membership;
+mod refusal;
 mod restart;
 mod routing;
 mod support;
