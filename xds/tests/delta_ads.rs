@@ -1,6 +1,11 @@
 //! The delta protocol over a real connection. Tests are named after what they show.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    unreachable_pub,
+    reason = "a test fails by a panic, and nobody else sees it"
+)]
 
 #[path = "support/fixtures.rs"]
 mod fixtures;

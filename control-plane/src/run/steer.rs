@@ -57,7 +57,7 @@ impl Steering {
         running_seconds: f64,
         now: DateTime<Utc>,
     ) -> Option<Steered> {
-        let serving = serving(fleet, &model.name, now);
+        let serving = serving(fleet, &model.name, &self.published, now);
         let inputs = inputs(&serving, config, now);
         let seen = inputs.iter().filter(|input| input.age_seconds.is_some()).count();
         let holds = running_seconds < HOLD_SECONDS && seen * 2 < inputs.len() && !self.published.is_empty();
@@ -124,15 +124,24 @@ impl Steering {
 }
 
 /// The backends that share the model's traffic. When most of them look dead it is our view that fails rather than the
-/// fleet: then all that should serve do.
-fn serving<'a>(fleet: &'a Fleet, model: &str, now: DateTime<Utc>) -> Vec<&'a Backend> {
+/// fleet: then all that should serve do. And after a start nobody has been looked at yet: what serves already keeps its
+/// place until its telemetry speaks against it.
+fn serving<'a>(
+    fleet: &'a Fleet,
+    model: &str,
+    published: &[PublishedGroup],
+    now: DateTime<Utc>,
+) -> Vec<&'a Backend> {
+    let placed = members(published);
     let wanted: Vec<&Backend> = fleet
         .backends()
         .filter(|backend| backend.model == model && backend.membership == Membership::Active)
         .collect();
     let down = wanted.iter().filter(|backend| backend.health(now) == Health::Down).count();
     let believed = |backend: &&&Backend| {
-        backend.is_eligible(now) || (down * 2 > wanted.len() && backend.sample.is_some())
+        let keeps_place =
+            backend.health(now) == Health::Waiting && placed.get(&backend.address) == Some(&false);
+        backend.is_eligible(now) || keeps_place || (down * 2 > wanted.len() && backend.sample.is_some())
     };
     let eligible: Vec<&Backend> = wanted.iter().filter(believed).copied().collect();
     if eligible.is_empty() { wanted } else { eligible }

@@ -121,7 +121,7 @@ pub(super) fn loopback(port: u16) -> SocketAddr {
 }
 
 /// The recorded demand of a model with its ramp at `anchor_unix_s`: in the minute that follows, `chat-large`
-/// goes from 12 to 25 requests/s and `chat-small` from 2 to 5.
+/// goes from 13 to 25 requests/s and `chat-small` from 2 to 5.
 pub(super) fn replay(model: &str, anchor_unix_s: i64) -> Result<Replay, SeriesError> {
     if model == "chat-large" {
         Replay::new(DemandSeries::large()?, 1699, 0.19, STEP_SECONDS, anchor_unix_s)
@@ -214,6 +214,6 @@ mod tests {
     fn demand_doubles_in_the_minute_after_the_anchor() {
         let at = |model, seconds| replay(model, 0).unwrap().rate_rps(seconds);
         let rates = MODELS.map(|model| (at(model, 0.0).round(), at(model, 60.0).round()));
-        assert_eq!(rates, [(12.0, 25.0), (1.0, 5.0)]);
+        assert_eq!(rates, [(13.0, 25.0), (1.0, 5.0)]);
     }
 }

@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
 mod access;
+mod api;
 mod commands;
 mod configuration;
 mod database;
 mod membership;
 mod page;
+mod refusal;
 mod restart;
 mod routing;
 mod support;

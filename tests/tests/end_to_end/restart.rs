@@ -1,6 +1,6 @@
 //! Clairvoy itself is killed. Clients notice nothing, and Envoy is not told again what it knows.
 
-use clairvoy_tests::SpeedClass;
+use clairvoy_tests::{Faults, SpeedClass};
 use reqwest::StatusCode;
 
 use crate::support::{Chat, Host, Load, Site, backend, holds_for, model_server, until};
@@ -68,4 +68,32 @@ async fn a_killed_clairvoy_breaks_no_stream_and_comes_back_with_what_it_knew() {
     })
     .await;
     assert!(clairvoy.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_backend_is_taken_away_while_clairvoy_has_not_looked_at_it_yet() {
+    let servers = [(); 4].map(|()| model_server("chat", SpeedClass::Fast));
+    // The metrics of one can never be read, those of the others seldom.
+    servers[3].set_faults(Faults { metrics_hang: true, ..Faults::default() }).unwrap();
+    let site = Site::new();
+    let list = servers.each_ref().map(|server| format!("\"{}\"", server.address())).join(", ");
+    site.configure(&format!(
+        "telemetry: {{ interval: 5s }}\n\
+         models:\n  - {{ name: chat, pools: [a] }}\npools:\n  - {{ name: a, backends: [{list}] }}\n"
+    ));
+    let mut clairvoy = site.serve().await;
+    let envoy = site.envoy().await;
+    for restarts in [true, false] {
+        clairvoy.in_sync().await;
+        holds_for("all backends stay", 7.0, async || {
+            let hosts = envoy.hosts("chat").await;
+            let serving = hosts.values().filter(|host| host.health == "HEALTHY").count();
+            if serving == 4 { Ok(()) } else { Err(format!("{hosts:#?}")) }
+        })
+        .await;
+        if restarts {
+            clairvoy.kill();
+            clairvoy = site.serve().await;
+        }
+    }
 }

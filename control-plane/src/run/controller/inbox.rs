@@ -188,6 +188,8 @@ impl Controller {
         self.note("info", "the configuration was reloaded".to_owned(), now);
         self.reconcile(now);
         self.decide(now);
+        // Gateways, timeouts and names change without any decision about backends.
+        self.publish(now);
     }
 
     /// Brings the fleet, the scrape targets and the database's list of backends in line with the configuration.
