@@ -42,6 +42,7 @@ use self::session::Session;
 pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
     let (stop, at_once) = (CancellationToken::new(), CancellationToken::new());
     let signals = tokio::spawn(listen_to_signals(stop.clone(), at_once.clone())?);
+    ports::check_free(&options.ports())?;
     let mut session = Session::new(options);
     let result = tokio::select! {
         result = session.run(&stop) => result,

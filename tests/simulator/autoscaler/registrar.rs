@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
+use serde::Deserialize;
 
 /// Registers, drains and removes backends.
 #[derive(Debug, Clone)]
@@ -14,23 +15,38 @@ pub struct Registrar {
 impl Registrar {
     /// Speaks to the API at `api` with `client`.
     pub fn new(client: reqwest::Client, api: SocketAddr) -> Self {
-        Self { client, base: format!("http://{api}/api/v1/pools") }
+        Self { client, base: format!("http://{api}/api/v1") }
     }
 
     pub(super) async fn register(&self, pool: &str, backend: SocketAddr) -> anyhow::Result<()> {
         let body = serde_json::json!({ "address": backend.to_string() });
-        let request = self.client.post(format!("{}/{pool}/backends", self.base)).json(&body);
+        let request = self.client.post(format!("{}/pools/{pool}/backends", self.base)).json(&body);
         done(request).await.with_context(|| format!("cannot register {backend} in {pool}"))
     }
 
     pub(super) async fn drain(&self, pool: &str, backend: SocketAddr) -> anyhow::Result<()> {
-        let request = self.client.post(format!("{}/{pool}/backends/{backend}/drain", self.base));
+        let request = self.client.post(format!("{}/pools/{pool}/backends/{backend}/drain", self.base));
         done(request).await.with_context(|| format!("cannot drain {backend} of {pool}"))
     }
 
     pub(super) async fn remove(&self, pool: &str, backend: SocketAddr) -> anyhow::Result<()> {
-        let request = self.client.delete(format!("{}/{pool}/backends/{backend}", self.base));
+        let request = self.client.delete(format!("{}/pools/{pool}/backends/{backend}", self.base));
         done(request).await.with_context(|| format!("cannot remove {backend} from {pool}"))
+    }
+
+    /// True while the backend is part of the fleet, drained or not.
+    pub(super) async fn knows(&self, backend: SocketAddr) -> anyhow::Result<bool> {
+        #[derive(Deserialize)]
+        struct State {
+            backends: Vec<Backend>,
+        }
+        #[derive(Deserialize)]
+        struct Backend {
+            address: SocketAddr,
+        }
+        let response = self.client.get(format!("{}/state", self.base)).send().await?.error_for_status()?;
+        let state: State = serde_json::from_slice(&response.bytes().await?)?;
+        Ok(state.backends.iter().any(|one| one.address == backend))
     }
 }
 

@@ -17,6 +17,9 @@ const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// Longest wait for a drained backend to fall idle; then it is stopped all the same.
 const IDLE_DEADLINE: Duration = Duration::from_secs(120);
 
+/// Longest wait for a removed backend to leave the fleet.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(120);
+
 /// Starts and stops the backends of pools.
 pub trait Launcher: Send + Sync + 'static {
     /// Starts a backend of `pool`; returns once it is healthy. This takes the cold start.
@@ -193,6 +196,11 @@ impl<L: Launcher> Steps<L> {
         }
         if let Err(error) = self.registrar.remove(pool, backend).await {
             self.failed(&error).await;
+        }
+        // Until it has left the fleet its metrics are read; stopped before, it would look broken.
+        let deadline = Instant::now() + LEAVE_DEADLINE;
+        while Instant::now() < deadline && self.registrar.knows(backend).await.unwrap_or(true) {
+            sleep(Duration::from_millis(500)).await;
         }
         self.launcher.stop(backend).await;
         (self.on_progress)(&Progress::Stopped { pool: pool.clone(), backend });

@@ -13,7 +13,7 @@ use axum::{
     Router,
     extract::Path,
     http::StatusCode,
-    routing::{delete, post},
+    routing::{delete, get, post},
 };
 use chrono::{TimeDelta, Utc};
 use tokio::time::{Instant, sleep};
@@ -67,7 +67,8 @@ impl Stage {
         let api = Router::new()
             .route("/api/v1/pools/{pool}/backends", post(note("register", StatusCode::CREATED)))
             .route("/api/v1/pools/{pool}/backends/{address}/drain", post(note("drain", StatusCode::ACCEPTED)))
-            .route("/api/v1/pools/{pool}/backends/{address}", delete(note("remove", StatusCode::ACCEPTED)));
+            .route("/api/v1/pools/{pool}/backends/{address}", delete(note("remove", StatusCode::ACCEPTED)))
+            .route("/api/v1/state", get(|| async { r#"{"backends":[{"address":"127.0.0.1:9001"}]}"# }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = loopback_client(Duration::from_secs(10)).unwrap();
         let registrar = Registrar::new(client.clone(), listener.local_addr().unwrap());

@@ -12,8 +12,8 @@ pub(super) struct Row {
     pub(super) step_at: f64,
     /// When it was forecast, seconds from the first request.
     pub(super) issued_at: f64,
-    /// Demand of the last whole step when it was forecast.
-    pub(super) last_seen_rps: f64,
+    /// Demand of the last whole step when it was forecast, if it was measured.
+    pub(super) last_seen_rps: Option<f64>,
     pub(super) q50_rps: f64,
     pub(super) q90_rps: f64,
     /// The demand that came.
@@ -21,13 +21,14 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// True when demand rose from the last step known at the time of issue, and the forecast foresaw
-    /// half of the rise or more.
-    pub(super) fn foresaw_a_rise(&self) -> bool {
-        let rise = self.actual_rps - self.last_seen_rps;
-        self.actual_rps >= RISE * self.last_seen_rps
-            && self.q50_rps >= RISE * self.last_seen_rps
-            && self.q50_rps - self.last_seen_rps >= 0.5 * rise
+    /// The demand before the rise, when demand rose from the last step known at the time of issue, and the
+    /// forecast foresaw half of the rise or more. Only forecasts issued while requests came count.
+    fn foreseen_rise_from(&self) -> Option<f64> {
+        let seen = self.last_seen_rps.filter(|seen| *seen > 0.0 && self.issued_at >= 0.0)?;
+        let foreseen = self.actual_rps >= RISE * seen
+            && self.q50_rps >= RISE * seen
+            && self.q50_rps - seen >= 0.5 * (self.actual_rps - seen);
+        foreseen.then_some(seen)
     }
 }
 
@@ -45,9 +46,9 @@ pub(super) fn rows(demand: &Demand, begin_unix_s: f64) -> Vec<Row> {
         .filter_map(|issued| {
             let whole_steps = (issued.issued_at / demand.step_seconds).floor();
             Some(Row {
-                step_at: issued.t - begin_unix_s,
-                issued_at: issued.issued_at - begin_unix_s,
-                last_seen_rps: actual_at((whole_steps - 1.0) * demand.step_seconds)?,
+                step_at: whole(issued.t - begin_unix_s),
+                issued_at: whole(issued.issued_at - begin_unix_s),
+                last_seen_rps: actual_at((whole_steps - 1.0) * demand.step_seconds),
                 q50_rps: issued.q50,
                 q90_rps: issued.q90,
                 actual_rps: actual_at(issued.t)?,
@@ -58,11 +59,15 @@ pub(super) fn rows(demand: &Demand, begin_unix_s: f64) -> Vec<Row> {
     rows
 }
 
-/// The step whose rise was foreseen most clearly, if any was.
-pub(super) fn best_rise(rows: &[Row]) -> Option<Row> {
-    let rise = |row: &Row| row.actual_rps / row.last_seen_rps.max(f64::MIN_POSITIVE);
-    let foreseen = rows.iter().filter(|row| row.foresaw_a_rise());
-    foreseen.max_by(|a, b| rise(a).total_cmp(&rise(b))).copied()
+/// Rounded for show, and never a negative zero.
+fn whole(seconds: f64) -> f64 {
+    seconds.round() + 0.0
+}
+
+/// The step whose rise was foreseen most clearly, if any was, with the demand before the rise.
+pub(super) fn best_rise(rows: &[Row]) -> Option<(Row, f64)> {
+    let foreseen = rows.iter().filter_map(|row| Some((*row, row.foreseen_rise_from()?)));
+    foreseen.max_by(|(a, a_from), (b, b_from)| (a.actual_rps / a_from).total_cmp(&(b.actual_rps / b_from)))
 }
 
 #[cfg(test)]
@@ -91,8 +96,15 @@ mod tests {
         );
         let rows = rows(&demand, 95.0);
         assert_eq!(rows.len(), 1, "a step before the start, and one without demand yet, are left out");
-        assert_eq!((rows[0].last_seen_rps, rows[0].actual_rps, rows[0].step_at), (10.0, 14.0, 15.0));
-        assert_eq!(best_rise(&rows), Some(rows[0]));
+        assert_eq!((rows[0].last_seen_rps, rows[0].actual_rps, rows[0].step_at), (Some(10.0), 14.0, 15.0));
+        assert_eq!(best_rise(&rows), Some((rows[0], 10.0)));
+    }
+
+    #[test]
+    fn a_rise_from_an_unknown_step_counts_for_nothing() {
+        let demand = demand(&[(100.0, 11.0), (110.0, 14.0)], &[(110.0, 100.0, 13.0)]);
+        let rows = rows(&demand, 95.0);
+        assert_eq!((rows.len(), rows[0].last_seen_rps, best_rise(&rows)), (1, None, None));
     }
 
     #[test]

@@ -23,7 +23,6 @@ use super::{
     observations::Observations,
     options::DemoOptions,
     outcome::{ModelForecasts, Outcome, SlowedTraffic},
-    ports,
     processes::Processes,
     scaling_log::ScalingLog,
     script::{Action, SLOW_FACTOR, Script},
@@ -138,7 +137,6 @@ impl Session {
     }
 
     async fn start(&mut self) -> anyhow::Result<Stage> {
-        ports::check_free(&self.options.ports())?;
         let folder = &self.options.state_dir;
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         self.options.state_dir = folder.canonicalize()?;

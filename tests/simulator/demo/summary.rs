@@ -156,18 +156,19 @@ fn table(model: &ModelForecasts) -> String {
     }
     text.push_str("      step   issued at   seen then     q50     q90    came\n");
     for row in &model.rows[model.rows.len().saturating_sub(MAX_ROWS)..] {
+        let seen = row.last_seen_rps.map_or_else(|| "-".to_owned(), |rps| format!("{rps:.1}"));
         let _ = writeln!(
             text,
-            "  {:>6.0} s  {:>8.0} s  {:>10.1}  {:>6.1}  {:>6.1}  {:>6.1}",
-            row.step_at, row.issued_at, row.last_seen_rps, row.q50_rps, row.q90_rps, row.actual_rps
+            "  {:>6.0} s  {:>8.0} s  {seen:>10}  {:>6.1}  {:>6.1}  {:>6.1}",
+            row.step_at, row.issued_at, row.q50_rps, row.q90_rps, row.actual_rps
         );
     }
     match best_rise(&model.rows) {
-        Some(row) => {
+        Some((row, from)) => {
             let _ = writeln!(
                 text,
-                "    It rose before the demand did: at {:.0} s it said {:.1} for {:.0} s, when {:.1} had been seen; {:.1} came.",
-                row.issued_at, row.q50_rps, row.step_at, row.last_seen_rps, row.actual_rps
+                "    It rose before the demand did: at {:.0} s it said {:.1} for {:.0} s, when {from:.1} had been seen; {:.1} came.",
+                row.issued_at, row.q50_rps, row.step_at, row.actual_rps
             );
         }
         None => text.push_str("    No rise was foreseen.\n"),
