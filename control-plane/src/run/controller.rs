@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use clairvoy_forecaster::DemandForecast;
-use clairvoy_xds::XdsServer;
+use clairvoy_xds::{ClientEvent, XdsServer};
 
 use crate::config::{Config, ConfigError};
 use crate::decide::PoolPlan;
@@ -49,6 +49,8 @@ pub(super) struct Inputs {
     pub(super) reloads: mpsc::Receiver<Result<Arc<Config>, ConfigError>>,
     pub(super) memory: oneshot::Receiver<Memory>,
     pub(super) store: watch::Receiver<Option<Store>>,
+    /// What happens to the Envoys.
+    pub(super) clients: broadcast::Receiver<ClientEvent>,
 }
 
 /// Where the controller's output goes.
@@ -136,6 +138,7 @@ impl Controller {
                 Some(reloaded) = inputs.reloads.recv() => self.reload(reloaded, Utc::now()),
                 _ = ticks.tick() => self.tick(Utc::now()),
                 _ = pictures.tick() => self.show(Utc::now()),
+                Ok(event) = inputs.clients.recv() => self.heard(&event, Utc::now()),
                 Some(insight) = inputs.insights.recv() => self.learned(insight, Utc::now()),
                 Some(outcome) = inputs.outcomes.recv() => self.scraped(outcome),
                 Ok(()) = inputs.store.changed() => {

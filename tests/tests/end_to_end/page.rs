@@ -24,7 +24,7 @@ async fn the_page_shows_live_data_change() {
     ));
     let clairvoy = site.serve().await;
     let _envoy = site.envoy().await;
-    let load = Load::start(Chat::new(site.gateway, "chat", 60), 4.0);
+    let load = Load::start(Chat::new(site.gateway, "chat", 200), 12.0);
 
     let web = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dashboards/web");
     assert!(
