@@ -44,7 +44,8 @@ impl Controller {
             if age <= WEIGHTS_LAST_SECONDS
                 && let Ok(steering) = serde_json::from_value::<Steering>(state)
             {
-                self.steering.insert(model, steering);
+                // What was decided meanwhile, without the database, is newer.
+                self.steering.entry(model).or_insert(steering);
             }
         }
         for (kind, key, state) in memory.models {
