@@ -1,4 +1,4 @@
-//! Run: the shell around the pure parts. One task, the [`controller`], owns the fleet and decides each second; scraping,
+//! Run: the shell around the pure parts. One task, the controller, owns the fleet and decides each second; scraping,
 //! storing, learning, serving and signalling go on beside it, and none of them is waited for.
 
 mod commands;

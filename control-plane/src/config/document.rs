@@ -18,7 +18,7 @@ pub(super) struct Document(Value);
 
 impl Document {
     pub(super) fn into_config(self) -> Result<Config, serde_json::Error> {
-        serde_json::from_value(object_or_empty(self.0))
+        serde_json::from_value(without_nulls(self.0))
     }
 }
 
@@ -27,7 +27,7 @@ impl Validate for Document {
 
     fn validate_into(&self, context: &(), parent: &mut dyn FnMut() -> Path, report: &mut Report) {
         let root = parent();
-        let mut rest = object_or_empty(self.0.clone());
+        let mut rest = without_nulls(self.0.clone());
         let mut cuts = Vec::new();
         while cuts.len() < MAX_FAULTS {
             let error = match serde_path_to_error::deserialize::<_, Config>(&rest) {
@@ -49,9 +49,21 @@ impl Validate for Document {
     }
 }
 
-/// An empty file is an empty configuration.
-fn object_or_empty(value: Value) -> Value {
-    if value.is_null() { Value::Object(serde_json::Map::new()) } else { value }
+/// An empty file is an empty configuration, and a key with nothing behind it (or only comments) is as good as absent.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Null => Value::Object(serde_json::Map::new()),
+        Value::Object(map) => {
+            let present = map.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(present.map(|(key, value)| (key, without_nulls(value))).collect())
+        }
+        Value::Array(list) => Value::Array(
+            list.into_iter()
+                .map(|value| if value.is_null() { value } else { without_nulls(value) })
+                .collect(),
+        ),
+        other => other,
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

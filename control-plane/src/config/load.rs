@@ -144,6 +144,18 @@ pools:
     #[test]
     fn an_empty_file_is_an_empty_configuration() {
         assert!(parse("").is_ok());
+        assert!(parse("database:\n  # url: postgres://db\nmodels:\n").is_ok(), "only comments behind a key");
+    }
+
+    #[test]
+    fn the_example_is_valid_and_shows_the_defaults() {
+        let example = parse(include_str!("../../../clairvoy.example.yaml")).unwrap();
+        let default = parse("").unwrap();
+        assert_eq!(example.listen.api, default.listen.api);
+        assert_eq!(format!("{:?}", example.telemetry), format!("{:?}", default.telemetry));
+        assert_eq!(format!("{:?}", example.forecast), format!("{:?}", default.forecast));
+        assert_eq!(format!("{:?}", example.balance), format!("{:?}", default.balance));
+        assert_eq!(format!("{:?}", example.gateways()), format!("{:?}", default.gateways()));
     }
 
     #[test]

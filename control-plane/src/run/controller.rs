@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use clairvoy_forecaster::DemandForecast;
-use clairvoy_xds::XdsServer;
+use clairvoy_xds::{ClientEvent, XdsServer};
 
 use crate::config::{Config, ConfigError};
 use crate::decide::PoolPlan;
@@ -49,6 +49,8 @@ pub(super) struct Inputs {
     pub(super) reloads: mpsc::Receiver<Result<Arc<Config>, ConfigError>>,
     pub(super) memory: oneshot::Receiver<Memory>,
     pub(super) store: watch::Receiver<Option<Store>>,
+    /// What happens to the Envoys.
+    pub(super) clients: broadcast::Receiver<ClientEvent>,
 }
 
 /// Where the controller's output goes.
@@ -121,7 +123,7 @@ impl Controller {
 
     /// Runs until `stop`; returns after the last telemetry is written.
     pub(super) async fn run(mut self, mut inputs: Inputs, queue_rows: usize, stop: CancellationToken) {
-        self.remember(&mut inputs.memory).await;
+        self.remember(&mut inputs.memory, &stop).await;
         self.reconcile(Utc::now());
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -136,8 +138,6 @@ impl Controller {
                 Some(reloaded) = inputs.reloads.recv() => self.reload(reloaded, Utc::now()),
                 _ = ticks.tick() => self.tick(Utc::now()),
                 _ = pictures.tick() => self.show(Utc::now()),
-                Some(insight) = inputs.insights.recv() => self.learned(insight, Utc::now()),
-                Some(outcome) = inputs.outcomes.recv() => self.scraped(outcome),
                 Ok(()) = inputs.store.changed() => {
                     let store = inputs.store.borrow_and_update().clone();
                     self.database_opened(store.as_ref(), queue_rows, Utc::now());
@@ -148,6 +148,9 @@ impl Controller {
                         self.take_memory(memory, Utc::now());
                     }
                 }
+                Ok(event) = inputs.clients.recv() => self.heard(&event, Utc::now()),
+                Some(insight) = inputs.insights.recv() => self.learned(insight, Utc::now()),
+                Some(outcome) = inputs.outcomes.recv() => self.scraped(outcome),
             }
         }
         if let Some(writer) = &self.writer {
@@ -157,8 +160,10 @@ impl Controller {
 
     /// Waits for the database to tell what the last run left: backends registered through the API are known only there,
     /// and publishing without them would take them from every Envoy.
-    async fn remember(&mut self, memory: &mut oneshot::Receiver<Memory>) {
-        match tokio::time::timeout(MEMORY_PATIENCE, memory).await {
+    async fn remember(&mut self, memory: &mut oneshot::Receiver<Memory>, stop: &CancellationToken) {
+        let waiting = tokio::time::timeout(MEMORY_PATIENCE, memory);
+        let Some(waited) = stop.run_until_cancelled(waiting).await else { return };
+        match waited {
             Ok(Ok(memory)) => self.take_memory(memory, Utc::now()),
             Ok(Err(_)) => {}
             Err(_) => {

@@ -129,7 +129,8 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         metrics,
         telemetry,
     };
-    let inputs = Inputs { outcomes, insights, commands, reloads, memory, store: store.clone() };
+    let inputs =
+        Inputs { outcomes, insights, commands, reloads, memory, store: store.clone(), clients: xds.events() };
     let controller = Controller::new(Arc::clone(&config), outputs, Utc::now());
     let controller = tokio::spawn(controller.run(inputs, config.telemetry.queue_rows, stop.clone()));
 

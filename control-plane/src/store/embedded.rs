@@ -11,7 +11,7 @@
 //!   binaries/               a copy of the server, only if the user could not reach the original
 //! ```
 //!
-//! One thread starts the server, watches it and starts it again when it dies. The kernel stops the server (SIGQUIT)
+//! One thread starts the server, watches it and starts it again when it dies. The kernel stops the server (SIGINT)
 //! when that thread ends, so a killed Clairvoy leaves none behind.
 
 mod account;

@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use clairvoy_xds::{ClientEvent, ClientEventKind};
+
 use crate::config::{Config, ConfigError, GpuMetrics, Pool};
 use crate::fleet::{Backend, Origin};
 use crate::learn::{Insight, Lesson};
@@ -42,7 +44,8 @@ impl Controller {
             if age <= WEIGHTS_LAST_SECONDS
                 && let Ok(steering) = serde_json::from_value::<Steering>(state)
             {
-                self.steering.insert(model, steering);
+                // What was decided meanwhile, without the database, is newer.
+                self.steering.entry(model).or_insert(steering);
             }
         }
         for (kind, key, state) in memory.models {
@@ -116,6 +119,22 @@ impl Controller {
         }
     }
 
+    /// Notes what happens to the Envoys, as far as their operators should know.
+    pub(super) fn heard(&mut self, event: &ClientEvent, now: DateTime<Utc>) {
+        let node = &event.node_id;
+        match &event.kind {
+            ClientEventKind::Connected => self.note("info", format!("Envoy {node} connected"), now),
+            ClientEventKind::Disconnected => self.note("warning", format!("Envoy {node} disconnected"), now),
+            ClientEventKind::Nacked(nack) => {
+                let (kind, names) = (nack.resource_type, nack.resources.join(", "));
+                let message =
+                    format!("Envoy {node} refused {kind} {names}, and keeps what it had: {}", nack.message);
+                self.note("error", message, now);
+            }
+            _ => {}
+        }
+    }
+
     pub(super) fn obey(&mut self, command: Command, now: DateTime<Utc>) {
         let config = Arc::clone(&self.config);
         match command {
@@ -131,6 +150,7 @@ impl Controller {
             Command::Drain(Target { pool, address, reply }) => {
                 let done = self.fleet.drain(&pool, address, now);
                 if done.is_ok() {
+                    self.registered(&pool, address, RegisteredState::Draining, now);
                     self.note("info", format!("{address} in pool {pool} is draining"), now);
                     self.decide(now);
                 }
@@ -180,6 +200,11 @@ impl Controller {
                 fixed.join(", ")
             );
             return self.note("error", message, now);
+        }
+        if config.models.is_empty() && !self.config.models.is_empty() {
+            let message = "the changed configuration is refused, the old one stays: it has no models, and would take all \
+                           of them from every Envoy";
+            return self.note("error", message.to_owned(), now);
         }
         self.teach(Lesson::Configure(config.forecast.clone()));
         self.config = Arc::clone(&config);

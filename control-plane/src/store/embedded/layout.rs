@@ -18,7 +18,7 @@ const SOCKET: &str = ".s.PGSQL.5432";
 /// `sockaddr_un` holds 108 bytes with the final zero.
 const MAX_SOCKET_PATH: usize = 107;
 /// How long the processes of a server that was killed may take to go.
-const SETTLE: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(15);
 
 /// The directories of one embedded server, and the claim on them.
 #[derive(Debug)]

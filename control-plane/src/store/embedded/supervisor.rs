@@ -20,7 +20,7 @@ const HEALTHY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Stop;
 
-/// Keeps the server running until it is told to stop. Its thread must live as long as the server, which gets SIGQUIT
+/// Keeps the server running until it is told to stop. Its thread must live as long as the server, which gets SIGINT
 /// when the thread ends.
 pub(super) fn supervise(
     plan: &Plan,

@@ -16,9 +16,8 @@ const COPY_CHUNK: usize = 64 * 1024;
 const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Known ids and partitions are asked for again after this, so that addresses long gone are forgotten.
 const CACHE_AGE: Duration = Duration::from_secs(3600);
-/// Acknowledges commits before they are on disk, for this connection alone: a crash of the database may lose the last
-/// fraction of a second of telemetry.
-const SET_UP: &str = "SET synchronous_commit = off; SET statement_timeout = '30s'";
+/// Commits wait for the disk: there is one batch a second, and what counts as written survives a crash of the database.
+const SET_UP: &str = "SET statement_timeout = '30s'";
 
 /// The writer's own connection, with what it learned over it.
 #[derive(Debug)]
