@@ -116,7 +116,10 @@ impl Fleet {
 
     /// Stops new requests to a backend; it stays in the pool and finishes its streams.
     pub fn drain(&mut self, pool: &str, address: SocketAddr, now: DateTime<Utc>) -> Result<(), FleetError> {
-        self.find(pool, address)?.membership = Membership::Draining { since: now };
+        let backend = self.find(pool, address)?;
+        if backend.membership == Membership::Active {
+            backend.membership = Membership::Draining { since: now };
+        }
         Ok(())
     }
 
@@ -156,8 +159,8 @@ impl Fleet {
         true
     }
 
-    /// Notes a failed scrape.
-    pub fn observe_failure(&mut self, address: SocketAddr, refused: bool, message: String) {
+    /// Notes a failed scrape: whether the connection was refused, or none when nothing came back at all.
+    pub fn observe_failure(&mut self, address: SocketAddr, refused: Option<bool>, message: String) {
         if let Some(backend) = self.backends.get_mut(&address) {
             backend.observe_failure(refused, message);
         }
@@ -183,6 +186,13 @@ impl Fleet {
         self.backends.values().filter(move |backend| backend.model == model)
     }
 
+    /// Whether all backends that share a model's demand are seen: without that, what is measured is only a part of it.
+    pub fn demand_is_complete(&self, model: &str, now: DateTime<Utc>) -> bool {
+        self.of_model(model)
+            .filter(|backend| backend.is_expected(now))
+            .all(|backend| backend.health(now) == Health::Ready)
+    }
+
     /// Arrivals of a model.
     pub fn arrivals(&self, model: &str) -> Option<&Arrivals> {
         self.arrivals.get(model)
@@ -190,8 +200,11 @@ impl Fleet {
 
     /// Closes the forecast steps that ended before `now`: model by model, oldest first.
     pub fn close_steps(&mut self, now: DateTime<Utc>) -> Vec<(String, Step)> {
+        let backends = &self.backends;
         let close = |(model, arrivals): (&String, &mut Arrivals)| {
-            let steps = arrivals.close(now);
+            let expected =
+                backends.values().filter(|backend| backend.model == *model && backend.is_expected(now));
+            let steps = arrivals.close(expected.count(), now);
             steps.into_iter().map(|step| (model.clone(), step)).collect::<Vec<_>>()
         };
         self.arrivals.iter_mut().flat_map(close).collect()

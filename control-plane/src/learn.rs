@@ -47,8 +47,8 @@ pub enum Lesson {
 /// What the learner found.
 #[derive(Debug)]
 pub enum Insight {
-    /// The wait of the next request at a backend.
-    Wait(SocketAddr, WaitPrediction),
+    /// The wait of the next request at a backend, and when the sample behind it was taken.
+    Wait(SocketAddr, DateTime<Utc>, WaitPrediction),
     /// A forecast of a model's demand, made at the end of its origin step.
     Forecast(String, DemandForecast),
     /// A model was fitted; its state is worth keeping.
@@ -103,7 +103,7 @@ impl Learner {
         match lesson {
             Lesson::Sample(address, sample) => {
                 let prediction = self.waits.entry(address).or_default().observe(&sample);
-                vec![Insight::Wait(address, prediction)]
+                vec![Insight::Wait(address, sample.at, prediction)]
             }
             Lesson::Forget(address) => {
                 self.waits.remove(&address);

@@ -20,6 +20,8 @@ pub struct PoolInput {
     pub cold_start_seconds: f64,
     /// How long a smaller need has to last before the plan shrinks, seconds.
     pub scale_down_after_seconds: f64,
+    /// Whether all backends that share the demand are seen. If not, the plan does not shrink.
+    pub demand_is_complete: bool,
     /// The plan so far; none at first.
     pub previous: Option<PoolPlan>,
 }
@@ -37,6 +39,8 @@ pub struct PoolPlan {
     pub needed_forecast: Option<u32>,
     /// Since when less than `replicas` was needed.
     pub lower_since: Option<DateTime<Utc>>,
+    /// The most that was needed since then.
+    pub lower_need: u32,
     /// The reason, in words.
     pub reason: String,
 }
@@ -90,13 +94,24 @@ fn plan(
 ) -> PoolPlan {
     let needed = needed_now.max(needed_forecast.unwrap_or(0));
     let before = pool.previous.as_ref();
-    let held = before.map_or(pool.present.clamp(pool.min, pool.max), |plan| plan.replicas);
-    let lower_since = (needed < held).then(|| before.and_then(|plan| plan.lower_since).unwrap_or(now));
+    let held = before.map_or(pool.present, |plan| plan.replicas).clamp(pool.min, pool.max);
+    let is_lower = needed < held && pool.demand_is_complete;
+    let since = before.filter(|plan| plan.lower_since.is_some());
+    let lower_since = is_lower.then(|| since.and_then(|plan| plan.lower_since).unwrap_or(now));
+    let lower_need = if is_lower { since.map_or(needed, |plan| plan.lower_need.max(needed)) } else { needed };
     let lasted = lower_since.map_or(0.0, |since| (now - since).as_seconds_f64());
-    let changes = needed >= held || lasted >= pool.scale_down_after_seconds;
-    let (replicas, lower_since) = if changes { (needed, None) } else { (held, lower_since) };
+    let (replicas, lower_since) = if needed >= held {
+        (needed, None)
+    } else if is_lower && lasted >= pool.scale_down_after_seconds {
+        // Not what is needed at this instant: the most that was needed while it was less.
+        (lower_need, None)
+    } else {
+        (held, lower_since)
+    };
     let reason = if pool.capacity_rps.is_none() {
         "the capacity of a replica is not known yet".to_owned()
+    } else if replicas > needed && !pool.demand_is_complete {
+        "some backends are silent: the demand is not known whole".to_owned()
     } else if replicas > needed {
         format!("{needed} would do since {lasted:.0} s; smaller after {:.0} s", pool.scale_down_after_seconds)
     } else if needed_forecast.is_some_and(|forecast| forecast > needed_now) {
@@ -105,7 +120,15 @@ fn plan(
     } else {
         format!("load of {demand_rps:.1} requests/s now")
     };
-    PoolPlan { pool: pool.pool.clone(), replicas, needed_now, needed_forecast, lower_since, reason }
+    PoolPlan {
+        pool: pool.pool.clone(),
+        replicas,
+        needed_now,
+        needed_forecast,
+        lower_since,
+        lower_need,
+        reason,
+    }
 }
 
 #[cfg(test)]
@@ -124,6 +147,7 @@ mod tests {
             forecast_rps: forecast,
             cold_start_seconds: 60.0,
             scale_down_after_seconds: 30.0,
+            demand_is_complete: true,
             previous: None,
         }
     }
@@ -165,6 +189,23 @@ mod tests {
         }
         assert_eq!(seen.iter().position(|count| *count < 4), Some(30));
         assert_eq!(seen.last(), Some(&1));
+    }
+
+    #[test]
+    fn a_plan_shrinks_to_the_most_that_was_needed_and_not_while_backends_are_silent() {
+        let start = DateTime::<Utc>::UNIX_EPOCH;
+        let run = |complete: bool| {
+            let mut input = PoolInput { demand_is_complete: complete, ..pool("a", 4, None) };
+            for second in 0..=30 {
+                let demand = if second % 10 == 5 { 11.0 } else { 1.0 };
+                let now = start + TimeDelta::seconds(second);
+                input.previous =
+                    Some(plan_replicas(std::slice::from_ref(&input), demand, 0.8, now)[0].clone());
+            }
+            input.previous.unwrap().replicas
+        };
+        assert_eq!(run(true), 3);
+        assert_eq!(run(false), 4);
     }
 
     #[test]

@@ -179,7 +179,13 @@ pub fn decide_weights(
 fn slowdown(input: &BackendInput) -> f64 {
     // Small departures are the mix of prompts, not the machine.
     const USUAL_UP_TO: f64 = 1.3;
-    if input.slowdown > USUAL_UP_TO { input.slowdown } else { 1.0 }
+    let trusted = trusted_slowdown(input);
+    if trusted > USUAL_UP_TO { trusted } else { 1.0 }
+}
+
+/// The slowdown as far as its telemetry is fresh: what was seen long ago is not held against a backend.
+fn trusted_slowdown(input: &BackendInput) -> f64 {
+    1.0 + trust(input) * (input.slowdown - 1.0)
 }
 
 fn trust(input: &BackendInput) -> f64 {
@@ -208,7 +214,7 @@ fn correction(input: &BackendInput, level: Option<f64>, utilisation: f64, law: &
 fn reason(input: &BackendInput, level: Option<f64>, correction: f64) -> String {
     let mut parts = Vec::new();
     if slowdown(input) > 1.0 {
-        parts.push(format!("runs {:.1} times slower than usual", input.slowdown));
+        parts.push(format!("runs {:.1} times slower than usual", slowdown(input)));
     }
     match (input.predicted_wait_seconds, level) {
         (Some(wait), Some(level)) if trust(input) > 0.0 => {
@@ -250,7 +256,7 @@ fn regrouped(inputs: &[BackendInput], alone: &BTreeSet<SocketAddr>) -> BTreeSet<
         .iter()
         .filter(|input| {
             let threshold = if alone.contains(&input.address) { RETURN_TO_GROUP_AT } else { LEAVE_GROUP_AT };
-            input.slowdown > threshold
+            trusted_slowdown(input) > threshold
         })
         .map(|input| input.address)
         .collect()

@@ -13,6 +13,8 @@ use super::{Membership, Origin};
 const DOWN_AFTER_REFUSALS: u32 = 3;
 /// Telemetry older than this is stale, seconds.
 const STALE_AFTER_SECONDS: f64 = 5.0;
+/// A backend silent for longer is not expected to come back, seconds.
+const MISSED_FOR_SECONDS: f64 = 300.0;
 /// A backend that never showed telemetry is given requests all the same after this time, seconds: its metrics may be
 /// out of reach while it serves well.
 const PATIENCE_SECONDS: f64 = 15.0;
@@ -38,6 +40,8 @@ pub struct Backend {
     pub ttft_seconds: Option<f64>,
     /// Its predicted wait.
     pub wait: Option<WaitPrediction>,
+    /// When the sample behind the prediction was taken.
+    pub wait_at: Option<DateTime<Utc>>,
     /// How much slower than usual it runs.
     pub speed: Speed,
     /// What it serves, learned.
@@ -78,6 +82,7 @@ impl Backend {
             sample: None,
             ttft_seconds: None,
             wait: None,
+            wait_at: None,
             speed: Speed::default(),
             capacity: Capacity::default(),
             failure: None,
@@ -112,8 +117,13 @@ impl Backend {
         self.sample = Some(sample);
     }
 
-    pub(super) fn observe_failure(&mut self, refused: bool, message: String) {
-        self.refusals = if refused { self.refusals + 1 } else { 0 };
+    /// A refused connection counts towards "down"; an answer of any kind does away with that, silence says nothing.
+    pub(super) fn observe_failure(&mut self, refused: Option<bool>, message: String) {
+        self.refusals = match refused {
+            Some(true) => self.refusals.saturating_add(1),
+            Some(false) => 0,
+            None => self.refusals,
+        };
         self.failure = Some(message);
     }
 
@@ -128,6 +138,12 @@ impl Backend {
         self.wait.as_ref().filter(known).map(|wait| wait.mean_seconds)
     }
 
+    /// Age of what its share is decided on, seconds: of the prediction when there is one, else of the newest sample.
+    pub fn evidence_age_seconds(&self, now: DateTime<Utc>) -> Option<f64> {
+        let predicted = self.wait_at.map(|at| (now - at).as_seconds_f64().max(0.0));
+        predicted.or_else(|| self.age_seconds(now))
+    }
+
     /// What its telemetry says of it.
     pub fn health(&self, now: DateTime<Utc>) -> Health {
         if self.refusals >= DOWN_AFTER_REFUSALS {
@@ -138,6 +154,14 @@ impl Backend {
             Some(age) if age > STALE_AFTER_SECONDS => Health::Stale,
             Some(_) => Health::Ready,
         }
+    }
+
+    /// Whether it has a share of the demand that its telemetry should tell of. One that refuses connections has none, and
+    /// one that was silent for long is not waited for.
+    pub(super) fn is_expected(&self, now: DateTime<Utc>) -> bool {
+        self.membership == Membership::Active
+            && matches!(self.health(now), Health::Ready | Health::Stale)
+            && self.age_seconds(now).is_some_and(|age| age < MISSED_FOR_SECONDS)
     }
 
     /// Whether it may take new requests by itself, whatever the others do.

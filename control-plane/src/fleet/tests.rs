@@ -3,7 +3,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::config;
 use crate::telemetry::Sample;
 
-use super::{Arrivals, Fleet, FleetError, Health, Membership};
+use super::{Fleet, FleetError, Health, Membership};
 
 fn at(seconds: f64) -> DateTime<Utc> {
     DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds((1_000_000.0 * 1000.0 + seconds * 1000.0) as i64)
@@ -104,24 +104,7 @@ fn health_follows_the_telemetry() {
     assert_eq!(health(&fleet, 2.0), Health::Ready);
     assert_eq!(health(&fleet, 7.0), Health::Stale);
     for _ in 0..3 {
-        fleet.observe_failure(address, true, "connection refused".to_owned());
+        fleet.observe_failure(address, Some(true), "connection refused".to_owned());
     }
     assert_eq!(health(&fleet, 2.0), Health::Down);
-}
-
-#[test]
-fn a_step_counts_only_when_telemetry_covered_it() {
-    let mut arrivals = Arrivals::new(10);
-    for second in 0..10 {
-        arrivals.observe(at(f64::from(second) + 0.5), 4.0, 8.0, 1.0);
-    }
-    assert_eq!(arrivals.rates(at(10.0)), (4.0, 8.0));
-    let closed = arrivals.close(at(10.2));
-    assert_eq!(closed.len(), 1);
-    let rate = closed[0].requests_per_second.unwrap();
-    assert!((3.9..4.4).contains(&rate), "{rate}");
-    arrivals.observe(at(17.0), 4.0, 8.0, 1.0);
-    let closed = arrivals.close(at(45.0));
-    assert_eq!(closed.len(), 3, "the half step and the silence behind it");
-    assert!(closed.iter().all(|step| step.requests_per_second.is_none()));
 }

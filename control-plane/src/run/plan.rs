@@ -59,6 +59,7 @@ pub(super) fn plan(
                 max: pool.replicas.max,
                 forecast_rps: ahead.map(|(_, _, q90)| q90),
                 cold_start_seconds,
+                demand_is_complete: fleet.demand_is_complete(&model.name, now),
                 scale_down_after_seconds: pool.replicas.scale_down_after.as_seconds(),
                 previous: previous.get(&pool.name).cloned(),
             }

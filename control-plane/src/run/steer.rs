@@ -170,7 +170,7 @@ fn inputs(serving: &[&Backend], config: &Config, now: DateTime<Utc>) -> Vec<Back
             capacity_rps,
             slowdown: backend.speed.factor(),
             predicted_wait_seconds: backend.predicted_wait_seconds(),
-            age_seconds: backend.age_seconds(now),
+            age_seconds: backend.evidence_age_seconds(now),
         })
         .collect()
 }

@@ -77,7 +77,11 @@ impl Controller {
                 }
             }
             Err(failure) => {
-                let refused = failure.kind() == FailureKind::Connect;
+                let refused = match failure.kind() {
+                    FailureKind::Connect => Some(true),
+                    FailureKind::Timeout | FailureKind::NoSlot => None,
+                    _ => Some(false),
+                };
                 self.fleet.observe_failure(address, refused, failure.to_string());
             }
         }
@@ -85,9 +89,10 @@ impl Controller {
 
     pub(super) fn learned(&mut self, insight: Insight, now: DateTime<Utc>) {
         match insight {
-            Insight::Wait(address, prediction) => {
+            Insight::Wait(address, at, prediction) => {
                 if let Some(backend) = self.fleet.backend_mut(address) {
                     backend.wait = Some(prediction);
+                    backend.wait_at = Some(at);
                 }
             }
             Insight::Forecast(model, forecast) => {
