@@ -13,7 +13,7 @@ use prost::Message;
 
 /// What a resource can hold, itself or packed into an `Any`.
 const ROOTS: [&str; 3] = ["envoy.config.", "envoy.extensions.", "xds."];
-const BOOTSTRAP: &str = "envoy.config.bootstrap.";
+const BOOTSTRAP: &str = ".bootstrap.";
 const ANY: &str = "google.protobuf.Any";
 
 #[derive(Debug)]
@@ -85,8 +85,7 @@ fn leading_to_maps(types: &BTreeMap<String, Fields>) -> BTreeSet<String> {
 }
 
 fn reachable(types: &BTreeMap<String, Fields>) -> BTreeSet<String> {
-    let is_root =
-        |name: &str| ROOTS.iter().any(|root| name.starts_with(root)) && !name.starts_with(BOOTSTRAP);
+    let is_root = |name: &str| ROOTS.iter().any(|root| name.starts_with(root)) && !name.contains(BOOTSTRAP);
     let mut open: Vec<&str> = types.keys().map(String::as_str).filter(|name| is_root(name)).collect();
     let mut found = BTreeSet::new();
     while let Some(name) = open.pop() {

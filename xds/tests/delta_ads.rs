@@ -1,5 +1,7 @@
 //! The delta protocol over a real connection. Tests are named after what they show.
 
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
+
 #[path = "support/fixtures.rs"]
 mod fixtures;
 #[path = "support/harness.rs"]

@@ -1,5 +1,7 @@
 //! The server and a real Envoy: `ENVOY=/path/to/envoy cargo test --test real_envoy -- --ignored`.
 
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
+
 #[path = "support/fixtures.rs"]
 mod fixtures;
 
@@ -15,7 +17,7 @@ use clairvoy_xds::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 use tokio_stream::wrappers::TcpListenerStream;
 
 /// A proxy that warms a cluster without an answer of the server takes 15 s.
@@ -66,7 +68,7 @@ static_resources:
     Envoy(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
 }
 
-async fn serve(server: &XdsServer, address: &str) -> (SocketAddr, JoinHandle<()>) {
+async fn serve(server: &XdsServer, address: &str) -> (SocketAddr, oneshot::Sender<()>) {
     let deadline = Instant::now() + PROMPT;
     let listener = loop {
         match TcpListener::bind(address).await {
@@ -77,8 +79,10 @@ async fn serve(server: &XdsServer, address: &str) -> (SocketAddr, JoinHandle<()>
     };
     let address = listener.local_addr().unwrap();
     let router = tonic::transport::Server::builder().add_service(server.service());
-    let serving = router.serve_with_incoming(TcpListenerStream::new(listener));
-    (address, tokio::spawn(async move { serving.await.unwrap() }))
+    let (stop, stopped) = oneshot::channel();
+    let stopped = async { drop(stopped.await) };
+    tokio::spawn(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped));
+    (address, stop)
 }
 
 /// An HTTP server that answers everything with 200.
@@ -212,8 +216,8 @@ async fn e2e_envoy_is_configured_changed_and_taken_over() {
     let last = snapshot(listen, &[("a", 1000, two)], "a");
     server.publish("all", last.clone());
     in_sync(&server, "the good state heals").await;
+    drop(serving);
     server.shutdown();
-    serving.abort();
     let successor = XdsServer::new(ServerOptions::single_group("all"));
     successor.publish("all", last);
     let _serving = serve(&successor, &address.to_string()).await;
