@@ -34,9 +34,12 @@ pub(super) struct FakeClient {
     subscribed: PerType<BTreeSet<String>>,
     /// Names that may be sent again although they did not change.
     may_repeat: PerType<BTreeSet<String>>,
+    /// Names subscribed to since a version was refused.
+    asked_again: PerType<BTreeSet<String>>,
     /// Versions that the client refuses.
     pub(super) poison: BTreeSet<String>,
-    refused: BTreeSet<(String, String)>,
+    /// Names and versions refused alone.
+    refused: PerType<BTreeSet<(String, String)>>,
     pub(super) to_server: VecDeque<DeltaDiscoveryRequest>,
     pub(super) to_client: VecDeque<DeltaDiscoveryResponse>,
 }
@@ -46,9 +49,9 @@ impl FakeClient {
     pub(super) fn connect(&mut self) {
         self.to_server.clear();
         self.to_client.clear();
-        self.refused.clear();
         for t in ResourceType::ALL {
             self.may_repeat[t].clear();
+            self.refused[t].clear();
             let versions = self.held[t].iter().map(|(name, holding)| (name.clone(), holding.version.clone()));
             let request = DeltaDiscoveryRequest {
                 initial_resource_versions: versions.collect(),
@@ -73,10 +76,23 @@ impl FakeClient {
         let listed = response.resources.len() + response.removed_resources.len();
         assert_eq!(names.len(), listed, "a name came twice in one response");
 
+        // Only what the client was told since lets the server send a refused version again.
+        self.refused[t].retain(|(name, version)| {
+            !names.contains(name)
+                || response.resources.iter().any(|r| r.name == *name && r.version == *version)
+        });
         if response.resources.iter().any(|resource| self.poison.contains(&resource.version)) {
             if let [resource] = &response.resources[..] {
                 let key = (resource.name.clone(), resource.version.clone());
-                assert!(self.refused.insert(key), "{t} {} came again after a NACK", resource.name);
+                let first = self.refused[t].insert(key) || self.asked_again[t].remove(&resource.name);
+                assert!(first, "{t} {} came again after a NACK", resource.name);
+            }
+            // The server cannot know what is held now, and takes it that the dependents are awaited.
+            self.may_repeat[t].extend(response.removed_resources.iter().cloned());
+            for resource in &response.resources {
+                let value = &resource.resource.as_ref().unwrap().value;
+                self.may_repeat[t].insert(resource.name.clone());
+                self.expect_dependents(t, &names_in(t, &resource.name, value));
             }
             let error_detail = Some(Status { code: 13, message: "poison".into(), ..Default::default() });
             self.to_server.push_back(DeltaDiscoveryRequest { error_detail, ..answer });
@@ -106,28 +122,22 @@ impl FakeClient {
     }
 
     fn hold(&mut self, t: ResourceType, name: String, version: &str, value: &[u8]) {
-        let names = match t {
-            Cluster => vec![name.clone()],
-            ClusterLoadAssignment => Vec::new(),
-            Lds => vec![Listener::decode(value).unwrap().stat_prefix],
-            Rds => {
-                let config = RouteConfiguration::decode(value).unwrap();
-                let routes = config.virtual_hosts.iter().flat_map(|host| &host.routes);
-                routes.map(cluster_of).collect()
-            }
-        };
+        let names = names_in(t, &name, value);
         let unchanged = self.held[t].get(&name).is_some_and(|holding| holding.version == version);
         let may_repeat = self.may_repeat[t].remove(&name);
         assert!(!unchanged || may_repeat, "{t} {name} came again unchanged");
-        let dependent = match t {
-            Cluster => Some(ClusterLoadAssignment),
-            Lds => Some(Rds),
-            ClusterLoadAssignment | Rds => None,
-        };
-        if let Some(dependent) = dependent {
-            self.may_repeat[dependent].extend(names.iter().cloned());
-        }
+        self.expect_dependents(t, &names);
         self.held[t].insert(name, Holding { version: version.into(), names });
+    }
+
+    /// What a cluster or a listener names is sent again with it.
+    fn expect_dependents(&mut self, t: ResourceType, names: &[String]) {
+        let dependent = match t {
+            Cluster => ClusterLoadAssignment,
+            Lds => Rds,
+            ClusterLoadAssignment | Rds => return,
+        };
+        self.may_repeat[dependent].extend(names.iter().cloned());
     }
 
     /// Every cluster that a route in use names is there, with endpoints.
@@ -159,6 +169,7 @@ impl FakeClient {
             self.held[t].remove(name);
         }
         self.subscribed[t] = wanted;
+        self.asked_again[t].extend(new.iter().cloned());
         if !new.is_empty() || !gone.is_empty() {
             self.to_server.push_back(self.request(t, new, gone));
         }
@@ -181,6 +192,19 @@ impl FakeClient {
     /// Names and versions held, by type.
     pub(super) fn held(&self, t: ResourceType) -> BTreeMap<String, String> {
         self.held[t].iter().map(|(name, holding)| (name.clone(), holding.version.clone())).collect()
+    }
+}
+
+fn names_in(t: ResourceType, name: &str, value: &[u8]) -> Vec<String> {
+    match t {
+        Cluster => vec![name.to_owned()],
+        ClusterLoadAssignment => Vec::new(),
+        Lds => vec![Listener::decode(value).unwrap().stat_prefix],
+        Rds => {
+            let config = RouteConfiguration::decode(value).unwrap();
+            let routes = config.virtual_hosts.iter().flat_map(|host| &host.routes);
+            routes.map(cluster_of).collect()
+        }
     }
 }
 
