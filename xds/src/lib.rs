@@ -32,7 +32,6 @@ mod version;
 
 #[cfg(test)]
 #[path = "../tests/support/fixtures.rs"]
-#[expect(unreachable_pub, reason = "shared with the integration tests")]
 mod fixtures;
 
 pub use self::clients::{ClientEvent, ClientEventKind, ClientId, ClientStatus, Nack, SyncState, TypeStatus};

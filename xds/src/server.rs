@@ -125,7 +125,11 @@ impl XdsServer {
         self.shared.events.subscribe()
     }
 
-    /// Ends every stream, and each new one, with `UNAVAILABLE`, so that clients go elsewhere.
+    /// Ends every stream, and each new one, with `UNAVAILABLE`.
+    ///
+    /// Clients go elsewhere when their connections end too: to be called when the signal is given that the
+    /// [`tonic::transport::Server`] serves until, which would otherwise wait for the streams. A client that
+    /// does not read holds its connection, so that wait needs a limit.
     pub fn shutdown(&self) {
         self.shared.control.send_modify(|control| control.shutting_down = true);
     }

@@ -1,11 +1,6 @@
 //! The delta protocol over a real connection. Tests are named after what they show.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    unreachable_pub,
-    reason = "a test fails by a panic, and nobody else sees it"
-)]
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
 
 #[path = "support/fixtures.rs"]
 mod fixtures;

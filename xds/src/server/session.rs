@@ -56,8 +56,7 @@ struct Client {
 }
 
 enum Wake {
-    /// Boxed: a request is large, and most wakes are none.
-    Request(Box<Result<Option<DeltaDiscoveryRequest>, Status>>),
+    Request(Result<Option<Box<DeltaDiscoveryRequest>>, Status>),
     Control,
     Look,
 }
@@ -126,14 +125,14 @@ impl Session {
             }
         };
         tokio::select! {
-            request = requests.message() => Wake::Request(Box::new(request)),
+            request = requests.message() => Wake::Request(request.map(|request| request.map(Box::new))),
             _ = control.changed() => Wake::Control,
             () = newest_changes => Wake::Look,
             () = deadline_passes => Wake::Look,
         }
     }
 
-    fn take_in(&mut self, mut request: DeltaDiscoveryRequest) -> Result<(), Status> {
+    fn take_in(&mut self, mut request: Box<DeltaDiscoveryRequest>) -> Result<(), Status> {
         if self.client.is_none() {
             let mut node = request.node.take().unwrap_or_default();
             node.extensions = Vec::new();

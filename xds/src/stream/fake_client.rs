@@ -34,13 +34,12 @@ pub(super) struct FakeClient {
     subscribed: PerType<BTreeSet<String>>,
     /// Names that may be sent again although they did not change.
     may_repeat: PerType<BTreeSet<String>>,
+    /// Names subscribed to since a version was refused.
+    asked_again: PerType<BTreeSet<String>>,
     /// Versions that the client refuses.
     pub(super) poison: BTreeSet<String>,
-    has_refused: bool,
-    /// How often a resource (name, version) was refused by itself on this stream.
-    refused: BTreeMap<(String, String), u32>,
-    /// How often it came to be: it may be sent again after it was gone or different in between.
-    pub(super) appeared: BTreeMap<(String, String), u32>,
+    /// Names and versions refused alone.
+    refused: PerType<BTreeSet<(String, String)>>,
     pub(super) to_server: VecDeque<DeltaDiscoveryRequest>,
     pub(super) to_client: VecDeque<DeltaDiscoveryResponse>,
 }
@@ -50,9 +49,9 @@ impl FakeClient {
     pub(super) fn connect(&mut self) {
         self.to_server.clear();
         self.to_client.clear();
-        self.refused.clear();
         for t in ResourceType::ALL {
             self.may_repeat[t].clear();
+            self.refused[t].clear();
             let versions = self.held[t].iter().map(|(name, holding)| (name.clone(), holding.version.clone()));
             let request = DeltaDiscoveryRequest {
                 initial_resource_versions: versions.collect(),
@@ -77,14 +76,24 @@ impl FakeClient {
         let listed = response.resources.len() + response.removed_resources.len();
         assert_eq!(names.len(), listed, "a name came twice in one response");
 
+        // Only what the client was told since lets the server send a refused version again.
+        self.refused[t].retain(|(name, version)| {
+            !names.contains(name)
+                || response.resources.iter().any(|r| r.name == *name && r.version == *version)
+        });
         if response.resources.iter().any(|resource| self.poison.contains(&resource.version)) {
             // Endpoints and routes do come again, with each change of the cluster or listener that names them.
             if let ([resource], Cluster | Lds) = (&response.resources[..], t) {
                 let key = (resource.name.clone(), resource.version.clone());
-                let appeared = self.appeared.get(&key).copied().unwrap_or_default();
-                let refusals = self.refused.entry(key).or_default();
-                *refusals += 1;
-                assert!(*refusals <= appeared, "{t} {} came again after a NACK", resource.name);
+                let first = self.refused[t].insert(key) || self.asked_again[t].remove(&resource.name);
+                assert!(first, "{t} {} came again after a NACK", resource.name);
+            }
+            // The server cannot know what is held now, and takes it that the dependents are awaited.
+            self.may_repeat[t].extend(response.removed_resources.iter().cloned());
+            for resource in &response.resources {
+                let value = &resource.resource.as_ref().unwrap().value;
+                self.may_repeat[t].insert(resource.name.clone());
+                self.expect_dependents(t, &names_in(t, &resource.name, value));
             }
             // The server does not know what of it the client took, nor what that warms: both may come again.
             for resource in &response.resources {
@@ -121,17 +130,16 @@ impl FakeClient {
     }
 
     fn hold(&mut self, t: ResourceType, name: String, version: &str, value: &[u8]) {
-        let names = named_by(t, &name, value);
+        let names = names_in(t, &name, value);
         let unchanged = self.held[t].get(&name).is_some_and(|holding| holding.version == version);
         let may_repeat = self.may_repeat[t].remove(&name);
-        // After a refusal the server does not know what is held, and going back to the former content is sent.
-        assert!(!unchanged || may_repeat || self.has_refused, "{t} {name} came again unchanged");
-        self.may_repeat_dependents(t, &names);
+        assert!(!unchanged || may_repeat, "{t} {name} came again unchanged");
+        self.expect_dependents(t, &names);
         self.held[t].insert(name, Holding { version: version.into(), names });
     }
 
-    /// What a changed cluster or listener names comes again, changed or not, so that the client can warm it.
-    fn may_repeat_dependents(&mut self, t: ResourceType, names: &[String]) {
+    /// What a cluster or a listener names is sent again with it.
+    fn expect_dependents(&mut self, t: ResourceType, names: &[String]) {
         let dependent = match t {
             Cluster => ClusterLoadAssignment,
             Lds => Rds,
@@ -140,8 +148,7 @@ impl FakeClient {
         self.may_repeat[dependent].extend(names.iter().cloned());
     }
 
-    /// Every cluster that a route in use names is there, with endpoints; unless something of it was refused, for a route
-    /// waits for what it names to be sent, not to be accepted.
+    /// Every cluster that a route in use names is there, with endpoints.
     fn check_references(&self) {
         if self.has_refused {
             return;
@@ -170,6 +177,7 @@ impl FakeClient {
             self.held[t].remove(name);
         }
         self.subscribed[t] = wanted;
+        self.asked_again[t].extend(new.iter().cloned());
         if !new.is_empty() || !gone.is_empty() {
             self.to_server.push_back(self.request(t, new, gone));
         }
@@ -192,6 +200,19 @@ impl FakeClient {
     /// Names and versions held, by type.
     pub(super) fn held(&self, t: ResourceType) -> BTreeMap<String, String> {
         self.held[t].iter().map(|(name, holding)| (name.clone(), holding.version.clone())).collect()
+    }
+}
+
+fn names_in(t: ResourceType, name: &str, value: &[u8]) -> Vec<String> {
+    match t {
+        Cluster => vec![name.to_owned()],
+        ClusterLoadAssignment => Vec::new(),
+        Lds => vec![Listener::decode(value).unwrap().stat_prefix],
+        Rds => {
+            let config = RouteConfiguration::decode(value).unwrap();
+            let routes = config.virtual_hosts.iter().flat_map(|host| &host.routes);
+            routes.map(cluster_of).collect()
+        }
     }
 }
 

@@ -206,7 +206,6 @@ proptest! {
             run.step(Step::Publish(world));
             run.settle();
         }
-        run.client.poison.clear();
         run.step(Step::Publish(last));
         run.settle();
         run.now += limits().removal_hold;

@@ -30,7 +30,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::google::protobuf::{Duration, UInt32Value};
 use envoy_types::util::pack_any;
 
-pub fn ads() -> ConfigSource {
+pub(crate) fn ads() -> ConfigSource {
     ConfigSource {
         resource_api_version: ApiVersion::V3 as i32,
         config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
@@ -39,7 +39,7 @@ pub fn ads() -> ConfigSource {
 }
 
 /// A cluster with endpoints from the server. Another timeout makes another version.
-pub fn cluster(name: &str, connect_timeout_ms: u64) -> Cluster {
+pub(crate) fn cluster(name: &str, connect_timeout_ms: u64) -> Cluster {
     let timeout = Duration {
         seconds: (connect_timeout_ms / 1000) as i64,
         nanos: (connect_timeout_ms % 1000 * 1_000_000) as i32,
@@ -54,11 +54,11 @@ pub fn cluster(name: &str, connect_timeout_ms: u64) -> Cluster {
 }
 
 /// One endpoint on the loopback address, or none for port 0.
-pub fn assignment(cluster: &str, port: u16) -> ClusterLoadAssignment {
+pub(crate) fn assignment(cluster: &str, port: u16) -> ClusterLoadAssignment {
     weighted_assignment(cluster, port, 1)
 }
 
-pub fn weighted_assignment(cluster: &str, port: u16, weight: u32) -> ClusterLoadAssignment {
+pub(crate) fn weighted_assignment(cluster: &str, port: u16, weight: u32) -> ClusterLoadAssignment {
     let endpoint = LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
             address: Some(address(port)),
@@ -80,7 +80,7 @@ pub fn weighted_assignment(cluster: &str, port: u16, weight: u32) -> ClusterLoad
 }
 
 /// A listener that asks for a route configuration.
-pub fn listener(name: &str, port: u16, routes: &str) -> Listener {
+pub(crate) fn listener(name: &str, port: u16, routes: &str) -> Listener {
     let manager = HttpConnectionManager {
         stat_prefix: name.into(),
         route_specifier: Some(RouteSpecifier::Rds(Rds {
@@ -109,7 +109,7 @@ pub fn listener(name: &str, port: u16, routes: &str) -> Listener {
 }
 
 /// Routes `/CLUSTER` to each cluster.
-pub fn routes<'a>(name: &str, clusters: impl IntoIterator<Item = &'a str>) -> RouteConfiguration {
+pub(crate) fn routes<'a>(name: &str, clusters: impl IntoIterator<Item = &'a str>) -> RouteConfiguration {
     let to = |cluster: &str| Route {
         r#match: Some(RouteMatch {
             path_specifier: Some(PathSpecifier::Prefix(format!("/{cluster}"))),
