@@ -1,4 +1,4 @@
-//! The server and a real Envoy: `ENVOY=/path/to/envoy cargo test --test real_envoy -- --ignored`.
+//! The server and a real Envoy: the one of `CLAIRVOY_ENVOY`, or the one that the set-up has fetched.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -6,7 +6,7 @@
 mod fixtures;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,8 +32,19 @@ impl Drop for Envoy {
     }
 }
 
+fn envoy_program() -> PathBuf {
+    let fetched = || {
+        let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+        folders.map(|folder| folder.join(".tools/envoy/envoy/_bin/envoy")).find(|program| program.exists())
+    };
+    std::env::var_os("CLAIRVOY_ENVOY")
+        .map(PathBuf::from)
+        .or_else(fetched)
+        .expect("this test needs Envoy: run `cargo xtask setup`, or set CLAIRVOY_ENVOY")
+}
+
 fn start_envoy(xds: SocketAddr, directory: &Path) -> Envoy {
-    let binary = std::env::var_os("ENVOY").expect("ENVOY names the binary");
+    let binary = envoy_program();
     let bootstrap = format!(
         r#"
 node: {{ id: real, cluster: edge, locality: {{ region: r, zone: z }} }}
@@ -155,7 +166,6 @@ fn snapshot(listen: u16, clusters: &[(&str, u64, u16)], routed: &str) -> Snapsho
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs an Envoy binary, named by ENVOY"]
 async fn e2e_envoy_is_configured_changed_and_taken_over() {
     let directory = std::env::temp_dir().join(format!("xds-real-envoy-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();

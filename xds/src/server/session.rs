@@ -96,7 +96,7 @@ impl Session {
                     self.regroup();
                     continue;
                 }
-                Wake::Request(request) => *request,
+                Wake::Request(request) => request,
             };
             match request {
                 Ok(Some(request)) => self.take_in(request)?,

@@ -82,8 +82,7 @@ impl FakeClient {
                 || response.resources.iter().any(|r| r.name == *name && r.version == *version)
         });
         if response.resources.iter().any(|resource| self.poison.contains(&resource.version)) {
-            // Endpoints and routes do come again, with each change of the cluster or listener that names them.
-            if let ([resource], Cluster | Lds) = (&response.resources[..], t) {
+            if let [resource] = &response.resources[..] {
                 let key = (resource.name.clone(), resource.version.clone());
                 let first = self.refused[t].insert(key) || self.asked_again[t].remove(&resource.name);
                 assert!(first, "{t} {} came again after a NACK", resource.name);
@@ -95,13 +94,6 @@ impl FakeClient {
                 self.may_repeat[t].insert(resource.name.clone());
                 self.expect_dependents(t, &names_in(t, &resource.name, value));
             }
-            // The server does not know what of it the client took, nor what that warms: both may come again.
-            for resource in &response.resources {
-                self.may_repeat[t].insert(resource.name.clone());
-                let names = named_by(t, &resource.name, &resource.resource.as_ref().unwrap().value);
-                self.may_repeat_dependents(t, &names);
-            }
-            self.has_refused = true;
             let error_detail = Some(Status { code: 13, message: "poison".into(), ..Default::default() });
             self.to_server.push_back(DeltaDiscoveryRequest { error_detail, ..answer });
             return;
@@ -150,7 +142,7 @@ impl FakeClient {
 
     /// Every cluster that a route in use names is there, with endpoints.
     fn check_references(&self) {
-        if self.has_refused {
+        if !self.poison.is_empty() {
             return;
         }
         let in_use = self.held[Lds].values().flat_map(|listener| &listener.names);
@@ -225,19 +217,5 @@ fn cluster_of(route: &envoy_types::pb::envoy::config::route::v3::Route) -> Strin
             other => panic!("{other:?}"),
         },
         other => panic!("{other:?}"),
-    }
-}
-
-/// The resources that a resource names.
-fn named_by(t: ResourceType, name: &str, value: &[u8]) -> Vec<String> {
-    match t {
-        Cluster => vec![name.to_owned()],
-        ClusterLoadAssignment => Vec::new(),
-        Lds => vec![Listener::decode(value).unwrap().stat_prefix],
-        Rds => {
-            let config = RouteConfiguration::decode(value).unwrap();
-            let routes = config.virtual_hosts.iter().flat_map(|host| &host.routes);
-            routes.map(cluster_of).collect()
-        }
     }
 }

@@ -98,20 +98,7 @@ impl Run {
         self.now += Duration::from_millis(1);
         match step {
             Step::Publish(world) => {
-                let snapshot = world.snapshot();
-                for t in ResourceType::ALL {
-                    for resource in snapshot.table(t).iter() {
-                        let before = self
-                            .newest
-                            .as_ref()
-                            .and_then(|newest| newest.snapshot.table(t).get(&resource.name));
-                        if before.is_none_or(|before| before.version != resource.version) {
-                            let key = (resource.name.to_string(), resource.version.to_string());
-                            *self.client.appeared.entry(key).or_default() += 1;
-                        }
-                    }
-                }
-                self.newest = Some(Published { snapshot, at: self.now });
+                self.newest = Some(Published { snapshot: world.snapshot(), at: self.now });
             }
             Step::ServerReads => {
                 if let Some(request) = self.client.to_server.pop_front() {
