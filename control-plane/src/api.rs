@@ -30,7 +30,7 @@ pub use auth::Token;
 pub use error::ApiError;
 
 /// Largest body of a request; a year of one-minute demand of ten models fits.
-const MAX_BODY_BYTES: usize = 256 * 1024 * 1024;
+const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the handlers share.

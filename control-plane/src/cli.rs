@@ -30,7 +30,8 @@ enum Command {
     Bootstrap(bootstrap::Arguments),
     /// Check that Clairvoy could run: configuration, database, backends.
     ///
-    /// Ends with 0 when every check is good, with 1 otherwise.
+    /// Ends with 1 when something would keep it from running, with 0 otherwise: a backend that does not answer yet is only
+    /// named.
     Check(check::Arguments),
     /// Print the JSON Schema of the configuration file.
     Schema,

@@ -43,6 +43,9 @@ pub enum FleetError {
         /// The address asked for.
         address: SocketAddr,
     },
+    /// Without it the model would have no backend.
+    #[error("{0} is the last backend of its model that takes requests: register another one first")]
+    Last(SocketAddr),
     /// The address serves another pool.
     #[error("{address} already belongs to pool `{pool}`")]
     Taken {
@@ -116,6 +119,7 @@ impl Fleet {
 
     /// Stops new requests to a backend; it stays in the pool and finishes its streams.
     pub fn drain(&mut self, pool: &str, address: SocketAddr, now: DateTime<Utc>) -> Result<(), FleetError> {
+        self.check_not_last(pool, address)?;
         let backend = self.find(pool, address)?;
         if backend.membership == Membership::Active {
             backend.membership = Membership::Draining { since: now };
@@ -125,9 +129,20 @@ impl Fleet {
 
     /// Stops new requests to a backend and removes it once the drain time is over.
     pub fn remove(&mut self, pool: &str, address: SocketAddr, now: DateTime<Utc>) -> Result<(), FleetError> {
+        self.check_not_last(pool, address)?;
         self.find(pool, address)?.leave(now);
         self.dismissed.insert(address);
         Ok(())
+    }
+
+    fn check_not_last(&mut self, pool: &str, address: SocketAddr) -> Result<(), FleetError> {
+        let backend = self.find(pool, address)?;
+        if backend.membership != Membership::Active {
+            return Ok(());
+        }
+        let model = backend.model.clone();
+        let others = self.of_model(&model).filter(|other| other.membership == Membership::Active);
+        if others.count() > 1 { Ok(()) } else { Err(FleetError::Last(address)) }
     }
 
     fn find(&mut self, pool: &str, address: SocketAddr) -> Result<&mut Backend, FleetError> {

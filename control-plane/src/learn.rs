@@ -38,8 +38,6 @@ pub enum Lesson {
     CatchUp(String, i64, Vec<Option<f64>>),
     /// A saved model: kind, key and state, as they came in [`Insight::Trained`].
     Restore(ModelKind, String, serde_json::Value),
-    /// Other forecast settings.
-    Configure(Forecast),
     /// A second has passed.
     Tick(DateTime<Utc>),
 }
@@ -120,10 +118,6 @@ impl Learner {
                 None => self.history(model, first_step, &values),
             },
             Lesson::Restore(kind, key, state) => self.restore(kind, key, state),
-            Lesson::Configure(forecast) => {
-                self.settings = demand::Settings::of(&forecast);
-                Vec::new()
-            }
             Lesson::Tick(now) => self.tick(now),
         }
     }

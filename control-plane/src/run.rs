@@ -14,5 +14,5 @@ mod steer;
 
 pub use commands::{Command, Refusal, Target};
 pub(crate) use database::demand_history;
-pub use serve::{Overrides, database_settings, serve};
+pub use serve::{Overrides, check_secrets, database_settings, serve};
 pub use show::Frame;

@@ -43,7 +43,6 @@ pub use self::maintenance::MaintenanceReport;
 pub use self::model_state::ModelState;
 pub use self::rollup::MinuteRow;
 pub use self::settings::{DatabaseSettings, Retention};
-pub use self::totals::StoredTotals;
 pub use self::writer::{TelemetryWriter, WriterCounters, WriterSettings};
 
 /// The database. Cheap to clone; all clones are one.

@@ -71,6 +71,6 @@ async fn obey(
         tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(|_| away())?.map_err(|_| away())?;
     answer.map_err(|refusal| match refusal {
         Refusal::NoSuchPool(_) | Refusal::NoSuchBackend { .. } => ApiError::not_found(refusal.to_string()),
-        Refusal::Taken { .. } => ApiError::conflict(refusal.to_string()),
+        Refusal::Taken { .. } | Refusal::Last(_) => ApiError::conflict(refusal.to_string()),
     })
 }

@@ -14,7 +14,7 @@ use crate::view::{ActualPoint, Demand, ForecastPoint, IssuedPoint, LatestForecas
 
 use super::{ApiError, ApiState};
 
-const LONGEST_WINDOW_SECONDS: u32 = 400 * 24 * 3600;
+const LONGEST_WINDOW_SECONDS: u32 = 31 * 24 * 3600;
 
 #[derive(Deserialize)]
 pub(super) struct Window {
@@ -85,7 +85,8 @@ pub(super) async fn import(
     }
     let config = state.config.load_full();
     let step_seconds = step_seconds(&config);
-    let rows = parse(&body, step_seconds)?;
+    let parsed = tokio::task::spawn_blocking(move || parse(&body, step_seconds)).await;
+    let rows = parsed.map_err(|error| ApiError::unavailable(error.to_string()))??;
     let models: BTreeSet<&str> = rows.iter().map(|row| row.model.as_str()).collect();
     for model in &models {
         known_model(&config, model)?;

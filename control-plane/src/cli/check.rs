@@ -1,15 +1,15 @@
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config};
-use crate::run::{Overrides, database_settings};
+use crate::run::{Overrides, check_secrets, database_settings};
 use crate::store::{EmbeddedError, Store, StoreError};
 use crate::telemetry::{ScrapeOptions, ScrapeTarget, Scraper, TelemetryMetrics, install_crypto_provider};
 
@@ -79,11 +79,18 @@ async fn check(file: &ConfigFile) -> bool {
             return false;
         }
     };
+    let secrets = match check_secrets(&config) {
+        Ok(()) => true,
+        Err(error) => {
+            let what = "secrets named by the configuration are there".to_owned();
+            show(&[Finding { state: State::Bad, what, remedy: Some(format!("{error:#}")) }])
+        }
+    };
     section("database");
     let database = show(&[database(&config).await]);
     section("backends");
     let backends = show(&backends(&config).await);
-    database && backends
+    secrets && database && backends
 }
 
 fn section(name: &str) {
@@ -176,14 +183,21 @@ async fn backends(config: &Config) -> Vec<Finding> {
     let stop = CancellationToken::new();
     let scraping = tokio::spawn(scraper.run(stop.clone()));
     let mut failures = std::collections::BTreeMap::new();
-    let mut good = 0;
-    let mut outcomes = tokio_stream::wrappers::ReceiverStream::new(outcomes).take(addresses.len());
+    let mut good = BTreeSet::new();
+    let mut outcomes = outcomes;
     let all = async {
-        while let Some(outcome) = outcomes.next().await {
+        // A quick backend answers twice before a slow one does once.
+        while good.len() + failures.len() < addresses.len() {
+            let Some(outcome) = outcomes.recv().await else { return };
+            let backend = outcome.backend.to_string();
             match outcome.result {
-                Ok(_) => good += 1,
+                Ok(_) => {
+                    failures.remove(&backend);
+                    good.insert(backend);
+                }
+                Err(_) if good.contains(&backend) => {}
                 Err(failure) => {
-                    failures.insert(outcome.backend.to_string(), failure.to_string());
+                    failures.insert(backend, failure.to_string());
                 }
             }
         }
@@ -191,6 +205,7 @@ async fn backends(config: &Config) -> Vec<Finding> {
     let _ = tokio::time::timeout(BACKEND_PATIENCE, all).await;
     stop.cancel();
     let _ = scraping.await;
+    let good = good.len();
     let what = format!("{good} of {} backends show telemetry", addresses.len());
     if good == addresses.len() {
         return vec![Finding { state: State::Good, what, remedy: None }];

@@ -71,8 +71,8 @@ pub(super) fn cluster(model: &ModelIntent) -> Cluster {
     }
 }
 
-/// Envoy's own, fast reaction to a backend that fails: three gateway errors in a row put it out for 5 s, never more
-/// than half of a cluster.
+/// Envoy's own, fast reaction to a backend that fails: three gateway errors or five errors in a row put it out
+/// for 5 s, longer each time, and never more than half of a cluster.
 fn outlier_detection() -> OutlierDetection {
     let number = |value| Some(UInt32Value { value });
     OutlierDetection {

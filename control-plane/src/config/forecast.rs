@@ -2,10 +2,12 @@ use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use clairvoy_forecaster::{DemandConfig, Grid};
+
 use super::Span;
 
 /// How demand is forecast.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields, default)]
 #[garde(allow_unvalidated)]
 pub struct Forecast {
@@ -18,6 +20,19 @@ pub struct Forecast {
     pub horizons: Vec<Span>,
     /// How often the regressions are fitted anew (default 10 minutes).
     pub refit_every: Span,
+}
+
+impl Forecast {
+    /// The settings in steps, as the forecaster takes them; horizons sorted.
+    pub fn in_steps(&self) -> DemandConfig {
+        let step_seconds = self.step.0.as_secs().max(1);
+        let steps = |span: &Span| u32::try_from(span.0.as_secs() / step_seconds).unwrap_or(u32::MAX);
+        let mut horizons: Vec<u32> = self.horizons.iter().map(steps).collect();
+        horizons.sort_unstable();
+        horizons.dedup();
+        let step_seconds = u32::try_from(step_seconds).unwrap_or(u32::MAX);
+        DemandConfig { grid: Grid { step_seconds, season_steps: steps(&self.season) }, horizons }
+    }
 }
 
 impl Default for Forecast {

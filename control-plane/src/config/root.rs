@@ -32,10 +32,10 @@ pub struct Config {
 }
 
 /// How backends are scraped.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Telemetry {
-    /// Time between two scrapes of one backend (default 1 s).
+    /// Time between two scrapes of one backend (default 1 s, at most 5 s: older telemetry is not trusted).
     pub interval: Span,
     /// Longest wait for a metrics page (default 900 ms).
     pub deadline: Span,

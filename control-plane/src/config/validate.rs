@@ -77,8 +77,11 @@ impl Config {
 
     fn check_telemetry(&self, root: &Path, fault: &mut Fault<'_>) {
         let telemetry = root.join("telemetry");
-        if self.telemetry.interval.as_seconds() < 0.1 {
-            fault(telemetry.join("interval"), "less than 100ms".to_owned());
+        if !(0.1..=5.0).contains(&self.telemetry.interval.as_seconds()) {
+            fault(
+                telemetry.join("interval"),
+                "must be 100ms to 5s: older telemetry is not trusted".to_owned(),
+            );
         }
         if self.telemetry.deadline > self.telemetry.interval || self.telemetry.deadline.0.is_zero() {
             fault(
@@ -117,6 +120,14 @@ impl Config {
                 let message = format!("{horizon} is no multiple of the step {}", self.forecast.step);
                 fault(path.join("horizons").join(index), message);
             }
+        }
+        let config = self.forecast.in_steps();
+        match config.validate() {
+            Ok(()) => {}
+            Err(error @ clairvoy_forecaster::Error::SeasonSteps { .. }) => {
+                fault(path.join("season"), error.to_string())
+            }
+            Err(error) => fault(path.join("horizons"), error.to_string()),
         }
         if self.forecast.refit_every.as_seconds() < 1.0 {
             fault(path.join("refit_every"), "less than 1s".to_owned());

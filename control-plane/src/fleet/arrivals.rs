@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 /// Length of the window over which present rates are taken, seconds.
 const WINDOW_SECONDS: i64 = 10;
@@ -128,6 +128,8 @@ fn overlap(start: f64, end: f64, from: f64, length: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
+
     use super::*;
 
     fn at(seconds: f64) -> DateTime<Utc> {

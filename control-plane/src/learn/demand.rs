@@ -1,6 +1,6 @@
 use chrono::{DateTime, Utc};
 
-use clairvoy_forecaster::{DemandConfig, DemandForecast, DemandModel, Error, Grid};
+use clairvoy_forecaster::{DemandConfig, DemandForecast, DemandModel, Error};
 
 use crate::config::Forecast;
 use crate::fleet::Step;
@@ -13,22 +13,7 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn of(forecast: &Forecast) -> Self {
-        let step_seconds = forecast.step.0.as_secs().max(1);
-        let steps =
-            |span: &crate::config::Span| u32::try_from(span.0.as_secs() / step_seconds).unwrap_or(u32::MAX);
-        let mut horizons: Vec<u32> = forecast.horizons.iter().map(steps).collect();
-        horizons.sort_unstable();
-        horizons.dedup();
-        Self {
-            config: DemandConfig {
-                grid: Grid {
-                    step_seconds: u32::try_from(step_seconds).unwrap_or(u32::MAX),
-                    season_steps: steps(&forecast.season),
-                },
-                horizons,
-            },
-            refit_every_seconds: forecast.refit_every.as_seconds(),
-        }
+        Self { config: forecast.in_steps(), refit_every_seconds: forecast.refit_every.as_seconds() }
     }
 }
 

@@ -49,6 +49,8 @@ pub(super) struct Inputs {
     pub(super) reloads: mpsc::Receiver<Result<Arc<Config>, ConfigError>>,
     pub(super) memory: oneshot::Receiver<Memory>,
     pub(super) store: watch::Receiver<Option<Store>>,
+    /// Pools whose last plan reached no autoscaler.
+    pub(super) undelivered: mpsc::Receiver<String>,
     /// What happens to the Envoys.
     pub(super) clients: broadcast::Receiver<ClientEvent>,
 }
@@ -149,7 +151,17 @@ impl Controller {
                     }
                 }
                 Ok(event) = inputs.clients.recv() => self.heard(&event, Utc::now()),
-                Some(insight) = inputs.insights.recv() => self.learned(insight, Utc::now()),
+                Some(pool) = inputs.undelivered.recv() => {
+                    // The next tick tells it again, unless the pool is as planned by then.
+                    self.signalled.remove(&pool);
+                }
+                insight = inputs.insights.recv() => match insight {
+                    Some(insight) => self.learned(insight, Utc::now()),
+                    None => {
+                        tracing::error!("the learner ended");
+                        break;
+                    }
+                },
                 Some(outcome) = inputs.outcomes.recv() => self.scraped(outcome),
             }
         }

@@ -68,7 +68,7 @@ pub(super) async fn keep_open(
 }
 
 async fn remember(store: &Store, config: &Config, now: DateTime<Utc>) -> Result<Memory, StoreError> {
-    let rows = store.totals().await?.telemetry_rows;
+    let rows = store.telemetry_rows().await?;
     let mut memory = Memory {
         registered: store.registered_backends().await?,
         telemetry_rows: u64::try_from(rows).unwrap_or_default(),

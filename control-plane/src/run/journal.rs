@@ -61,6 +61,10 @@ async fn write(mut inbox: mpsc::Receiver<Entry>, mut store: watch::Receiver<Opti
             let Some(open) = open else { continue };
             match put(&open, &entry).await {
                 Ok(()) => break,
+                Err(error) if error.is_refusal() => {
+                    tracing::error!(%error, "the database refuses an entry of the journal; dropping it");
+                    break;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot write the journal; trying again");
                     tokio::time::sleep(pause).await;

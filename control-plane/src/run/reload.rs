@@ -19,6 +19,7 @@ pub(super) async fn watch(
     stop: CancellationToken,
 ) {
     let mut seen = stamp(&path);
+    let mut last = seen;
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
@@ -26,7 +27,10 @@ pub(super) async fn watch(
             _ = ticks.tick() => {}
         }
         let found = stamp(&path);
-        if found == seen || found.is_none() {
+        // Twice the same: a file that is being written is not read halfway.
+        let settled = found == last;
+        last = found;
+        if found == seen || found.is_none() || !settled {
             continue;
         }
         seen = found;
@@ -59,12 +63,10 @@ pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     if old.data_dir() != new.data_dir() {
         fields.push("data_dir");
     }
-    if old.forecast.step != new.forecast.step {
-        fields.push("forecast.step");
+    if old.forecast != new.forecast {
+        fields.push("forecast");
     }
-    if old.telemetry.queue_rows != new.telemetry.queue_rows
-        || old.telemetry.interval != new.telemetry.interval
-    {
+    if old.telemetry != new.telemetry {
         fields.push("telemetry");
     }
     if old.signals != new.signals {

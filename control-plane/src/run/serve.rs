@@ -19,7 +19,9 @@ use crate::api::{ApiState, Token, router};
 use crate::config::{self, Config};
 use crate::learn::{self, Learner};
 use crate::metrics::ControlMetrics;
-use crate::signal::{Deliverer, DeliveryOptions, Secret, SignalMetrics, WebhookEndpoint};
+use crate::signal::{
+    Deliverer, DeliveryOptions, DeliveryOutcome, DeliveryReport, Secret, SignalMetrics, WebhookEndpoint,
+};
 use crate::store::{DatabaseSettings, EmbeddedSettings, Store};
 use crate::telemetry::{ScrapeOptions, Scraper, TelemetryMetrics, install_crypto_provider};
 
@@ -31,6 +33,7 @@ use super::reload;
 /// Outcomes of scrapes that may wait for the controller; beyond it the scraper drops and counts them.
 const OUTCOMES: usize = 20_000;
 const COMMANDS: usize = 1000;
+const UNDELIVERED: usize = 1000;
 /// Longest time for open connections to end after a signal to stop.
 const GRACE: Duration = Duration::from_secs(5);
 const HTTP2_KEEPALIVE: Duration = Duration::from_secs(30);
@@ -92,7 +95,8 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     };
     let scraper = Scraper::new(options, targets_out, outcomes_in, telemetry.clone())?;
     let (learner, insights) = learn::spawn(Learner::new(&config.forecast))?;
-    let deliverer = deliverer(&config, &mut registry)?;
+    let (undelivered_in, undelivered) = mpsc::channel(UNDELIVERED);
+    let deliverer = deliverer(&config, &mut registry, undelivered_in)?;
 
     let (store_in, store) = watch::channel(None::<Store>);
     let (memory_in, memory) = oneshot::channel();
@@ -129,10 +133,18 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         metrics,
         telemetry,
     };
-    let inputs =
-        Inputs { outcomes, insights, commands, reloads, memory, store: store.clone(), clients: xds.events() };
+    let inputs = Inputs {
+        outcomes,
+        insights,
+        commands,
+        reloads,
+        memory,
+        store: store.clone(),
+        undelivered,
+        clients: xds.events(),
+    };
     let controller = Controller::new(Arc::clone(&config), outputs, Utc::now());
-    let controller = tokio::spawn(controller.run(inputs, config.telemetry.queue_rows, stop.clone()));
+    let mut controller = tokio::spawn(controller.run(inputs, config.telemetry.queue_rows, stop.clone()));
 
     tokio::spawn(scraper.run(stop.clone()));
     tokio::spawn({
@@ -144,18 +156,27 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         let stop = stop.clone();
         async move { axum::serve(api_listener, router(api)).with_graceful_shutdown(stop.cancelled_owned()).await }
     });
-    let xds_server = tokio::spawn(serve_xds(xds.clone(), xds_listener, token, stop.clone()));
+    let mut xds_server = tokio::spawn(serve_xds(xds.clone(), xds_listener, token, stop.clone()));
     tracing::info!(api = %config.listen.api, xds = %config.listen.xds, "clairvoy is up");
 
-    let ended = until_signal(first_error, config.database.url.is_none()).await;
+    // A part that ends by itself takes the process with it: half a control plane would freeze the weights unseen.
+    let ended = tokio::select! {
+        ended = until_signal(first_error, config.database.url.is_none()) => ended,
+        _ = &mut controller => Err(anyhow::anyhow!("the controller ended by itself")),
+        _ = &mut xds_server => Err(anyhow::anyhow!("the discovery server ended by itself")),
+    };
     tracing::info!("stopping");
     xds.shutdown();
     stop.cancel();
     let graceful = async {
-        let _ = controller.await;
+        if !controller.is_finished() {
+            let _ = controller.await;
+        }
         let _ = journal_task.await;
         let _ = database.await;
-        let _ = xds_server.await;
+        if !xds_server.is_finished() {
+            let _ = xds_server.await;
+        }
     };
     if tokio::time::timeout(GRACE * 2, graceful).await.is_err() {
         tracing::warn!("some work was not done in time");
@@ -166,7 +187,10 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let open = store.borrow().clone();
     drop(store);
     if let Some(open) = open {
-        open.close().await.context("cannot close the database")?;
+        match tokio::time::timeout(GRACE, open.close()).await {
+            Ok(closed) => closed.context("cannot close the database")?,
+            Err(_) => tracing::warn!("the database did not let go in time"),
+        }
     }
     ended
 }
@@ -211,7 +235,13 @@ fn token(config: &Config) -> anyhow::Result<Option<Token>> {
     }
 }
 
-fn deliverer(config: &Config, registry: &mut Registry) -> anyhow::Result<Deliverer> {
+/// Checks that the secrets which the configuration names are there and usable.
+pub fn check_secrets(config: &Config) -> anyhow::Result<()> {
+    token(config)?;
+    endpoints(config).map(drop)
+}
+
+fn endpoints(config: &Config) -> anyhow::Result<Vec<WebhookEndpoint>> {
     let mut endpoints = Vec::new();
     for webhook in &config.signals.webhooks {
         let name = &webhook.secret_env;
@@ -220,13 +250,28 @@ fn deliverer(config: &Config, registry: &mut Registry) -> anyhow::Result<Deliver
         let secret = Secret::parse(&text).with_context(|| format!("the secret in {name} is not usable"))?;
         endpoints.push(WebhookEndpoint { url: webhook.url.clone(), secret });
     }
+    Ok(endpoints)
+}
+
+fn deliverer(
+    config: &Config,
+    registry: &mut Registry,
+    undelivered: mpsc::Sender<String>,
+) -> anyhow::Result<Deliverer> {
     let seed = u64::from(std::process::id());
     let options = DeliveryOptions { seed, ..DeliveryOptions::default() };
-    let log = |report: crate::signal::DeliveryReport| {
+    let log = move |report: DeliveryReport| {
+        if matches!(
+            report.outcome,
+            DeliveryOutcome::Failed | DeliveryOutcome::Expired | DeliveryOutcome::Dropped
+        ) {
+            // When the controller is that far behind, the plan will change before it could be told again.
+            let _ = undelivered.try_send(report.pool.clone());
+        }
         tracing::info!(event.id = %report.event_id, pool = report.pool, endpoint = %report.endpoint,
             outcome = ?report.outcome, detail = report.detail, "webhook");
     };
-    Deliverer::new(endpoints, options, SignalMetrics::register(registry), log)
+    Deliverer::new(endpoints(config)?, options, SignalMetrics::register(registry), log)
         .context("a webhook cannot be used")
 }
 

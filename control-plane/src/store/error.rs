@@ -64,4 +64,13 @@ impl StoreError {
     pub(super) fn query(action: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| Self::Query { action, source }
     }
+
+    /// Whether the database refuses the values themselves, so that trying again is of no use.
+    pub fn is_refusal(&self) -> bool {
+        let Self::Query { source, .. } = self else { return false };
+        source
+            .as_database_error()
+            .and_then(|error| error.code())
+            .is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+    }
 }

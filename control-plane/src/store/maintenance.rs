@@ -124,7 +124,7 @@ const FOLD_MARKS: &str = "
 
 /// Returns, for each table that grows and has no partitions, the statement that removes at most `$2` rows from before
 /// `$1`, and the days that are kept.
-fn removals(retention: &Retention) -> [(&'static str, u32); 5] {
+fn removals(retention: &Retention) -> [(&'static str, u32); 6] {
     [
         (
             "DELETE FROM demand WHERE ctid = ANY(ARRAY(
@@ -139,6 +139,11 @@ fn removals(retention: &Retention) -> [(&'static str, u32); 5] {
         (
             "DELETE FROM decision WHERE ctid = ANY(ARRAY(SELECT ctid FROM decision WHERE at < $1 LIMIT $2))",
             retention.decisions_days,
+        ),
+        (
+            "DELETE FROM model_state WHERE ctid = ANY(ARRAY(
+                 SELECT ctid FROM model_state WHERE trained_at < $1 LIMIT $2))",
+            retention.minutes_days,
         ),
         (
             "DELETE FROM event WHERE ctid = ANY(ARRAY(SELECT ctid FROM event WHERE at < $1 LIMIT $2))",

@@ -52,7 +52,7 @@ impl fmt::Debug for DatabaseSettings {
 pub struct Retention {
     /// Raw samples; whole UTC days.
     pub samples_days: u32,
-    /// Samples by the minute, and backends that were not seen since; whole UTC days.
+    /// Samples by the minute, trained models, and backends that were not seen since; whole UTC days.
     pub minutes_days: u32,
     /// Demand history, counted from when a row was recorded.
     pub demand_days: u32,
@@ -60,7 +60,7 @@ pub struct Retention {
     pub forecasts_days: u32,
     /// Decisions.
     pub decisions_days: u32,
-    /// Events, and webhooks that were delivered or expired.
+    /// Events.
     pub events_days: u32,
 }
 

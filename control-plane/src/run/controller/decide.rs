@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ use crate::view::{Change, DecisionView};
 use super::super::journal::Entry;
 use super::super::plan;
 use super::super::steer::Steered;
-use super::Controller;
+use super::{Controller, Issued};
 
 impl Controller {
     /// Decides weights and replicas of every model, and publishes what changed.
@@ -50,7 +50,7 @@ impl Controller {
     }
 
     fn decide_replicas(&mut self, model: &Model, demand_rps: f64, now: DateTime<Utc>) {
-        let forecast = self.forecasts.get(&model.name).map(|issued| &issued.forecast);
+        let forecast = self.fresh_forecast(&model.name, now).map(|issued| &issued.forecast);
         let plans = plan::plan(model, &self.config, &self.fleet, forecast, demand_rps, &self.plans, now);
         for plan in plans {
             self.signal(model, &plan, demand_rps, now);
@@ -119,6 +119,14 @@ impl Controller {
             inputs: steered.inputs,
             changes: serde_json::to_value(steered.changes).unwrap_or_default(),
         })));
+    }
+
+    /// The newest forecast of a model, while it is one: without demand to go by there is none, and the last guess does
+    /// not stay.
+    pub(super) fn fresh_forecast(&self, model: &str, now: DateTime<Utc>) -> Option<&Issued> {
+        const LATE_SECONDS: i64 = 10;
+        let lasts = TimeDelta::seconds(2 * self.step_seconds() + LATE_SECONDS);
+        self.forecasts.get(model).filter(|issued| now - issued.at <= lasts)
     }
 
     /// The plans by pool, for the picture.

@@ -6,8 +6,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use clairvoy_xds::{ClientEvent, ClientEventKind};
 
-use crate::config::{Config, ConfigError, GpuMetrics, Pool};
-use crate::fleet::{Backend, Origin};
+use crate::config::{Config, ConfigError, GpuMetrics, Model, Pool};
+use crate::fleet::{Backend, Membership, Origin};
 use crate::learn::{Insight, Lesson};
 use crate::store::{
     BackendRow, DemandRow, EventLevel, EventRow, ForecastRow, RegisteredState, Store, TelemetryWriter,
@@ -35,8 +35,7 @@ impl Controller {
             if self.fleet.register(&config, &backend.pool, address, now).is_ok()
                 && backend.state == RegisteredState::Draining
             {
-                // The time that it had already drained is not known any more: it drains anew.
-                let _ = self.fleet.remove(&backend.pool, address, now);
+                let _ = self.fleet.drain(&backend.pool, address, now);
             }
         }
         for (model, saved_at, state) in memory.weights {
@@ -164,7 +163,8 @@ impl Controller {
             Command::Remove(Target { pool, address, reply }) => {
                 let done = self.fleet.remove(&pool, address, now);
                 if done.is_ok() {
-                    self.registered(&pool, address, RegisteredState::Draining, now);
+                    let gone = Entry::Unregistered { pool: pool.clone(), address: address.to_string() };
+                    self.outputs.journal.write(gone);
                     self.note("info", format!("{address} leaves pool {pool} after it has drained"), now);
                     self.decide(now);
                 }
@@ -211,7 +211,12 @@ impl Controller {
                            of them from every Envoy";
             return self.note("error", message.to_owned(), now);
         }
-        self.teach(Lesson::Configure(config.forecast.clone()));
+        if let Some(model) = self.emptied_by(&config) {
+            let message = format!(
+                "the changed configuration is refused, the old one stays: it leaves model {model} without any backend"
+            );
+            return self.note("error", message, now);
+        }
         self.config = Arc::clone(&config);
         self.outputs.config.store(config);
         self.outputs.xds.regroup();
@@ -220,6 +225,24 @@ impl Controller {
         self.decide(now);
         // Gateways, timeouts and names change without any decision about backends.
         self.publish(now);
+    }
+
+    /// A model that has backends now and would have none: more likely a mistake than a wish.
+    fn emptied_by(&self, config: &Config) -> Option<String> {
+        let takes = |backend: &&Backend| backend.membership == Membership::Active;
+        let keeps = |model: &Model| {
+            let mut pools = model.pools.iter().filter_map(|name| config.pool(name));
+            pools.any(|pool| {
+                let registered = self
+                    .fleet
+                    .backends()
+                    .filter(takes)
+                    .any(|backend| backend.origin == Origin::Registered && backend.pool == pool.name);
+                registered || !pool.backends.is_empty()
+            })
+        };
+        let serves = |model: &&Model| self.fleet.of_model(&model.name).any(|backend| takes(&backend));
+        config.models.iter().filter(serves).find(|model| !keeps(model)).map(|model| model.name.clone())
     }
 
     /// Brings the fleet, the scrape targets and the database's list of backends in line with the configuration.
@@ -245,10 +268,6 @@ impl Controller {
         let gone = self.fleet.sweep(self.config.balance.drain_time.as_seconds(), now);
         for backend in &gone {
             self.teach(Lesson::Forget(backend.address));
-            if backend.origin == Origin::Registered {
-                let (pool, address) = (backend.pool.clone(), backend.address.to_string());
-                self.outputs.journal.write(Entry::Unregistered { pool, address });
-            }
         }
         if !gone.is_empty() {
             self.reconcile(now);

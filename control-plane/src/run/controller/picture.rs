@@ -76,7 +76,7 @@ impl Controller {
             self.fleet.arrivals(&model.name).map_or((0.0, 0.0), |arrivals| arrivals.rates(now));
         let step_seconds = self.config.forecast.step.as_seconds() as u32;
         let cold_start = pools.iter().map(|pool| pool.replicas.cold_start.as_seconds()).fold(0.0, f64::max);
-        let forecast = self.forecasts.get(&model.name).and_then(|issued| {
+        let forecast = self.fresh_forecast(&model.name, now).and_then(|issued| {
             let nearest = issued.forecast.points.first()?;
             let (horizon_steps, q50, q90) = at_cold_start(&issued.forecast, cold_start, step_seconds)?;
             Some(ForecastView {
