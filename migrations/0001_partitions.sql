@@ -32,19 +32,22 @@ COMMENT ON FUNCTION create_day_partition IS
 CREATE FUNCTION drop_day_partitions(parent regclass, before date) RETURNS integer
 LANGUAGE plpgsql SET lock_timeout = '2s' AS $$
 DECLARE
-    partition regclass;
+    parent_name text := (SELECT relname FROM pg_class WHERE oid = parent);
+    partition text;
     dropped integer := 0;
 BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('day_partition:' || parent_name));
     FOR partition IN
-        SELECT c.oid::regclass
+        SELECT format('%I.%I', n.nspname, c.relname)
         FROM pg_inherits i
         JOIN pg_class c ON c.oid = i.inhrelid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE i.inhparent = parent
           AND c.relname ~ '_[0-9]{8}$'
           AND to_date(right(c.relname, 8), 'YYYYMMDD') < before
         ORDER BY c.relname
     LOOP
-        EXECUTE format('DROP TABLE %s', partition);
+        EXECUTE format('DROP TABLE IF EXISTS %s', partition);
         dropped := dropped + 1;
     END LOOP;
     RETURN dropped;

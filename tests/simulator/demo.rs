@@ -7,6 +7,7 @@
 mod api;
 mod checks;
 mod child;
+mod claim;
 mod evidence;
 mod fleet;
 mod journal;

@@ -19,8 +19,8 @@ const ROOT_STATE: &str = "/var/lib/clairvoy/demo";
 /// Start a small fleet on this machine: Clairvoy, Envoys, Postgres and simulated model servers.
 ///
 /// Does the set-up, builds, then becomes the demo: it prints where the dashboard is, and Ctrl-C ends it with
-/// everything it started. Its state (database, logs) is kept in .demo/, so a second start is quick; remove
-/// that folder to begin anew. All ports are on the loopback address.
+/// everything it started. The database is made anew at each start; configuration and logs stay in
+/// .demo/. All ports are on the loopback address.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Stop by itself after so many seconds, with exit code 0 if all went well

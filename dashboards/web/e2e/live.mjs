@@ -30,7 +30,6 @@ const passed = await withBrowser({ viewport: { width: 1440, height: 900 } }, asy
   const page = await context.newPage();
   const errors = watchErrors(page);
   const missing = new Set(['demand', 'a share or queue', 'the update clock', 'live connection']);
-  const deadline = Date.now() + LIMIT_MS;
 
   try {
     await page.goto(url, { waitUntil: 'domcontentloaded', timeout: LIMIT_MS });
@@ -40,6 +39,7 @@ const passed = await withBrowser({ viewport: { width: 1440, height: 900 } }, asy
   }
   await page.waitForSelector('[data-testid="model-demand"]', { timeout: LIMIT_MS }).catch(() => {});
   const first = await page.evaluate(read);
+  const deadline = Date.now() + LIMIT_MS;
   let last = first;
   while (missing.size > 0 && Date.now() < deadline) {
     await page.waitForTimeout(500);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
+use reqwest::StatusCode;
 use serde::Deserialize;
 
 /// Registers, drains and removes backends.
@@ -24,14 +25,16 @@ impl Registrar {
         done(request).await.with_context(|| format!("cannot register {backend} in {pool}"))
     }
 
+    /// Succeeds too when the API does not know the backend, as after a restart that lost it.
     pub(super) async fn drain(&self, pool: &str, backend: SocketAddr) -> anyhow::Result<()> {
         let request = self.client.post(format!("{}/pools/{pool}/backends/{backend}/drain", self.base));
-        done(request).await.with_context(|| format!("cannot drain {backend} of {pool}"))
+        gone_or_done(request).await.with_context(|| format!("cannot drain {backend} of {pool}"))
     }
 
+    /// Succeeds too when the API does not know the backend.
     pub(super) async fn remove(&self, pool: &str, backend: SocketAddr) -> anyhow::Result<()> {
         let request = self.client.delete(format!("{}/pools/{pool}/backends/{backend}", self.base));
-        done(request).await.with_context(|| format!("cannot remove {backend} from {pool}"))
+        gone_or_done(request).await.with_context(|| format!("cannot remove {backend} from {pool}"))
     }
 
     /// True while the backend is part of the fleet, drained or not.
@@ -51,7 +54,15 @@ impl Registrar {
 }
 
 async fn done(request: reqwest::RequestBuilder) -> anyhow::Result<()> {
+    check(request.send().await?).await
+}
+
+async fn gone_or_done(request: reqwest::RequestBuilder) -> anyhow::Result<()> {
     let response = request.send().await?;
+    if response.status() == StatusCode::NOT_FOUND { Ok(()) } else { check(response).await }
+}
+
+async fn check(response: reqwest::Response) -> anyhow::Result<()> {
     let status = response.status();
     if status.is_success() {
         return Ok(());

@@ -14,6 +14,9 @@ use super::{event::ReplicaPlan, registrar::Registrar};
 /// Pause after a failed step before the next one is tried.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
+/// How often a drain or a removal is tried; after that the backend is stopped without it.
+const TRIES: u32 = 10;
+
 /// Longest wait for a drained backend to fall idle; then it is stopped all the same.
 const IDLE_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -73,7 +76,7 @@ pub enum Progress {
         /// Its address.
         backend: SocketAddr,
     },
-    /// A step failed, and will be tried again.
+    /// A step failed; it may be tried again.
     Failed {
         /// Its pool.
         pool: String,
@@ -183,10 +186,9 @@ impl<L: Launcher> Steps<L> {
 
     async fn retire(&self, backend: SocketAddr) {
         let pool = &self.pool;
-        while let Err(error) = self.registrar.drain(pool, backend).await {
-            self.failed(&error).await;
+        if self.try_often(|| self.registrar.drain(pool, backend)).await {
+            (self.on_progress)(&Progress::Draining { pool: pool.clone(), backend });
         }
-        (self.on_progress)(&Progress::Draining { pool: pool.clone(), backend });
         let deadline = Instant::now() + IDLE_DEADLINE;
         // Proxies learn of the drain a moment later than we do, so one idle look is not enough.
         let mut idle_looks = 0;
@@ -194,9 +196,7 @@ impl<L: Launcher> Steps<L> {
             sleep(Duration::from_secs(1)).await;
             idle_looks = if self.launcher.is_idle(backend).await { idle_looks + 1 } else { 0 };
         }
-        if let Err(error) = self.registrar.remove(pool, backend).await {
-            self.failed(&error).await;
-        }
+        self.try_often(|| self.registrar.remove(pool, backend)).await;
         // Until it has left the fleet its metrics are read; stopped before, it would look broken.
         let deadline = Instant::now() + LEAVE_DEADLINE;
         while Instant::now() < deadline && self.registrar.knows(backend).await.unwrap_or(true) {
@@ -204,6 +204,17 @@ impl<L: Launcher> Steps<L> {
         }
         self.launcher.stop(backend).await;
         (self.on_progress)(&Progress::Stopped { pool: pool.clone(), backend });
+    }
+
+    /// Takes a step up to [`TRIES`] times, with pauses; true when it was done.
+    async fn try_often<F: Future<Output = anyhow::Result<()>>>(&self, step: impl Fn() -> F) -> bool {
+        for _ in 0..TRIES {
+            match step().await {
+                Ok(()) => return true,
+                Err(error) => self.failed(&error).await,
+            }
+        }
+        false
     }
 
     async fn failed(&self, error: &anyhow::Error) {

@@ -55,6 +55,11 @@ impl Observations {
         Self { proxies_expected, ..Self::default() }
     }
 
+    /// How many Envoys had all of their configuration when last seen.
+    pub(super) fn proxies_in_sync(&self) -> usize {
+        self.last.proxies.iter().filter(|proxy| proxy.state == "in_sync").count()
+    }
+
     /// Takes in the state at `at`; returns what is new in it, as lines to show.
     pub(super) fn observe(&mut self, at: f64, state: State) -> Vec<String> {
         let mut lines = Vec::new();

@@ -47,7 +47,7 @@ impl ModelForecasts {
 
 impl Outcome {
     pub(super) fn proxies_in_sync(&self) -> usize {
-        self.observations.last.proxies.iter().filter(|proxy| proxy.state == "in_sync").count()
+        self.observations.proxies_in_sync()
     }
 
     pub(super) fn sent(&self) -> u64 {

@@ -102,7 +102,7 @@ impl Processes {
         Ok(())
     }
 
-    /// Stops all of them: first politely, Clairvoy before the Envoys, then by force.
+    /// Stops all of them: first politely, then by force.
     pub(super) async fn stop(&mut self) -> Ended {
         let pids: Vec<u32> = self.children.iter().map(Child::pid).collect();
         let family = descendants_of(&pids);

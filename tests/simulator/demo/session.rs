@@ -1,14 +1,14 @@
 //! One run of the demo: start, play, summary, stop.
 
 use std::{
-    fs,
+    fs::{self, File},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::autoscaler::{Autoscaler, AutoscalerConfig, Progress, Registrar, Secret};
@@ -18,6 +18,7 @@ use crate::player::{Demand, ModelLoad, Player, PlayerConfig, loopback_client};
 use super::{
     api::Api,
     checks,
+    claim::claim,
     fleet::Fleet,
     journal::Journal,
     observations::Observations,
@@ -46,6 +47,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time that the requests in flight get at the end.
 const ANSWER_GRACE: Duration = Duration::from_secs(30);
 
+/// Time that the Envoys get at the end to take the last configuration.
+const SYNC_GRACE: Duration = Duration::from_secs(10);
+
 /// Everything that runs. Dropping it kills the child processes.
 pub(super) struct Session {
     options: DemoOptions,
@@ -55,6 +59,8 @@ pub(super) struct Session {
     autoscaler: Option<Autoscaler>,
     player: Option<Player>,
     scaling: Arc<Mutex<ScalingLog>>,
+    /// Held as long as anything may run.
+    lock: Option<File>,
 }
 
 /// The moment of the first request.
@@ -82,6 +88,7 @@ impl Session {
             autoscaler: None,
             player: None,
             scaling: Arc::default(),
+            lock: None,
         }
     }
 
@@ -140,6 +147,8 @@ impl Session {
         let folder = &self.options.state_dir;
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         self.options.state_dir = folder.canonicalize()?;
+        self.lock = Some(claim(&self.options.state_dir)?);
+        ports::check_free(&self.options.ports())?;
         let state_dir = self.options.state_dir.clone();
         // Each run replays the same days at other times: what the last one learned would contradict it.
         let data = state_dir.join(world::DATA);
@@ -304,7 +313,16 @@ impl Session {
             Some(player) => player.stop(ANSWER_GRACE).await,
             None => Vec::new(),
         };
-        self.observe(&api, &mut observations, begin.at.elapsed().as_secs_f64()).await;
+        let expected = world::edges(&self.options).len();
+        let deadline = Instant::now() + SYNC_GRACE;
+        loop {
+            self.observe(&api, &mut observations, begin.at.elapsed().as_secs_f64()).await;
+            let settled = observations.proxies_in_sync() == expected || stop.is_cancelled();
+            if settled || Instant::now() >= deadline {
+                break;
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
         let mut forecasts = Vec::new();
         for model in MODELS {
             let demand = api.demand(model, seconds as u64 + 120).await?;
@@ -312,7 +330,7 @@ impl Session {
         }
         Ok(Outcome {
             seconds,
-            proxies_expected: world::edges(&self.options).len(),
+            proxies_expected: expected,
             observations,
             load,
             webhooks: self.autoscaler.as_ref().map(Autoscaler::counts).unwrap_or_default(),

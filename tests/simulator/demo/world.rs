@@ -14,8 +14,8 @@ use super::options::DemoOptions;
 /// Environment variable that carries the webhook secret to Clairvoy.
 pub(super) const SECRET_ENV: &str = "CLAIRVOY_WEBHOOK_SECRET";
 
-/// Folder of the database, in the state folder.
-pub(super) const DATA: &str = "data";
+/// Folder of the database, in the state folder; removed at each start, so no other program may use the name.
+pub(super) const DATA: &str = "demo-data";
 
 /// Length of a forecast step; a recorded window of ten minutes is played in it.
 pub(super) const STEP_SECONDS: u32 = 10;

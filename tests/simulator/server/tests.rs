@@ -209,7 +209,9 @@ async fn client_that_leaves_frees_its_place() {
 
 #[tokio::test]
 async fn port_opens_after_the_load_and_stop_lets_streams_finish() {
-    let server = SimulatedServer::start(config(SpeedClass::Fast, Duration::from_millis(300))).unwrap();
+    let server = SimulatedServer::start(config(SpeedClass::Fast, Duration::from_secs(3))).unwrap();
+    // Lets the server begin its load, which is far longer than one attempt to connect.
+    tokio::task::yield_now().await;
     let refused = TcpStream::connect(server.address()).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     until("loaded", || !server.state().loading).await;

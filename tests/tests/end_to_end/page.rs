@@ -10,8 +10,8 @@ use tokio::process::Command;
 
 use crate::support::{Chat, Load, Site, model_server};
 
-/// The script waits 30 s for changes, and a browser needs some seconds to start on a busy machine.
-const LONGEST: Duration = Duration::from_secs(90);
+/// The script waits up to 30 s each for the page, its first figures and changes, and a browser needs time to start.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// Slows a server down for some seconds, again and again, so that waits and with them shares move.
 async fn slow_now_and_then(server: &SimulatedServer) -> Infallible {

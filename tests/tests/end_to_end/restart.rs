@@ -1,5 +1,6 @@
 //! Clairvoy itself is killed. Clients notice nothing, and Envoy is not told again what it knows.
 
+use chrono::TimeDelta;
 use clairvoy_tests::{Faults, SpeedClass};
 use reqwest::StatusCode;
 
@@ -40,14 +41,20 @@ async fn a_killed_clairvoy_breaks_no_stream_and_comes_back_with_what_it_knew() {
     load.end().await;
 
     // An idle fleet changes nothing, so there is nothing to send after the next restart either.
-    let mut last = Vec::new();
-    until("the weights are at rest", 60, async || {
+    let mut unchanged = None;
+    until("the weights are at rest", 90, async || {
         let state = clairvoy.state().await?;
-        let resting = state.models[0].demand_rps == 0.0;
-        let published = state.models[0].shares.iter().map(|share| share.share).collect::<Vec<_>>();
-        let same = published == last;
-        last = published;
-        if resting && same { Ok(()) } else { Err(format!("{:#?}", state.models)) }
+        let idle = state.models[0].demand_rps == 0.0;
+        let decision = state.decisions.first().map(|decision| decision.id.clone());
+        let shares = state.models[0].shares.iter().map(|share| share.share).collect::<Vec<_>>();
+        let seen = (decision, shares);
+        let since = match &unchanged {
+            Some((before, since)) if *before == seen => *since,
+            _ => state.now,
+        };
+        unchanged = Some((seen, since));
+        let rested = state.now - since >= TimeDelta::seconds(5);
+        if idle && rested { Ok(()) } else { Err(format!("{:#?}", state.models)) }
     })
     .await;
     let decisions = clairvoy.state().await.unwrap().totals.decisions;
