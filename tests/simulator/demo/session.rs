@@ -148,7 +148,6 @@ impl Session {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         self.options.state_dir = folder.canonicalize()?;
         self.lock = Some(claim(&self.options.state_dir)?);
-        ports::check_free(&self.options.ports())?;
         let state_dir = self.options.state_dir.clone();
         // Each run replays the same days at other times: what the last one learned would contradict it.
         let data = state_dir.join(world::DATA);
