@@ -145,7 +145,8 @@ impl DeltaStream {
     }
 
     /// Takes in an ACK or a NACK. Only its own nonce says what it is about: a late ACK must not count for
-    /// what was sent since.
+    /// what was sent since. A NACK of a response that is no longer remembered is told of all the same, without
+    /// resources.
     fn feedback(
         &mut self,
         resource_type: ResourceType,
@@ -153,7 +154,15 @@ impl DeltaStream {
         now: Instant,
     ) -> Option<Feedback> {
         let subscription = &mut self.subscriptions[resource_type];
-        let answered = subscription.in_flight.take_if(|sent| sent.nonce == request.response_nonce)?;
+        let Some(answered) = subscription.answered(&request.response_nonce) else {
+            let status = request.error_detail.as_ref()?;
+            if !request.response_nonce.starts_with(&self.nonce_prefix) {
+                return None;
+            }
+            subscription.nacks += 1;
+            let message = status.message.clone();
+            return Some(Feedback::Nacked { resource_type, resources: Vec::new(), message });
+        };
         Some(match &request.error_detail {
             None => {
                 subscription.acked(&answered);
@@ -267,7 +276,7 @@ impl DeltaStream {
             subscription.removed(name);
         }
         let caused_at = newest.at.max(subscription.changed_at);
-        subscription.in_flight = Some(InFlight {
+        subscription.put_in_flight(InFlight {
             nonce: nonce.clone(),
             at: now,
             expired: false,
