@@ -35,6 +35,10 @@ const SMOOTHING: f64 = 0.3;
 /// Outcomes that were not learned from, before the regression may be used.
 const SCORED_MIN: u32 = 10;
 
+/// An outcome shows the rate of service when its TTFT was at least this part of queue over rate. Without enough to do,
+/// a backend completes what arrives, however fast it is, and a queue of one is gone in a moment.
+const LOADED_SHARE: f64 = 0.5;
+
 /// The newest share of outcomes that the first fit leaves out to be judged on: one in this many.
 const HELD_OUT: usize = 4;
 
@@ -43,7 +47,7 @@ const HELD_OUT: usize = 4;
 /// A regression on the logarithm of the TTFT learns from the outcomes that followed earlier states. It is used only
 /// while it is nearer than the smoothed last observed TTFT on outcomes that it had not learned from. A queue deeper
 /// than any that was met is never extrapolated by the regression: the prediction then grows with the queue, and is at
-/// least the time in which the queue is served at the present rate (Little's law).
+/// least the time in which the queue is served at the best rate that was seen under load (Little's law).
 ///
 /// [`refit`](Self::refit) takes some milliseconds for 600 outcomes; call it every hundred or so. The state
 /// serialises like that of [`DemandModel`](crate::DemandModel).
@@ -72,6 +76,8 @@ struct Outcome {
 struct Fitted {
     line: LinearFit,
     deepest_queue: f64,
+    /// See [`Outcome::served_rps`]; of all outcomes that were learned from.
+    served_rps: Option<f64>,
 }
 
 impl WaitModel {
@@ -145,17 +151,19 @@ impl WaitModel {
 
     fn by_regression(&self, state: &WaitState) -> Option<f64> {
         let fit = self.fit.as_ref()?;
-        let seconds = fit.line.predict(&features(state)).exp().clamp(SECONDS_MIN, SECONDS_MAX);
+        let seconds =
+            fit.line.predict(&features(state, fit.served_rps)).exp().clamp(SECONDS_MIN, SECONDS_MAX);
         if !seconds.is_finite() {
             return None;
         }
-        Some(at_queue(seconds, state, fit.deepest_queue))
+        Some(at_queue(seconds, state, fit.deepest_queue, fit.served_rps))
     }
 
     fn by_last_observed(&self, state: &WaitState) -> Option<f64> {
         let seconds = baseline(self.smoothed_seconds, state)?;
         let deepest = self.outcomes.iter().map(|outcome| outcome.state.queue_depth).reduce(f64::max);
-        Some(at_queue(seconds, state, deepest.unwrap_or(state.queue_depth)))
+        let served_rps = best_served_rps(self.outcomes.iter());
+        Some(at_queue(seconds, state, deepest.unwrap_or(state.queue_depth), served_rps))
     }
 
     fn regression_leads(&self) -> bool {
@@ -189,16 +197,26 @@ impl WaitModel {
     }
 }
 
+impl Outcome {
+    /// The rate of completions, per second, when the backend was loaded; else it says nothing of the rate of service.
+    fn served_rps(&self) -> Option<f64> {
+        let WaitState { queue_depth, completed_rps, .. } = self.state;
+        let loaded = queue_depth > 0.0 && self.ttft_seconds * completed_rps >= LOADED_SHARE * queue_depth;
+        loaded.then_some(completed_rps)
+    }
+}
+
 impl Fitted {
-    fn new<'a>(outcomes: impl DoubleEndedIterator<Item = &'a Outcome>) -> Option<Self> {
+    fn new<'a>(outcomes: impl DoubleEndedIterator<Item = &'a Outcome> + Clone) -> Option<Self> {
+        let served_rps = best_served_rps(outcomes.clone());
         let mut rows = Rows::default();
         let mut deepest_queue = 0.0_f64;
         for (age, outcome) in outcomes.rev().enumerate() {
             let weight = outcome.count * (-std::f64::consts::LN_2 * age as f64 / HALF_LIFE_OUTCOMES).exp();
-            rows.push(&features(&outcome.state), log_seconds(outcome.ttft_seconds), weight);
+            rows.push(&features(&outcome.state, served_rps), log_seconds(outcome.ttft_seconds), weight);
             deepest_queue = deepest_queue.max(outcome.state.queue_depth);
         }
-        Some(Self { line: LinearFit::fit(&rows, RIDGE)?, deepest_queue })
+        Some(Self { line: LinearFit::fit(&rows, RIDGE)?, deepest_queue, served_rps })
     }
 }
 
@@ -210,14 +228,19 @@ fn baseline(smoothed_seconds: Option<f64>, state: &WaitState) -> Option<f64> {
     state.ttft_seconds.map(|seconds| seconds.clamp(SECONDS_MIN, SECONDS_MAX)).or(smoothed_seconds)
 }
 
-/// Raises a prediction for a queue deeper than any that was met: by the time in which the excess is served at the
-/// present rate, and to at least that of the whole queue. Without a rate, in proportion to the queue.
-fn at_queue(seconds: f64, state: &WaitState, deepest: f64) -> f64 {
+/// The best rate at which a loaded backend was seen to complete requests, per second.
+fn best_served_rps<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Option<f64> {
+    outcomes.filter_map(Outcome::served_rps).reduce(f64::max)
+}
+
+/// Raises a prediction for a queue deeper than any that was met: by the time in which the excess is served, and to at
+/// least that of the whole queue. Without a rate of service, in proportion to the queue.
+fn at_queue(seconds: f64, state: &WaitState, deepest: f64, served_rps: Option<f64>) -> f64 {
     if state.queue_depth <= deepest {
         return seconds;
     }
     let excess = WaitState { queue_depth: state.queue_depth - deepest, ..*state };
-    let raised = match (little_seconds(&excess), little_seconds(state)) {
+    let raised = match (little_seconds(&excess, served_rps), little_seconds(state, served_rps)) {
         (Some(more), Some(whole)) => (seconds + more).max(whole),
         _ => seconds * (1.0 + state.queue_depth) / (1.0 + deepest),
     };

@@ -86,6 +86,13 @@ impl XdsServer {
         }
     }
 
+    /// Takes the snapshot of the group back, and frees it: for a group that is gone for good. Streams of the
+    /// group stay open and are not answered, so that their clients keep what they have, until there is another
+    /// snapshot. False if the group had none.
+    pub fn withdraw(&self, group: &str) -> bool {
+        self.shared.groups.withdraw(group)
+    }
+
     /// The newest snapshot of the group.
     pub fn newest(&self, group: &str) -> Option<Snapshot> {
         self.shared.groups.newest(group).map(|published| published.snapshot.clone())

@@ -131,6 +131,9 @@ impl DeltaStream {
             return Ok(None);
         };
 
+        // What the client thinks of a response comes first: a name that it asks for in the same request is
+        // owed whatever was in the response.
+        let feedback = self.feedback(resource_type, request, now);
         let subscription = &mut self.subscriptions[resource_type];
         if subscription.started {
             subscription.change(request, now);
@@ -138,13 +141,29 @@ impl DeltaStream {
             subscription.start(resource_type.empty_means_wildcard(), request, now);
             self.returning |= !request.initial_resource_versions.is_empty();
         }
+        Ok(feedback)
+    }
 
-        // Only the newest nonce says anything: a late ACK must not count for what was sent since.
-        let Some(answered) = subscription.in_flight.take_if(|sent| sent.nonce == request.response_nonce)
-        else {
-            return Ok(None);
+    /// Takes in an ACK or a NACK. Only its own nonce says what it is about: a late ACK must not count for
+    /// what was sent since. A NACK of a response that is no longer remembered is told of all the same, without
+    /// resources.
+    fn feedback(
+        &mut self,
+        resource_type: ResourceType,
+        request: &DeltaDiscoveryRequest,
+        now: Instant,
+    ) -> Option<Feedback> {
+        let subscription = &mut self.subscriptions[resource_type];
+        let Some(answered) = subscription.answered(&request.response_nonce) else {
+            let status = request.error_detail.as_ref()?;
+            if !request.response_nonce.starts_with(&self.nonce_prefix) {
+                return None;
+            }
+            subscription.nacks += 1;
+            let message = status.message.clone();
+            return Some(Feedback::Nacked { resource_type, resources: Vec::new(), message });
         };
-        Ok(Some(match &request.error_detail {
+        Some(match &request.error_detail {
             None => {
                 subscription.acked(&answered);
                 let latency = now.saturating_duration_since(answered.caused_at);
@@ -155,7 +174,7 @@ impl DeltaStream {
                 let resources = answered.resources.into_iter().map(|sent| sent.name).collect();
                 Feedback::Nacked { resource_type, resources, message: status.message.clone() }
             }
-        }))
+        })
     }
 
     /// The next response that is due, given the newest snapshot; `None` when there is nothing to send
@@ -257,7 +276,7 @@ impl DeltaStream {
             subscription.removed(name);
         }
         let caused_at = newest.at.max(subscription.changed_at);
-        subscription.in_flight = Some(InFlight {
+        subscription.put_in_flight(InFlight {
             nonce: nonce.clone(),
             at: now,
             expired: false,

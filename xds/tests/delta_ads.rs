@@ -194,6 +194,23 @@ async fn nodes_follow_their_group() {
 }
 
 #[tokio::test]
+async fn a_client_keeps_what_it_has_when_the_snapshot_of_its_group_is_withdrawn() {
+    let server = server();
+    server.publish("all", snapshot(&[("a", 1, 1)], &["a"]));
+    let mut client = settled(&server, serve(&server).await, &["a"]).await;
+    assert!(server.withdraw("all"));
+    assert!(server.newest("all").is_none());
+    assert!(!server.withdraw("all"));
+    client.expect_nothing().await;
+    assert_eq!(server.clients()[0].sync, SyncState::Pending);
+
+    server.publish("all", snapshot(&[("a", 1, 2)], &["a"]));
+    let response = client.expect_acked(ClusterLoadAssignment).await;
+    assert_eq!((names(&response), response.removed_resources.len()), (vec!["a"], 0));
+    eventually("in sync", || server.clients()[0].sync == SyncState::InSync).await;
+}
+
+#[tokio::test]
 async fn t1_a_request_without_a_type_ends_its_stream_only() {
     let server = server();
     let address = serve(&server).await;

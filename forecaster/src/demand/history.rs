@@ -10,11 +10,15 @@ const RATE_MAX: f64 = 1e12;
 ///
 /// Starts with the first known value; the oldest steps leave when it is full.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Saved")]
 pub(super) struct History {
     newest_step: i64,
     capacity: usize,
     season: usize,
     cells: VecDeque<Cell>,
+    /// The newest of these steps that was observed; follows from the cells.
+    #[serde(skip_serializing)]
+    newest_known_step: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -33,7 +37,7 @@ pub(super) fn clean(value: Option<f64>) -> Option<f64> {
 impl History {
     /// An empty history, `newest_step` being the last step that is over.
     pub(super) fn new(newest_step: i64, capacity: usize, season: usize) -> Self {
-        Self { newest_step, capacity, season, cells: VecDeque::new() }
+        Self { newest_step, capacity, season, cells: VecDeque::new(), newest_known_step: None }
     }
 
     pub(super) fn newest_step(&self) -> i64 {
@@ -63,15 +67,21 @@ impl History {
         let value = value.or_else(|| self.fill());
         self.newest_step += 1;
         let Some(value) = value else { return };
+        if known {
+            self.newest_known_step = Some(self.newest_step);
+        }
         if self.cells.len() == self.capacity {
             self.cells.pop_front();
         }
         self.cells.push_back(Cell { value, known, total: total + value });
+        let oldest_step = self.oldest_step();
+        self.newest_known_step = self.newest_known_step.filter(|step| *step >= oldest_step);
     }
 
     /// Forgets everything, and goes on at `newest_step`.
     pub(super) fn restart(&mut self, newest_step: i64) {
         self.cells.clear();
+        self.newest_known_step = None;
         self.newest_step = newest_step;
     }
 
@@ -87,7 +97,7 @@ impl History {
 
     /// Returns the newest observed value.
     pub(super) fn last_known(&self) -> Option<f64> {
-        self.cells.iter().rev().find(|cell| cell.known).map(|cell| cell.value)
+        self.value(self.newest_known_step?)
     }
 
     /// Returns the mean of up to `steps` steps, the last of them `newest`, as far as the history reaches.
@@ -125,9 +135,51 @@ impl History {
     }
 }
 
+/// A history as it is saved.
+#[derive(Deserialize)]
+struct Saved {
+    newest_step: i64,
+    capacity: usize,
+    season: usize,
+    cells: VecDeque<Cell>,
+}
+
+impl From<Saved> for History {
+    fn from(saved: Saved) -> Self {
+        let Saved { newest_step, capacity, season, cells } = saved;
+        let age = cells.iter().rev().position(|cell| cell.known);
+        let newest_known_step = age.and_then(|age| newest_step.checked_sub(age as i64));
+        Self { newest_step, capacity, season, cells, newest_known_step }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_known_value_lasts_until_it_leaves() {
+        let mut history = History::new(0, 4, 2);
+        for (value, last_known) in [
+            (None, None),
+            (Some(1.0), Some(1.0)),
+            (Some(2.0), Some(2.0)),
+            (None, Some(2.0)),
+            (None, Some(2.0)),
+            (None, Some(2.0)),
+            (None, None),
+            (Some(3.0), Some(3.0)),
+            (None, Some(3.0)),
+        ] {
+            history.push(value);
+            assert_eq!(history.last_known(), last_known, "step {}", history.newest_step());
+            let saved = serde_json::to_string(&history).unwrap();
+            let resumed: History = serde_json::from_str(&saved).unwrap();
+            assert_eq!(resumed, history);
+        }
+        history.restart(50);
+        assert_eq!(history.last_known(), None);
+    }
 
     #[test]
     fn fills_with_the_season_before_else_with_the_step_before() {

@@ -3,9 +3,6 @@ use super::WaitState;
 /// Features of a state; see [`features`].
 pub(super) const FEATURES: usize = 11;
 
-/// Smallest rate of completions that is divided by, requests per second: one a minute.
-const COMPLETIONS_MIN: f64 = 1.0 / 60.0;
-
 /// Waits and TTFTs lie between these when a logarithm is taken, in seconds.
 pub(super) const SECONDS_MIN: f64 = 1e-4;
 pub(super) const SECONDS_MAX: f64 = 600.0;
@@ -23,27 +20,30 @@ pub(super) fn at_least_zero(value: f64) -> f64 {
     if value.is_finite() { value.max(0.0) } else { 0.0 }
 }
 
-/// Returns the time in which the queue is served at the present rate of completions, in seconds (Little's law);
-/// `None` when there is a queue and nothing is completed.
-pub(super) fn little_seconds(state: &WaitState) -> Option<f64> {
+/// Returns the time in which the queue is served, in seconds (Little's law), at `served_rps`, the rate that was seen
+/// under load, or at the present rate if that is higher; `None` when there is a queue and no such rate is known.
+///
+/// The present rate alone is no rate of service: on a quiet backend it is that of arrivals, and falls to zero.
+pub(super) fn little_seconds(state: &WaitState, served_rps: Option<f64>) -> Option<f64> {
     let queue = at_least_zero(state.queue_depth);
     if queue == 0.0 {
         return Some(0.0);
     }
-    let rate = at_least_zero(state.completed_rps);
-    (rate > 0.0).then(|| (queue / rate.max(COMPLETIONS_MIN)).min(SECONDS_MAX))
+    let rate = at_least_zero(served_rps?).max(at_least_zero(state.completed_rps));
+    (rate > 0.0).then(|| (queue / rate).min(SECONDS_MAX))
 }
 
-/// Returns what the regression sees of a state; NaN is unknown.
+/// Returns what the regression sees of a state, given the rate of service as [`little_seconds`] takes it; NaN is
+/// unknown.
 ///
 /// Logarithms, since the target is one: a wait is a queue times an inter-token time, or a queue over a rate.
-pub(super) fn features(state: &WaitState) -> [f64; FEATURES] {
+pub(super) fn features(state: &WaitState, served_rps: Option<f64>) -> [f64; FEATURES] {
     let queue = at_least_zero(state.queue_depth);
     let running = at_least_zero(state.running);
     let kv_used = at_least_zero(state.kv_used).min(1.0);
     let inter_token = positive(state.inter_token_seconds);
     let ttft = positive(state.ttft_seconds);
-    let little = little_seconds(state).unwrap_or(SECONDS_MAX);
+    let little = little_seconds(state, served_rps).unwrap_or(f64::NAN);
     [
         queue.ln_1p(),
         f64::from(queue > 0.0),

@@ -97,6 +97,63 @@ fn an_exploding_queue_raises_the_prediction_beyond_all_that_was_met() {
     }
 }
 
+/// A backend that answers in 0.2 s and has had little to do; the last requests are long past.
+fn quiet(turn: u32) -> (WaitState, f64) {
+    let ttft = 0.2 * (1.0 + 0.1 * (f64::from(turn) * 2.3).sin());
+    let completed_rps = 0.5 * (1.0 + 0.3 * (f64::from(turn) * 0.7).cos());
+    (WaitState { completed_rps, ..server(f64::from(turn % 7 == 3), 1.0, 0.2).0 }, ttft)
+}
+
+#[test]
+fn one_request_in_the_queue_of_a_quiet_backend_is_no_jam() {
+    let one_waits = WaitState { completed_rps: 0.01, ..server(1.0, 1.0, 0.2).0 };
+    let two_wait = WaitState { queue_depth: 2.0, ..one_waits };
+    for outcomes in [1, 20, 200] {
+        let mut model = WaitModel::new(WaitConfig::default());
+        for turn in 0..outcomes {
+            let (state, ttft) = quiet(turn);
+            model.observe(&state, ttft, 1.0);
+        }
+        for _ in 0..2 {
+            for state in [one_waits, two_wait] {
+                let prediction = model.predict(&state);
+                assert!(prediction.mean_seconds < 0.8, "after {outcomes}: {prediction:?}");
+            }
+            model.refit();
+        }
+    }
+}
+
+#[test]
+fn a_quiet_hour_does_not_slow_the_service_that_was_seen_under_load() {
+    let mut model = trained(200);
+    for turn in 0..100 {
+        let (state, ttft) = quiet(turn);
+        model.observe(&WaitState { queue_depth: 0.0, ..state }, ttft, 1.0);
+    }
+    model.refit();
+    let state = WaitState { completed_rps: 0.01, ..server(1.0, 1.0, 0.2).0 };
+    let prediction = model.predict(&state);
+    assert!(prediction.mean_seconds < 1.0, "{prediction:?}");
+}
+
+#[test]
+fn a_jam_takes_the_time_that_the_rate_under_load_needs() {
+    let mut model = WaitModel::new(WaitConfig::default());
+    for turn in 0..60 {
+        let queue = f64::from(turn % 6);
+        let state = WaitState { completed_rps: 2.0, ..server(queue, 8.0, 0.3).0 };
+        model.observe(&state, 0.3 + 0.5 * queue, 1.0);
+    }
+    for _ in 0..2 {
+        for completed_rps in [2.0, 0.1] {
+            let prediction = model.predict(&WaitState { completed_rps, ..server(100.0, 8.0, 2.0).0 });
+            assert!((50.0..100.0).contains(&prediction.mean_seconds), "{prediction:?}");
+        }
+        model.refit();
+    }
+}
+
 #[test]
 fn an_older_state_widens_the_bound_and_leaves_the_estimate() {
     let model = trained(300);

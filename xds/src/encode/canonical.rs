@@ -3,7 +3,13 @@
 //! The generated types keep map fields in hash maps, which iterate in an order of their own in every
 //! process. Since a length does not depend on the order, entries can be sorted within the encoded bytes:
 //! all that is needed is which fields are maps, and which lead to messages that hold maps. This is what
-//! `map_fields.txt` lists. `examples/map_fields.rs` writes it from the descriptors of the Envoy API.
+//! `map_fields.txt` lists.
+//!
+//! The list was made once, by a program that is not kept, from the descriptors of the Envoy API. To check it
+//! after an update of `envoy-types`, read the `FileDescriptorSet` that the crate ships as
+//! `src/generated/types.bin`. A line is right if its fields are those of the message that are maps, or whose
+//! type is `google.protobuf.Any` or has a line itself. The set has more messages than the list, among them
+//! those of Envoy's admin API: what has no line keeps its order.
 
 use std::collections::HashMap;
 use std::ops::Range;

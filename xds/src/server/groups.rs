@@ -10,7 +10,7 @@ use crate::stream::Published;
 type Newest = Option<Arc<Published>>;
 
 /// Groups by name. A group exists from its first snapshot or its first stream on; one that never had a
-/// snapshot goes with its last stream.
+/// snapshot, or whose snapshot was withdrawn, goes with its last stream.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     groups: Mutex<HashMap<Arc<str>, watch::Sender<Newest>>>,
@@ -30,6 +30,18 @@ impl Groups {
         })
     }
 
+    /// False if the group had no snapshot.
+    pub(super) fn withdraw(&self, group: &str) -> bool {
+        let mut groups = self.lock();
+        let Some(sender) = groups.get(group) else { return false };
+        let withdrawn = sender.send_if_modified(|newest| newest.take().is_some());
+        // The streams of the group follow the sender, and are to see what is published next.
+        if sender.receiver_count() == 0 {
+            groups.remove(group);
+        }
+        withdrawn
+    }
+
     pub(super) fn newest(&self, group: &str) -> Newest {
         self.lock().get(group).and_then(|sender| sender.borrow().clone())
     }
@@ -42,5 +54,34 @@ impl Groups {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, watch::Sender<Newest>>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::snapshot::SnapshotBuilder;
+
+    fn published() -> Arc<Published> {
+        let snapshot = SnapshotBuilder::new().build().unwrap();
+        Arc::new(Published { snapshot, at: Instant::now() })
+    }
+
+    #[test]
+    fn a_withdrawn_snapshot_is_freed() {
+        let groups = Groups::default();
+        let (snapshot, follower) = (published(), groups.subscribe("followed"));
+        for group in ["followed", "alone"] {
+            assert!(!groups.withdraw(group));
+            assert!(groups.publish(group, snapshot.clone()));
+            assert!(groups.withdraw(group));
+            assert!(groups.newest(group).is_none());
+        }
+        assert_eq!(Arc::strong_count(&snapshot), 1);
+        assert_eq!(groups.lock().keys().map(|name| &**name).collect::<Vec<_>>(), ["followed"]);
+        assert!(groups.publish("followed", snapshot));
+        assert!(follower.borrow().is_some());
     }
 }

@@ -59,6 +59,8 @@ pub(crate) struct Subscription {
     /// The client waits for a response, be it an empty one.
     pub(crate) answer_due: bool,
     pub(crate) in_flight: Option<InFlight>,
+    /// The newest response that was given up before the one in flight was sent.
+    given_up: Option<InFlight>,
     /// Removals that wait for other types, and since when.
     pub(crate) withheld: BTreeMap<Arc<str>, Instant>,
     /// When the client last asked for something.
@@ -81,6 +83,7 @@ impl Subscription {
             owed: BTreeSet::new(),
             answer_due: false,
             in_flight: None,
+            given_up: None,
             withheld: BTreeMap::new(),
             changed_at: now,
             settled_at: None,
@@ -101,11 +104,28 @@ impl Subscription {
         self.in_flight.as_ref().is_some_and(|sent| !sent.expired)
     }
 
-    /// Stops waiting for an ACK that is overdue. It still counts if it comes before the next response.
+    /// Stops waiting for an ACK that is overdue. It still counts if it comes before the next but one response.
     pub(super) fn expire(&mut self, now: Instant, timeout: Duration) {
         if let Some(sent) = &mut self.in_flight {
             sent.expired |= now >= sent.at + timeout;
         }
+    }
+
+    pub(super) fn put_in_flight(&mut self, sent: InFlight) {
+        if let Some(before) = self.in_flight.replace(sent) {
+            self.given_up = Some(before);
+        }
+    }
+
+    /// The response that a nonce names, which is then waited for no more, nor is an older one: a client answers
+    /// in the order of the responses.
+    pub(super) fn answered(&mut self, nonce: &str) -> Option<InFlight> {
+        let newest = self.in_flight.take_if(|sent| sent.nonce == nonce);
+        if newest.is_some() {
+            self.given_up = None;
+            return newest;
+        }
+        self.given_up.take_if(|sent| sent.nonce == nonce)
     }
 
     /// Names that the client made this subscription remember.
@@ -246,7 +266,11 @@ impl Subscription {
         }
         if company > 0 {
             for name in answered.removed.iter().filter(|name| self.wildcard || self.names.contains(*name)) {
-                self.held.insert(name.clone(), Held::Sent { version: Version::default(), acked: true });
+                // With the answer late, it may have been sent once more.
+                if matches!(self.held.get(name), None | Some(Held::Absent)) {
+                    let version = Version::default();
+                    self.held.insert(name.clone(), Held::Sent { version, acked: true });
+                }
             }
         }
     }

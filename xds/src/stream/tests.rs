@@ -1,3 +1,5 @@
+mod feedback;
+
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
