@@ -218,6 +218,12 @@ impl Controller {
             return self.note("error", message, now);
         }
         self.config = Arc::clone(&config);
+        let gateways = config.gateways();
+        for gone in self.outputs.config.load().gateways() {
+            if !gateways.iter().any(|gateway| gateway.name == gone.name) {
+                self.outputs.xds.withdraw(&gone.name);
+            }
+        }
         self.outputs.config.store(config);
         self.outputs.xds.regroup();
         self.note("info", "the configuration was reloaded".to_owned(), now);
