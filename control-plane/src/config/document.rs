@@ -153,18 +153,29 @@ fn garde_path(root: &Path, path: &[Step]) -> Path {
     })
 }
 
-/// Faults of meaning in what could be read. Once something was cut out, names may be missing because of that:
+/// Faults of meaning in what could be read. Where a pool or a model was cut out, names may be missing because of that:
 /// then what only says that a name does not exist is left for the next try.
 fn validate_rest(config: &Config, context: &(), root: &Path, cuts: &[Vec<Step>], report: &mut Report) {
+    let names_are_missing = cuts.iter().any(|cut| cuts_names(cut));
     let mut found = Report::new();
     config.validate_into(context, &mut Path::empty, &mut found);
     for (path, error) in found.into_inner() {
-        let is_consequence = !cuts.is_empty()
-            && ["there is no ", "no model "].iter().any(|start| error.message().starts_with(start));
-        if !is_consequence {
+        let is_of_a_name =
+            ["there is no ", "no model "].iter().any(|start| error.message().starts_with(start));
+        if !(names_are_missing && is_of_a_name) {
             let steps: Vec<Step> = steps_of(&path);
             report.append(garde_path(root, &original(&steps, cuts)), error);
         }
+    }
+}
+
+/// Whether what was cut out held names: a whole pool or model, all of them, or a part of a model's list of pools.
+fn cuts_names(cut: &[Step]) -> bool {
+    let is = |step: &Step, name: &str| matches!(step, Step::Key(key) if key == name);
+    match cut {
+        [list] | [list, Step::Index(_)] => is(list, "models") || is(list, "pools"),
+        [list, Step::Index(_), field, ..] => is(list, "models") && is(field, "pools"),
+        _ => false,
     }
 }
 

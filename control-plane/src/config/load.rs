@@ -159,6 +159,15 @@ pools:
     }
 
     #[test]
+    fn a_name_that_does_not_exist_is_told_beside_faults_of_form() {
+        let faults =
+            parse("bogus: 1\nmodels: [{ name: m, pools: [p, q] }]\npools: [{ name: p }]\n").unwrap_err();
+        assert!(faults.contains("bogus") && faults.contains("no pool `q`"), "{faults}");
+        let faults = parse("models: [{ name: m, pools: [p] }]\npools: [{ nmae: p }]\n").unwrap_err();
+        assert!(!faults.contains("no pool `p`"), "a consequence only:\n{faults}");
+    }
+
+    #[test]
     fn malformed_yaml_names_the_line() {
         let faults = parse("models:\n  - { name: chat, pools: [a }\n").unwrap_err();
         assert!(faults.contains("line 2"), "{faults}");
