@@ -101,7 +101,7 @@ pub struct ClientStatus {
     /// Whether it has the newest snapshot.
     pub sync: SyncState,
     /// Each type, in the order of sending.
-    pub types: [(ResourceType, TypeStatus); 4],
+    pub types: [(ResourceType, TypeStatus); ResourceType::ALL.len()],
     /// The last refusal on this stream.
     pub last_nack: Option<Nack>,
     /// The snapshot that `sync` speaks of.

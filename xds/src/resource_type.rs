@@ -10,6 +10,10 @@ use serde::Serialize;
 /// before what refers to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum ResourceType {
+    /// `envoy.service.runtime.v3.Runtime`, served by RTDS.
+    Runtime,
+    /// `envoy.extensions.transport_sockets.tls.v3.Secret`, served by SDS.
+    Secret,
     /// `envoy.config.cluster.v3.Cluster`, served by CDS.
     Cluster,
     /// `envoy.config.endpoint.v3.ClusterLoadAssignment`, served by EDS.
@@ -22,12 +26,20 @@ pub enum ResourceType {
 
 impl ResourceType {
     /// Every type, in the order of sending.
-    pub const ALL: [Self; 4] =
-        [Self::Cluster, Self::ClusterLoadAssignment, Self::Listener, Self::RouteConfiguration];
+    pub const ALL: [Self; 6] = [
+        Self::Runtime,
+        Self::Secret,
+        Self::Cluster,
+        Self::ClusterLoadAssignment,
+        Self::Listener,
+        Self::RouteConfiguration,
+    ];
 
     /// The type URL of requests and responses.
     pub const fn type_url(self) -> &'static str {
         match self {
+            Self::Runtime => "type.googleapis.com/envoy.service.runtime.v3.Runtime",
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
             Self::ClusterLoadAssignment => {
                 "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
@@ -42,9 +54,11 @@ impl ResourceType {
         Self::ALL.into_iter().find(|resource_type| resource_type.type_url() == type_url)
     }
 
-    /// The name of the discovery service of the type: `CDS`, `EDS`, `LDS` or `RDS`.
+    /// The name of the discovery service of the type: `RTDS`, `SDS`, `CDS`, `EDS`, `LDS` or `RDS`.
     pub const fn service(self) -> &'static str {
         match self {
+            Self::Runtime => "RTDS",
+            Self::Secret => "SDS",
             Self::Cluster => "CDS",
             Self::ClusterLoadAssignment => "EDS",
             Self::Listener => "LDS",
@@ -75,7 +89,7 @@ impl EncodeLabelValue for ResourceType {
 
 /// One value for each type.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct PerType<T>([T; 4]);
+pub(crate) struct PerType<T>([T; ResourceType::ALL.len()]);
 
 impl<T> PerType<T> {
     pub(crate) fn from_fn(mut make: impl FnMut(ResourceType) -> T) -> Self {

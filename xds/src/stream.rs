@@ -303,7 +303,7 @@ impl DeltaStream {
         let dependent = match resource_type {
             ResourceType::Cluster => ResourceType::ClusterLoadAssignment,
             ResourceType::Listener => ResourceType::RouteConfiguration,
-            ResourceType::ClusterLoadAssignment | ResourceType::RouteConfiguration => return,
+            _ => return,
         };
         let subscription = &mut self.subscriptions[dependent];
         for name in

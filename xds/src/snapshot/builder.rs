@@ -7,6 +7,8 @@ use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
+use envoy_types::pb::envoy::service::runtime::v3::Runtime;
 use prost::Name;
 
 use super::fault::{Fault, InvalidSnapshot};
@@ -35,6 +37,8 @@ pub struct SnapshotBuilder {
     assignments: Vec<ClusterLoadAssignment>,
     listeners: Vec<Listener>,
     route_configurations: Vec<RouteConfiguration>,
+    secrets: Vec<Secret>,
+    runtimes: Vec<Runtime>,
     external_clusters: BTreeSet<String>,
 }
 
@@ -69,6 +73,18 @@ impl SnapshotBuilder {
         self
     }
 
+    /// Adds a secret.
+    pub fn secret(&mut self, secret: Secret) -> &mut Self {
+        self.secrets.push(secret);
+        self
+    }
+
+    /// Adds a runtime layer.
+    pub fn runtime(&mut self, runtime: Runtime) -> &mut Self {
+        self.runtimes.push(runtime);
+        self
+    }
+
     /// Says that clients have a cluster of this name from elsewhere, for example from their bootstrap
     /// configuration, so that routes may name it.
     pub fn external_cluster(&mut self, name: impl Into<String>) -> &mut Self {
@@ -96,6 +112,12 @@ impl SnapshotBuilder {
         }
         for config in &self.route_configurations {
             collected.add(&config.name, config, References::of_route_configuration(config));
+        }
+        for secret in &self.secrets {
+            collected.add(&secret.name, secret, References::default());
+        }
+        for runtime in &self.runtimes {
+            collected.add(&runtime.name, runtime, References::default());
         }
         collected.check_references(&self.external_clusters);
 

@@ -116,7 +116,7 @@ impl FakeClient {
         match t {
             Cluster => self.subscribe_to_named(Cluster, ClusterLoadAssignment),
             Lds => self.subscribe_to_named(Lds, Rds),
-            ClusterLoadAssignment | Rds => {}
+            _ => {}
         }
         self.to_server.push_back(answer);
     }
@@ -135,7 +135,7 @@ impl FakeClient {
         let dependent = match t {
             Cluster => ClusterLoadAssignment,
             Lds => Rds,
-            ClusterLoadAssignment | Rds => return,
+            _ => return,
         };
         self.may_repeat[dependent].extend(names.iter().cloned());
     }
@@ -198,13 +198,13 @@ impl FakeClient {
 fn names_in(t: ResourceType, name: &str, value: &[u8]) -> Vec<String> {
     match t {
         Cluster => vec![name.to_owned()],
-        ClusterLoadAssignment => Vec::new(),
         Lds => vec![Listener::decode(value).unwrap().stat_prefix],
         Rds => {
             let config = RouteConfiguration::decode(value).unwrap();
             let routes = config.virtual_hosts.iter().flat_map(|host| &host.routes);
             routes.map(cluster_of).collect()
         }
+        _ => Vec::new(),
     }
 }
 

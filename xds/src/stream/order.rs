@@ -21,11 +21,12 @@ enum Progress {
 
 /// The types that can refer to a resource of a type, which therefore must be done before a removal.
 const fn referrers(resource_type: ResourceType) -> &'static [ResourceType] {
-    use ResourceType::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration};
+    use ResourceType::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration, Runtime, Secret};
     match resource_type {
         Cluster => &[Listener, RouteConfiguration],
         ClusterLoadAssignment => &[Cluster, Listener, RouteConfiguration],
-        Listener => &[],
+        Secret => &[Cluster, Listener],
+        Listener | Runtime => &[],
         RouteConfiguration => &[Listener],
     }
 }

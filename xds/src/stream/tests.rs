@@ -407,7 +407,7 @@ fn p5_a_client_by_name_is_sent_the_route_at_once() {
 fn t2_unknown_types_are_answered_and_disturb_nothing() {
     let mut peer = Peer::new(snapshot(&[("a", 1)], &[]));
     let request = DeltaDiscoveryRequest {
-        type_url: "type.googleapis.com/envoy.service.runtime.v3.Runtime".into(),
+        type_url: "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig".into(),
         resource_names_subscribe: vec!["layer".into()],
         ..Default::default()
     };
