@@ -6,6 +6,7 @@ mod control;
 mod csds;
 mod groups;
 mod grpc;
+mod health;
 mod options;
 mod pacer;
 mod quarantine;
@@ -22,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tonic::Status;
 use tonic::service::{Routes, RoutesBuilder};
 
@@ -56,6 +57,8 @@ struct Shared {
     events: broadcast::Sender<ClientEvent>,
     metrics: Metrics,
     control: Control,
+    /// Whether there is a state to serve, and the server is not about to go.
+    ready: watch::Sender<bool>,
     open_streams: AtomicUsize,
     next_stream: AtomicU64,
     /// The runtime of the streams, to be woken on later.
@@ -81,6 +84,7 @@ impl XdsServer {
             events: broadcast::Sender::new(options.event_capacity.max(1)),
             metrics,
             control: Control::default(),
+            ready: watch::Sender::new(false),
             open_streams: AtomicUsize::new(0),
             next_stream: AtomicU64::new(0),
             runtime: OnceLock::new(),
@@ -103,6 +107,9 @@ impl XdsServer {
             self.shared.metrics.publishes.inc();
         }
         self.shared.wake(&group, change, now);
+        if !self.shared.control.is_shutting_down() {
+            self.shared.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+        }
     }
 
     /// Takes the snapshot of the group back, and frees it: for a group that is gone for good. Streams of the
@@ -131,6 +138,7 @@ impl XdsServer {
         let mut routes = RoutesBuilder::default();
         self.shared.add_services(&mut routes);
         routes.add_service(csds::service(self.shared.clone()));
+        routes.add_service(health::service(self.shared.clone()));
         routes.routes()
     }
 
@@ -173,6 +181,7 @@ impl XdsServer {
     /// client that does not read holds its connection, so that wait needs a limit.
     pub fn shutdown(&self) {
         self.shared.control.shut_down();
+        self.shared.ready.send_replace(false);
         self.shared.clients.wake();
     }
 }

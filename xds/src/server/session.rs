@@ -70,7 +70,6 @@ impl Session {
     /// The next response, or how the stream ends.
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Bytes, Bytes), Status>> {
         self.cell.waker.register(cx.waker());
-        let mut requests = 0;
         loop {
             if self.shared.control.is_shutting_down() {
                 return Poll::Ready(Err(Status::unavailable("the server is shutting down")));
@@ -79,15 +78,7 @@ impl Session {
                 return Poll::Ready(Err(Status::unavailable("the connection ends: connect again")));
             }
             self.follow_regrouping();
-            match self.messages.poll_next(cx) {
-                Poll::Ready(Some(message)) => self.take_in(&message?)?,
-                Poll::Ready(None) => return Poll::Ready(Err(Status::ok(""))),
-                Poll::Pending => requests = MAX_REQUESTS_IN_A_ROW,
-            }
-            requests += 1;
-            if requests < MAX_REQUESTS_IN_A_ROW {
-                continue;
-            }
+            let all_read = self.read(cx)?;
             let now = Instant::now();
             let mut state = self.cell.lock();
             let newest = state.newest();
@@ -98,8 +89,7 @@ impl Session {
             }
             let deadline = state.stream.deadline(newest.as_deref(), now);
             drop(state);
-            if requests == MAX_REQUESTS_IN_A_ROW {
-                // There is more to read.
+            if !all_read {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -107,6 +97,19 @@ impl Session {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Takes in the requests that have come. False if there may be more.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Status> {
+        for _ in 0..MAX_REQUESTS_IN_A_ROW {
+            match self.messages.poll_next(cx) {
+                Poll::Ready(Some(message)) => self.take_in(&message?)?,
+                // The client has ended its side.
+                Poll::Ready(None) => return Err(Status::ok("")),
+                Poll::Pending => return Ok(true),
+            }
+        }
+        Ok(false)
     }
 
     /// True when the deadline has come. A timer that is set for an earlier time is left as it is: waking once
