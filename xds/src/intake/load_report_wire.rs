@@ -155,7 +155,7 @@ mod tests {
             let encoded = Bytes::from(encoded);
             let full = LoadStatsRequest::decode(encoded.clone()).unwrap();
             prop_assert_eq!(cluster_stats_of(&encoded), full.cluster_stats);
-            let node = node(&encoded).unwrap();
+            let node = super::node(&encoded).unwrap();
             let full = full.node.unwrap();
             prop_assert_eq!((node.id, node.client_features, node.locality),
                 (full.id, full.client_features, full.locality));
