@@ -23,6 +23,7 @@
 
 mod clients;
 mod encode;
+mod intake;
 mod metrics;
 mod resource_type;
 mod server;
@@ -37,6 +38,10 @@ mod fixtures;
 
 pub use self::clients::{
     ClientEvent, ClientEventKind, ClientId, ClientStatus, Nack, Quarantined, Service, SyncState, TypeStatus,
+};
+pub use self::intake::{
+    AccessLogEntries, AccessLogService, AccessLogs, Intake, IntakeMetrics, IntakeOptions, IntakeReceiver,
+    IntakeReceivers, InvalidIntake, LoadReport, LoadReporting, LoadReportingService, Overflow, ReportingNode,
 };
 pub use self::metrics::Metrics;
 pub use self::resource_type::ResourceType;
