@@ -28,6 +28,7 @@ mod resource_type;
 mod server;
 mod snapshot;
 mod stream;
+mod transport;
 mod version;
 
 #[cfg(test)]
@@ -39,4 +40,8 @@ pub use self::metrics::Metrics;
 pub use self::resource_type::ResourceType;
 pub use self::server::{AdsService, NodeGroup, ServerOptions, XdsServer};
 pub use self::snapshot::{Fault, InvalidSnapshot, Snapshot, SnapshotBuilder};
+pub use self::transport::{
+    Connection, Peer, PemSource, RateLimit, ServeError, Tls, TlsError, TlsOptions, TransportMetrics,
+    TransportOptions, serve,
+};
 pub use self::version::Version;
