@@ -107,7 +107,7 @@ impl XdsServer {
             self.shared.metrics.publishes.inc();
         }
         self.shared.wake(&group, change, now);
-        if !self.shared.control.is_shutting_down() {
+        if !self.shared.control.is_draining() {
             self.shared.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
         }
     }
@@ -173,12 +173,19 @@ impl XdsServer {
         self.shared.events.subscribe()
     }
 
-    /// Ends every stream, and each new one, with `UNAVAILABLE`.
+    /// Refuses new streams with `UNAVAILABLE` and says in the health service that the server does not serve.
+    /// Open streams go on: to be called with the signal that [`serve`](crate::serve) serves until, which then
+    /// ends them one connection after the other.
+    pub fn drain(&self) {
+        self.shared.control.drain();
+        self.shared.ready.send_replace(false);
+    }
+
+    /// Ends every stream, and each new one, with `UNAVAILABLE`, all at once.
     ///
-    /// Clients go elsewhere when their connections end too. With [`serve`](crate::serve), whose shutdown ends
-    /// streams one after another, there is no need for this. It is to be called when the signal is given
-    /// that a [`tonic::transport::Server`] serves until, which would otherwise wait for the streams. A
-    /// client that does not read holds its connection, so that wait needs a limit.
+    /// Clients go elsewhere when their connections end too: to be called when the signal is given that a
+    /// [`tonic::transport::Server`] serves until, which would otherwise wait for the streams. A client that
+    /// does not read holds its connection, so that wait needs a limit.
     pub fn shutdown(&self) {
         self.shared.control.shut_down();
         self.shared.ready.send_replace(false);
@@ -193,7 +200,7 @@ impl Shared {
             self.metrics.streams_rejected.inc();
             Err(status)
         };
-        if self.control.is_shutting_down() {
+        if self.control.is_draining() {
             return refuse(Status::unavailable("the server is shutting down"));
         }
         let limit = self.options.max_streams;
