@@ -10,6 +10,7 @@ mod health;
 mod options;
 mod pacer;
 mod quarantine;
+mod registry;
 mod service;
 mod session;
 mod sharing;
@@ -17,9 +18,8 @@ mod sharing;
 pub use self::options::{NodeGroup, ServerOptions};
 pub use self::service::{AdsService, DiscoveryService};
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
@@ -27,11 +27,11 @@ use tokio::sync::{broadcast, watch};
 use tonic::Status;
 use tonic::service::{Routes, RoutesBuilder};
 
-use self::cell::Cell;
 use self::control::Control;
 use self::groups::{Change, Group, Groups};
 use self::pacer::{Pace, PacerLimits};
-use crate::clients::{ClientEvent, ClientId, ClientStatus, Quarantined, Service};
+use self::registry::Clients;
+use crate::clients::{ClientEvent, ClientStatus, Quarantined, Service};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use crate::stream::{NameSets, Stream};
@@ -240,34 +240,6 @@ impl Shared {
                 None => group.fire(kind, now),
             },
         }
-    }
-}
-
-/// The open streams. An entry lives as long as its stream.
-#[derive(Debug, Default)]
-struct Clients {
-    cells: Mutex<BTreeMap<ClientId, Arc<Cell>>>,
-}
-
-impl Clients {
-    fn insert(&self, cell: &Arc<Cell>) {
-        self.lock().insert(cell.id, cell.clone());
-    }
-
-    fn remove(&self, id: ClientId) {
-        self.lock().remove(&id);
-    }
-
-    fn all(&self) -> Vec<Arc<Cell>> {
-        self.lock().values().cloned().collect()
-    }
-
-    fn wake(&self) {
-        self.lock().values().for_each(|cell| cell.waker.wake());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ClientId, Arc<Cell>>> {
-        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

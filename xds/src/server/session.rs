@@ -85,6 +85,11 @@ impl Session {
             if let Some(response) = state.stream.next_response(newest.as_deref(), now) {
                 self.shared.metrics.count_response(&response);
                 log_response(&state, &response);
+                let renewal = state.stream.take_renewal();
+                drop(state);
+                if let Some(renewal) = renewal {
+                    self.shared.clients.renew(&self.node_id(), &renewal);
+                }
                 return Poll::Ready(Ok(response.message.into_parts()));
             }
             let deadline = state.stream.deadline(newest.as_deref(), now);
@@ -164,6 +169,7 @@ impl Session {
             node.extensions = Vec::new();
         }
         tracing::info!(node.id = node.id, node.cluster = node.cluster, service = ?self.cell.service, "client connected");
+        self.shared.clients.note_node(&self.cell, &node.id);
         self.cell.lock().node = Some(Arc::new(node));
         self.join(group);
         self.emit(ClientEventKind::Connected);
@@ -326,7 +332,7 @@ impl Drop for Session {
         if let Some(group) = group {
             self.shared.groups.leave(&group, self.cell.id);
         }
-        self.shared.clients.remove(self.cell.id);
+        self.shared.clients.remove(&self.cell, &self.node_id());
         if known {
             tracing::info!(node.id = self.node_id(), "client disconnected");
             self.emit(ClientEventKind::Disconnected);
