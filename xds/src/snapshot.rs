@@ -1,6 +1,7 @@
 //! Immutable states of all resources of a group of clients.
 
 mod builder;
+mod checks;
 mod fault;
 mod references;
 mod weights;
@@ -16,23 +17,27 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::references::References;
 use crate::encode;
 use crate::resource_type::{PerType, ResourceType};
 use crate::version::Version;
 
 /// One resource, encoded.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Resource {
     pub(crate) name: Arc<str>,
     pub(crate) version: Version,
     /// The entry of the `resources` field of a delta response, tag and length included.
     pub(crate) entry: Bytes,
-    /// Clusters of the snapshot that a listener or a route configuration sends requests to.
+    /// Clusters that a listener or a route configuration sends something to, and the members of those that are
+    /// aggregates.
     pub(crate) clusters: Vec<Arc<str>>,
     /// Route configurations that a listener asks for.
     pub(crate) route_configurations: Vec<Arc<str>>,
     /// The assignment that a cluster asks for.
     pub(crate) assignment: Option<Arc<str>>,
+    /// What the resource itself names, which the check of the next snapshot needs again.
+    own: Arc<References>,
 }
 
 /// The resources of one type.
