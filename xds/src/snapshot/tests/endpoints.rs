@@ -73,8 +73,14 @@ fn f8_an_assignment_without_endpoints_has_to_be_meant() {
                 that it may be empty";
     assert_eq!(faults_of(cluster("a", 1), assignment("a", 0)), [text]);
     assert_eq!(faults_of(cluster("a", 1), localities(Vec::new())), [text]);
-    let allowed: [fn(&mut SnapshotBuilder); 2] =
-        [|builder| drop(builder.may_be_empty("a")), |builder| drop(builder.allow_empty_assignments())];
+    let allowed: [fn(&mut SnapshotBuilder); 2] = [
+        |builder| {
+            builder.may_be_empty("a");
+        },
+        |builder| {
+            builder.allow_empty_assignments();
+        },
+    ];
     for allow in allowed {
         let faults = faults(|builder| {
             builder.cluster(cluster("a", 1)).assignment(assignment("a", 0));

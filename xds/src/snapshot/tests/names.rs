@@ -100,7 +100,9 @@ fn with_tracer(config: Any) -> Listener {
 
 /// The listener needs cluster `c`, waits for it, and is fine once it exists.
 fn assert_needs_cluster(what: &str, listener: Listener) {
-    let refused = faults(|builder| drop(builder.listener(listener.clone())));
+    let refused = faults(|builder| {
+        builder.listener(listener.clone());
+    });
     assert_eq!(refused, [format!("LDS {:?} names unknown cluster {UNKNOWN}", listener.name)], "{what}");
     let mut builder = SnapshotBuilder::new();
     builder.cluster(cluster("c", 1)).assignment(assignment("c", 80)).listener(listener.clone());
@@ -177,13 +179,17 @@ fn f8_loggers_and_tracers_name_clusters_that_exist() {
 }
 
 fn assert_routes_need_cluster(what: &str, config: RouteConfiguration) {
-    let refused = faults(|builder| drop(builder.external_cluster("a").route_configuration(config.clone())));
+    let refused = faults(|builder| {
+        builder.external_cluster("a").route_configuration(config.clone());
+    });
     assert_eq!(refused, [format!("RDS \"r\" names unknown cluster {UNKNOWN}")], "{what}");
     let manager = HttpConnectionManager {
         route_specifier: Some(RouteSpecifier::RouteConfig(config)),
         ..Default::default()
     };
-    let refused = faults(|builder| drop(builder.external_cluster("a").listener(with_manager(manager))));
+    let refused = faults(|builder| {
+        builder.external_cluster("a").listener(with_manager(manager));
+    });
     assert_eq!(refused, [format!("LDS \"l\" names unknown cluster {UNKNOWN}")], "{what}");
 }
 
@@ -277,9 +283,15 @@ fn f8_secrets_that_this_server_is_asked_for_exist() {
         });
         assert!(fine.is_empty(), "{fine:?}");
     };
-    check("CDS", &|builder| drop(builder.cluster(of_cluster.clone())));
-    check("CDS", &|builder| drop(builder.cluster(of_match.clone())));
-    check("LDS", &|builder| drop(builder.listener(listener.clone())));
+    check("CDS", &|builder| {
+        builder.cluster(of_cluster.clone());
+    });
+    check("CDS", &|builder| {
+        builder.cluster(of_match.clone());
+    });
+    check("LDS", &|builder| {
+        builder.listener(listener.clone());
+    });
 
     let mut elsewhere = tls_context().unwrap();
     elsewhere.tls_certificate_sds_secret_configs[0].sds_config = None;
@@ -287,7 +299,12 @@ fn f8_secrets_that_this_server_is_asked_for_exist() {
     let context = UpstreamTlsContext { common_tls_context: Some(elsewhere), ..Default::default() };
     let cluster =
         Cluster { name: "c".into(), transport_socket: tls(pack_any(context)), ..Default::default() };
-    assert!(faults(|builder| drop(builder.cluster(cluster))).is_empty());
+    assert!(
+        faults(|builder| {
+            builder.cluster(cluster);
+        })
+        .is_empty()
+    );
 }
 
 #[test]
@@ -297,7 +314,9 @@ fn f8_types_that_are_not_served_are_not_asked_for() {
     let vhds = Some(Vhds { config_source: Some(ads()) });
     let config = RouteConfiguration { vhds, ..fixtures::routes("r", []) };
     assert_eq!(
-        faults(|builder| drop(builder.route_configuration(config))),
+        faults(|builder| {
+            builder.route_configuration(config);
+        }),
         [format!("RDS \"r\" asks this server for virtual hosts (VHDS), {text}")]
     );
 
@@ -311,7 +330,9 @@ fn f8_types_that_are_not_served_are_not_asked_for() {
         ..Default::default()
     };
     assert_eq!(
-        faults(|builder| drop(builder.listener(with_manager(manager)))),
+        faults(|builder| {
+            builder.listener(with_manager(manager));
+        }),
         [format!("LDS \"l\" asks this server for scoped routes (SRDS), {text}")]
     );
 
@@ -327,7 +348,9 @@ fn f8_types_that_are_not_served_are_not_asked_for() {
     };
     let manager = HttpConnectionManager { http_filters: vec![filter], ..Default::default() };
     assert_eq!(
-        faults(|builder| drop(builder.listener(with_manager(manager)))),
+        faults(|builder| {
+            builder.listener(with_manager(manager));
+        }),
         [format!("LDS \"l\" asks this server for extension configuration (ECDS) of example/Lua, {text}")]
     );
 }
@@ -336,7 +359,9 @@ fn f8_types_that_are_not_served_are_not_asked_for() {
 fn f8_packed_messages_can_be_read() {
     let broken = |bytes: &[u8]| Any { value: bytes.to_vec(), ..pack_any(HttpConnectionManager::default()) };
     for bytes in [&[0xff; 12][..], &[0x22, 9, 1], &[0x18, 1]] {
-        let faults = faults(|builder| drop(builder.listener(with_network_filter("l", broken(bytes)))));
+        let faults = faults(|builder| {
+            builder.listener(with_network_filter("l", broken(bytes)));
+        });
         let [fault] = &faults[..] else { panic!("{faults:?}") };
         assert!(fault.starts_with("LDS \"l\": cannot decode type.googleapis.com/"), "{fault}");
     }
