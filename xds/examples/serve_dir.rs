@@ -29,6 +29,7 @@ use tonic::service::Routes;
 use tracing_subscriber::EnvFilter;
 
 use self::admin::Admin;
+use self::follow::Follower;
 
 const GROUP: &str = "all";
 
@@ -53,7 +54,7 @@ that is invalid is refused as a whole, every fault is told, and the last good on
 
 const EXAMPLES: &str = "\
 Lines on standard output:
-  listening xds=ADDRESS admin=ADDRESS
+  listening xds=ADDRESS admin=ADDRESS    after the lines about what was there at the start
   published snapshot=NUMBER RTDS=COUNT SDS=COUNT CDS=COUNT EDS=COUNT LDS=COUNT RDS=COUNT [unchanged]
   refused faults=COUNT, then for each one: fault TEXT
   ack node=\"ID\" type=CDS latency_ms=MILLISECONDS
@@ -139,14 +140,15 @@ async fn main() -> anyhow::Result<()> {
     let clients = clients.with_context(|| format!("cannot listen on {}", arguments.listen))?;
     let admin = TcpListener::bind(arguments.admin).await;
     let admin = admin.with_context(|| format!("cannot listen on {}", arguments.admin))?;
+    let (serving, is_serving) = watch::channel(false);
+    tokio::spawn(follow::clients(server.events()));
+    let follower = Follower::start(arguments.dir, server.clone(), serving).await;
     say(format_args!("listening xds={} admin={}", clients.local_addr()?, admin.local_addr()?));
 
     let stopping = stop_on_signal(transport.tls.clone())?;
-    let (serving, is_serving) = watch::channel(false);
     let pages = Admin { registry: Arc::new(registry), serving: is_serving, stopping: stopping.clone() };
     tokio::spawn(axum::serve(admin, admin::router(pages)).into_future());
-    tokio::spawn(follow::clients(server.events()));
-    tokio::spawn(follow::folder(arguments.dir, server.clone(), serving));
+    tokio::spawn(follower.run());
     tokio::spawn(end_streams(server.clone(), stopping.clone(), arguments.drain_seconds));
 
     let routes = Routes::new(server.service());

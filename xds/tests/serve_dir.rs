@@ -8,6 +8,8 @@ mod fixtures;
 #[path = "support/harness.rs"]
 mod harness;
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -59,6 +61,8 @@ impl Folder {
 /// The running program. Killed when dropped.
 struct Program {
     child: Child,
+    /// Lines before the one that tells the addresses.
+    early: RefCell<VecDeque<String>>,
     lines: mpsc::Receiver<String>,
     xds: SocketAddr,
     admin: SocketAddr,
@@ -87,8 +91,14 @@ impl Program {
             output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut program = Self { child, lines, xds: nowhere, admin: nowhere };
-        let line = program.line("listening ");
+        let mut program = Self { child, early: RefCell::default(), lines, xds: nowhere, admin: nowhere };
+        let line = loop {
+            let line = program.lines.recv_timeout(PATIENCE).expect("the addresses");
+            if line.starts_with("listening ") {
+                break line;
+            }
+            program.early.get_mut().push_back(line);
+        };
         let address = |key| line.split(' ').find_map(|part| part.strip_prefix(key)).unwrap().parse().unwrap();
         program.xds = address("xds=");
         program.admin = address("admin=");
@@ -98,7 +108,8 @@ impl Program {
     /// The next line, which begins in this way. Blocks, so that clients need a thread of their own.
     #[track_caller]
     fn line(&self, begin: &str) -> String {
-        let line = self.lines.recv_timeout(PATIENCE).expect(begin);
+        let early = self.early.borrow_mut().pop_front();
+        let line = early.unwrap_or_else(|| self.lines.recv_timeout(PATIENCE).expect(begin));
         assert!(line.starts_with(begin), "{line}");
         line
     }

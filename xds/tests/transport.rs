@@ -30,10 +30,10 @@ fn options(change: impl FnOnce(&mut TransportOptions)) -> TransportOptions {
     options
 }
 
-/// Notices within a fifth of a second that a client is gone.
+/// Notices soon that a client is gone, with patience for a client on a busy machine.
 fn impatient(options: &mut TransportOptions) {
     options.keepalive_interval = Duration::from_millis(100);
-    options.keepalive_timeout = Duration::from_millis(100);
+    options.keepalive_timeout = Duration::from_secs(1);
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn t11_a_client_opens_a_new_connection_when_the_old_one_ages() {
     let server = start(
         Manner::HeedDrain,
         options(|options| {
-            options.max_connection_age = Some(Duration::from_millis(300));
+            options.max_connection_age = Some(Duration::from_secs(1));
         }),
     )
     .await;
@@ -124,7 +124,7 @@ async fn t11_an_old_connection_whose_streams_stay_is_cut() {
     let server = start(
         Manner::Stay,
         options(|options| {
-            options.max_connection_age = Some(Duration::from_millis(100));
+            options.max_connection_age = Some(Duration::from_secs(1));
             options.grace = Duration::from_millis(100);
         }),
     )
@@ -137,7 +137,7 @@ async fn t11_an_old_connection_whose_streams_stay_is_cut() {
 
 #[tokio::test]
 async fn t12_shutdown_ends_streams_one_after_the_other() {
-    const DRAIN: Duration = Duration::from_millis(600);
+    const DRAIN: Duration = Duration::from_millis(1500);
     let server = start(
         Manner::HeedDrain,
         options(|options| {
@@ -158,7 +158,7 @@ async fn t12_shutdown_ends_streams_one_after_the_other() {
     let stopped = Instant::now();
     server.stop.cancel();
     eventually("listening ended", || std::net::TcpStream::connect(server.address).is_err()).await;
-    assert!(server.seen.open_streams() > 6, "listening ends before the streams do");
+    assert!(server.seen.open_streams() > 3, "listening ends before the streams do");
     let mut times = Vec::new();
     for end in ends {
         let (at, code) = end.await.unwrap();
@@ -221,7 +221,7 @@ async fn t12_a_client_is_told_before_its_streams_end() {
 #[tokio::test]
 async fn connections_that_say_nothing_are_dropped() {
     let server =
-        start(Manner::Stay, options(|options| options.handshake_timeout = Duration::from_millis(100))).await;
+        start(Manner::Stay, options(|options| options.handshake_timeout = Duration::from_millis(500))).await;
     let mut silent = TcpStream::connect(server.address).await.unwrap();
     let mut slow = TcpStream::connect(server.address).await.unwrap();
     slow.write_all(&raw::PREFACE[..10]).await.unwrap();

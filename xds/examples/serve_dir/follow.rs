@@ -1,6 +1,6 @@
 //! Publishes what is in the folder, again whenever it changes, and tells what becomes of it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clairvoy_xds::{ClientEvent, ClientEventKind, ResourceType, Snapshot, XdsServer};
@@ -15,37 +15,59 @@ use crate::{GROUP, say};
 /// a test expects an effect.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Follows the folder for ever. Tells `serving` when there is a snapshot.
-pub(crate) async fn folder(folder: PathBuf, server: XdsServer, serving: watch::Sender<bool>) {
-    let mut ticks = tokio::time::interval(POLL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut seen: Option<Stamp> = None;
-    let mut first = true;
-    let mut published = 0;
-    loop {
-        ticks.tick().await;
-        let stamp = folder::stamp(&folder);
-        // Files without `.commit` count when the program starts; later ones may be half written.
-        let without_commit = first && stamp.is_none() && folder::has_resources(&folder);
-        first = false;
-        if stamp == seen && !without_commit {
-            continue;
+/// Turns the sets of files in a folder into snapshots.
+pub(crate) struct Follower {
+    folder: PathBuf,
+    server: XdsServer,
+    serving: watch::Sender<bool>,
+    seen: Option<Stamp>,
+    published: u64,
+}
+
+impl Follower {
+    /// Publishes what is in the folder, if it is committed or if nothing ever was. Tells `serving` when there
+    /// is a snapshot, now or later.
+    pub(crate) async fn start(folder: PathBuf, server: XdsServer, serving: watch::Sender<bool>) -> Self {
+        let mut follower = Self { folder, server, serving, seen: None, published: 0 };
+        // Only now: later on, files without `.commit` may be half written.
+        if folder::stamp(&follower.folder).is_some() || folder::has_resources(&follower.folder) {
+            follower.take().await;
         }
-        seen = stamp;
-        if stamp.is_none() && !without_commit {
-            continue;
+        follower
+    }
+
+    /// Follows the folder for ever.
+    pub(crate) async fn run(mut self) {
+        let mut ticks = tokio::time::interval(POLL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let stamp = folder::stamp(&self.folder);
+            if stamp.is_some() && stamp != self.seen {
+                self.take().await;
+            }
         }
-        let Some(loaded) = load(&folder).await else { continue };
-        if folder::stamp(&folder) != stamp {
-            // The next set came while this one was read: it may be a mixture.
-            continue;
+    }
+
+    async fn take(&mut self) {
+        let stamp = folder::stamp(&self.folder);
+        let folder = self.folder.clone();
+        let loaded = match tokio::task::spawn_blocking(move || folder::load(&folder)).await {
+            Ok(loaded) => loaded,
+            Err(error) => return tracing::error!(%error, "reading the folder failed"),
+        };
+        if folder::stamp(&self.folder) != stamp {
+            // The next set came while this one was read, which may be a mixture. The next look takes it.
+            return;
         }
+        self.seen = stamp;
         match loaded {
             Ok(snapshot) => {
-                published += 1;
-                say(format_args!("{}", describe(published, &snapshot, server.newest(GROUP).as_ref())));
-                server.publish(GROUP, snapshot);
-                serving.send_replace(true);
+                self.published += 1;
+                let before = self.server.newest(GROUP);
+                say(format_args!("{}", describe(self.published, &snapshot, before.as_ref())));
+                self.server.publish(GROUP, snapshot);
+                self.serving.send_replace(true);
             }
             Err(faults) => {
                 say(format_args!("refused faults={}", faults.len()));
@@ -55,12 +77,6 @@ pub(crate) async fn folder(folder: PathBuf, server: XdsServer, serving: watch::S
             }
         }
     }
-}
-
-async fn load(folder: &Path) -> Option<Result<Snapshot, Vec<String>>> {
-    let folder = folder.to_owned();
-    let loaded = tokio::task::spawn_blocking(move || folder::load(&folder)).await;
-    loaded.inspect_err(|error| tracing::error!(%error, "reading the folder failed")).ok()
 }
 
 fn describe(number: u64, snapshot: &Snapshot, before: Option<&Snapshot>) -> String {

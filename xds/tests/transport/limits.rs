@@ -21,15 +21,20 @@ fn rate(per_second: u32, burst: u32) -> Option<RateLimit> {
 
 #[tokio::test]
 async fn t10_new_streams_beyond_the_rate_are_refused() {
-    let server = start(Manner::Stay, options(|options| options.new_streams = rate(2, 3))).await;
+    let server = start(Manner::Stay, options(|options| options.new_streams = rate(1, 3))).await;
     let channel = connect(server.address).await;
     let mut streams = Vec::new();
-    for _ in 0..3 {
-        streams.push(Stream::greeted(&channel).await);
-    }
-    let refused = Stream::open(&channel).await.err().expect("one too many");
+    // A slow machine gets more than three, since tokens come back meanwhile.
+    let refused = loop {
+        match Stream::open(&channel).await {
+            Ok(stream) => streams.push(stream),
+            Err(refused) => break refused,
+        }
+        assert!(streams.len() < 50, "none is refused");
+    };
     assert_eq!(refused.code(), Code::ResourceExhausted);
-    assert_eq!(server.seen.open_streams(), 3, "the service never saw it");
+    assert!(streams.len() >= 3);
+    assert_eq!(server.seen.open_streams(), streams.len(), "the service never saw the refused one");
     // A token comes back, and the connection is still good.
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while Stream::open(&channel).await.is_err() {
@@ -75,10 +80,13 @@ async fn t10_connections_beyond_the_limit_are_closed() {
 #[tokio::test]
 async fn t10_new_connections_beyond_the_rate_are_closed() {
     let server = start(Manner::Stay, options(|options| options.new_connections = rate(1, 2))).await;
-    let _kept = raw::handshake(server.address).await;
-    let _other = raw::handshake(server.address).await;
-    let mut refused = TcpStream::connect(server.address).await.unwrap();
-    raw::closed(&mut refused).await;
+    let _served = raw::handshake(server.address).await;
+    let mut others = Vec::new();
+    for _ in 0..30 {
+        others.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    raw::closed(&mut others[29]).await;
+    assert_eq!(server.metrics.connections(), 1);
 }
 
 #[tokio::test]
