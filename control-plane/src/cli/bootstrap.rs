@@ -39,7 +39,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "VARIANT")]
     variant: Option<VariantName>,
     #[command(flatten)]
-    merge: merge::Arguments,
+    merge: merge::MergeArguments,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -181,7 +181,8 @@ async fn own_routes_name_clusters_of_clairvoy() {
         let place = Place::new().await;
         let clusters = json!([place.cluster("own", place.servers[0].address())]);
         let all_to = |name: &str| json!({ "match": { "prefix": "/" }, "route": { "cluster": name } });
-        place.passes_before(&place.bootstrap(clusters.clone(), place.listener(json!([all_to("own")])))).await;
+        let before = place.bootstrap(clusters.clone(), place.listener(json!([all_to("own")])));
+        place.passes_before(&before).await;
 
         let by_header = json!({ "name": "x-to", "string_match": { "exact": "own" } });
         let own_route =
@@ -197,7 +198,7 @@ async fn own_routes_name_clusters_of_clairvoy() {
         assert_eq!(envoy.hosts("own").await[&place.servers[0].address()].requests, 1);
 
         // What a merge gives to an own cluster is the policy of the clusters that Clairvoy makes.
-        let (path, _) = place.merge("policy.json", &own, &["--serve", "eds", "--cluster", "own=chat"]);
+        let (path, _) = place.merge("policy.json", &before, &["--serve", "eds", "--cluster", "own=chat"]);
         let merged: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let dump = envoy.admin("/config_dump?resource=dynamic_active_clusters").await;
         let chat = &dump["configs"][0]["cluster"];

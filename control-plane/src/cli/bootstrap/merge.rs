@@ -13,7 +13,7 @@ const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "For an Envoy that runs already")]
-pub(super) struct Arguments {
+pub(super) struct MergeArguments {
     /// The bootstrap of an Envoy of yours, YAML or JSON (`.json`), to merge Clairvoy into.
     ///
     /// Everything in it stays, except for what the summary on stderr names. The result goes to stdout in the same format.
@@ -64,7 +64,7 @@ impl From<ServeName> for Serve {
     }
 }
 
-impl Arguments {
+impl MergeArguments {
     pub(super) fn is_asked_for(&self) -> bool {
         self.merge.is_some()
     }

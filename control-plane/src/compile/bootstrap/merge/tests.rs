@@ -300,7 +300,8 @@ fn bootstrap() -> impl Strategy<Value = Map> {
 fn untouched(mut root: Map) -> Map {
     root.remove("dynamic_resources");
     if let Some(Tree::Map(node)) = root.get_mut("node") {
-        ["id", "cluster"].map(|field| node.remove(field));
+        node.remove("id");
+        node.remove("cluster");
     }
     if let Some(Tree::Map(resources)) = root.get_mut("static_resources")
         && let Some(Tree::List(clusters)) = resources.get_mut("clusters")
