@@ -20,7 +20,10 @@ use envoy_types::pb::envoy::config::{
 
 use crate::config::{Gateway, Timeouts};
 
-pub use bootstrap::{BootstrapOptions, bootstrap};
+pub use bootstrap::{
+    BootstrapOptions, ClusterChoice, Format, MergeError, MergeOptions, Merged, NodeOptions, Serve,
+    SyntaxError, Variant, XdsAddress, bootstrap, merge,
+};
 
 /// What one gateway's Envoys should do.
 #[derive(Clone, Debug)]

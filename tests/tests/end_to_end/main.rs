@@ -7,6 +7,7 @@ mod api;
 mod commands;
 mod configuration;
 mod database;
+mod existing_envoys;
 mod membership;
 mod page;
 mod refusal;

@@ -32,11 +32,15 @@ pub(crate) struct Host {
 impl Envoy {
     /// Writes the bootstrap by `clairvoy bootstrap`, starts an Envoy with it and waits until its admin page answers.
     pub(crate) async fn launch(site: &Site, arguments: &[&str]) -> Self {
-        let bootstrap = bootstrap(site, arguments);
+        Self::launch_with(site, &bootstrap(site, arguments)).await
+    }
+
+    /// Starts an Envoy with a bootstrap file, and waits until its admin page answers.
+    pub(crate) async fn launch_with(site: &Site, bootstrap: &Path) -> Self {
         let mut command = Command::new(envoy_program());
         command
             .arg("-c")
-            .arg(&bootstrap)
+            .arg(bootstrap)
             .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"])
             .current_dir(site.path());
         let process = Process::spawn("envoy", &mut command, site.path().join("envoy.log"));
@@ -95,7 +99,8 @@ impl Envoy {
         .await;
     }
 
-    async fn admin(&self, path: &str) -> Value {
+    /// A page of its admin interface.
+    pub(crate) async fn admin(&self, path: &str) -> Value {
         let answer = client().get(format!("http://{}{path}", self.admin)).send().await.unwrap();
         answer.json().await.unwrap()
     }
