@@ -8,47 +8,77 @@ use anyhow::{Result, bail};
 use crate::sh;
 use crate::workspace::Workspace;
 
-/// List the benchmarks, or run one of them.
+/// List the benchmarks, or run those of a crate.
 ///
-/// A benchmark is a file in the `benches` folder of one of the crates; it is built with optimisation, which
-/// takes minutes the first time.
+/// A benchmark is a file or folder in the `benches` folder of a crate; it is built with optimisation, which
+/// takes minutes the first time. Its tables become a page in `docs`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The benchmark to run; left out, they are listed
+    /// The crate's folder, or one benchmark; left out, they are listed
     name: Option<String>,
+    /// Seconds instead of minutes, to see that all is well; writes no page
+    #[arg(long)]
+    quick: bool,
+    /// More arguments for the benchmark, after `--`; with any, no page is written
+    #[arg(last = true)]
+    more: Vec<String>,
 }
+
+/// The page with the tables of the fleet benchmark.
+const PAGE: &str = "docs/benchmarks.md";
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let found = benchmarks(workspace.root())?;
-    match &args.name {
-        None if found.is_empty() => println!("there are no benchmarks yet"),
-        None => println!("{}", found.join("\n")),
-        Some(name) if found.contains(name) => {
-            sh::run(&mut workspace.cargo(&["bench", "--workspace", "--bench", name]))?;
+    let Some(name) = &args.name else {
+        match found.as_slice() {
+            [] => println!("there are no benchmarks yet"),
+            _ => found.iter().for_each(|found| println!("{}/{}", found.package, found.name)),
         }
-        Some(name) if found.is_empty() => bail!("no benchmark `{name}`: there are no benchmarks yet"),
-        Some(name) => bail!("no benchmark `{name}`; there are: {}", found.join(", ")),
+        return Ok(());
+    };
+    let chosen: Vec<_> = found.iter().filter(|found| found.package == *name || found.name == *name).collect();
+    if chosen.is_empty() {
+        let known: Vec<_> = found.iter().map(|found| found.package.as_str()).collect();
+        bail!("no benchmark `{name}`; there are: {}", known.join(", "));
+    }
+    for Benchmark { name, .. } in chosen {
+        let mut bench = workspace.cargo(&["bench", "--workspace", "--bench", name, "--"]);
+        bench.args(&args.more);
+        if args.quick {
+            bench.arg("--quick");
+        } else if name == "fleet" && args.more.is_empty() {
+            bench.arg("--write").arg(workspace.root().join(PAGE));
+        }
+        sh::run(&mut bench)?;
     }
     Ok(())
 }
 
-/// Returns the names of all `CRATE/benches/NAME.rs` and `CRATE/benches/NAME/main.rs`, sorted.
-fn benchmarks(root: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Benchmark {
+    /// The folder of its crate.
+    package: String,
+    name: String,
+}
+
+/// Returns all `CRATE/benches/NAME.rs` and `CRATE/benches/NAME/main.rs`, sorted.
+fn benchmarks(root: &Path) -> Result<Vec<Benchmark>> {
+    let mut found = Vec::new();
     for package in fs::read_dir(root)? {
-        let folder = package?.path();
-        let Ok(entries) = fs::read_dir(folder.join("benches")) else { continue };
+        let package = package?;
+        let Ok(entries) = fs::read_dir(package.path().join("benches")) else { continue };
         for entry in entries {
             let path = entry?.path();
             let is_bench =
                 path.extension().is_some_and(|ending| ending == "rs") || path.join("main.rs").is_file();
             if let (true, Some(name)) = (is_bench, path.file_stem()) {
-                names.push(name.to_string_lossy().into_owned());
+                let package = package.file_name().to_string_lossy().into_owned();
+                found.push(Benchmark { package, name: name.to_string_lossy().into_owned() });
             }
         }
     }
-    names.sort();
-    Ok(names)
+    found.sort();
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -67,8 +97,9 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
-        let names = benchmarks(&root).unwrap();
+        let found = benchmarks(&root).unwrap();
         fs::remove_dir_all(&root).unwrap();
-        assert_eq!(names, ["fleet", "push"]);
+        let found: Vec<_> = found.iter().map(|found| (&*found.package, &*found.name)).collect();
+        assert_eq!(found, [("xds", "fleet"), ("xds", "push")]);
     }
 }

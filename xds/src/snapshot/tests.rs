@@ -51,6 +51,7 @@ fn f8_all_faults_come_at_once() {
 #[test]
 fn f8_a_long_list_of_faults_is_cut() {
     let mut builder = SnapshotBuilder::new();
+    builder.cluster(Cluster { name: "other".into(), ..Default::default() });
     for i in 0..60 {
         builder.assignment(assignment(&format!("a{i}"), 80));
     }

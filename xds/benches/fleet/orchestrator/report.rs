@@ -1,0 +1,220 @@
+//! The tables, as the page that `docs/benchmarks.md` is.
+
+mod text;
+
+use std::fmt::Write as _;
+
+use super::figures::{
+    CACHE, COLUMNS, Column, FleetRun, Measured, PEERS, Peer, Row, SOTW_RATIO, StalledRun, StormRun,
+    TARGET_STREAMS, TARGETS, Target,
+};
+use super::{Args, Load};
+use crate::protocol::Variant;
+use crate::stats::{Spread, short};
+
+/// The load client may use this part of its threads before it, and not the server, could be what is measured.
+const CLIENT_LIMIT: f64 = 0.9;
+
+const WINDOWS: [&str; 3] = ["start", "change", "churn"];
+
+/// Returns the whole page.
+pub(super) fn render(args: &Args, machine: &str, measured: &Measured) -> String {
+    let mut parts = vec![text::head(args, machine)];
+    if !measured.fleets.is_empty() {
+        let rows: String = measured.fleets.iter().map(|row| with_peers(args, row)).collect();
+        parts.push(format!("## Fleets\n\n{}{rows}\n{}", fleet_head(), text::COLUMNS));
+        parts.push(targets(args, &measured.fleets));
+    }
+    parts.extend(measured.big.as_ref().map(|row| big(args, row)));
+    parts.extend(measured.stalled.as_ref().map(|row| stalled(args, row)));
+    parts.extend(measured.storm.as_ref().map(storm));
+    parts.push(text::CHECKS.into());
+    parts.join("\n")
+}
+
+fn fleet_head() -> String {
+    let titles = COLUMNS.map(|(title, _)| title).join(" | ");
+    let rule = "---|".repeat(COLUMNS.len());
+    format!("| streams | server | {titles} | load client, cores | note |\n|---|---|{rule}---|---|\n")
+}
+
+fn with_peers(args: &Args, row: &Row<FleetRun>) -> String {
+    let mut text = fleet(args, row);
+    for peer in peers(args, row.load) {
+        let cells = COLUMNS.map(|(_, figure)| short(figure(&peer.figures)));
+        let _ = writeln!(text, "| | {} | {} | | |", peer.name, cells.join(" | "));
+        let ratios = COLUMNS.map(|(_, figure)| match row.spread(|run| figure(&run.figures)) {
+            Some(ours) => format!("{}×", short(ours.median / figure(&peer.figures))),
+            None => "–".into(),
+        });
+        let _ = writeln!(text, "| | part of it | {} | | |", ratios.join(" | "));
+    }
+    text
+}
+
+/// The peers that were measured in the same setting.
+fn peers(args: &Args, load: Load) -> impl Iterator<Item = &'static Peer> {
+    let same = args.clusters == 50 && args.endpoints == 20 && load.per_connection == 1;
+    PEERS.iter().filter(move |peer| {
+        same && peer.streams == load.streams && peer.is_delta == (load.variant == Variant::Delta)
+    })
+}
+
+fn fleet(args: &Args, row: &Row<FleetRun>) -> String {
+    let name = format!("**clairvoy-xds, {}**", row.load.variant.name());
+    let cells = COLUMNS.map(|(_, figure)| shown(row.spread(|run| figure(&run.figures))));
+    let cores = [0, 1, 2].map(|window| shown(row.spread(|run| run.client_cores[window])));
+    format!(
+        "| {} | {name} | {} | {} | {} |\n",
+        row.load.streams,
+        cells.join(" | "),
+        cores.join(" / "),
+        note(args, row)
+    )
+}
+
+fn shown(spread: Option<Spread>) -> String {
+    spread.map_or_else(|| "–".into(), |spread| spread.to_string())
+}
+
+fn note(args: &Args, row: &Row<FleetRun>) -> String {
+    if let Some(reason) = &row.failure {
+        return format!("failed: {}", reason.replace('|', "/").replace('\n', " "));
+    }
+    let void: Vec<_> = (0..WINDOWS.len()).filter(|&window| is_void(args, row, window)).collect();
+    let mut notes = Vec::new();
+    if !void.is_empty() {
+        let windows: Vec<_> = void.iter().map(|&window| WINDOWS[window]).collect();
+        notes.push(format!("void: client at its limit ({})", windows.join(", ")));
+    }
+    let mut tell = |figure: fn(&FleetRun) -> f64, unit: &str| {
+        if let Some(spread) = row.spread(figure).filter(|spread| spread.max > 0.0) {
+            notes.push(format!("{spread}{unit}"));
+        }
+    };
+    tell(|run| run.churned_kib, " KiB per stream in churn");
+    tell(|run| run.overtaken_per_cent, " % overtaken");
+    tell(|run| run.repeated_per_update, " sent again per update");
+    notes.join("; ")
+}
+
+fn is_void(args: &Args, row: &Row<FleetRun>, window: usize) -> bool {
+    let limit = CLIENT_LIMIT * args.client_threads as f64;
+    row.spread(|run| run.client_cores[window]).is_some_and(|cores| cores.median > limit)
+}
+
+fn targets(args: &Args, rows: &[Row<FleetRun>]) -> String {
+    let at = |variant: Variant| {
+        rows.iter().find(|row| row.load.variant == variant && row.load.streams == TARGET_STREAMS)
+    };
+    let mut text = format!(
+        "## Goals\n\nAt {TARGET_STREAMS} streams. The first five are parts of the figures of Go with a cache per \
+         resource.\n\n| goal | not more than | measured | |\n|---|---|---|---|\n"
+    );
+    let Some(delta) = at(Variant::Delta) else {
+        return format!("## Goals\n\nNot measured: they are set at {TARGET_STREAMS} delta streams.\n");
+    };
+    let peer = peers(args, delta.load).find(|peer| peer.name == CACHE);
+    for Target { what, ratio, figure, window } in TARGETS {
+        let ours = delta.spread(|run| figure(&run.figures));
+        let part = peer.zip(ours).map(|(peer, ours)| ours.median / figure(&peer.figures));
+        let void = window.is_some_and(|window| is_void(args, delta, window));
+        text += &goal(what, ratio, part, void);
+    }
+    let compared: [Column; 3] = [
+        ("state of the world against our delta: CPU per change", |f| f.change_cpu_ms),
+        ("state of the world against our delta: CPU per update", |f| f.update_cpu_us),
+        ("state of the world against our delta: memory", |f| f.stream_kib),
+    ];
+    for (what, figure) in compared {
+        let ours = delta.spread(|run| figure(&run.figures));
+        let sotw = at(Variant::Sotw).and_then(|row| row.spread(|run| figure(&run.figures)));
+        let part = sotw.zip(ours).map(|(sotw, ours)| sotw.median / ours.median);
+        text += &goal(what, SOTW_RATIO, part, false);
+    }
+    text
+}
+
+fn goal(what: &str, limit: f64, part: Option<f64>, void: bool) -> String {
+    let outcome = match part {
+        _ if void => "void: client at its limit",
+        None => "not measured",
+        Some(part) if part <= limit => "met",
+        Some(_) => "missed",
+    };
+    let measured = part.map_or_else(|| "–".into(), |part| format!("{}×", short(part)));
+    format!("| {what} | {limit}× | {measured} | {outcome} |\n")
+}
+
+fn big(args: &Args, row: &Row<FleetRun>) -> String {
+    let cores = row.spread(|run| run.figures.churn_cores);
+    let p99 = row.spread(|run| run.figures.churn_p99_ms);
+    let void = is_void(args, row, 2);
+    let Load { streams, per_connection, .. } = row.load;
+    format!(
+        "## Very many streams\n\n{streams} delta streams, {per_connection} to a connection.\n\n{}{}\n| goal under \
+         churn | not more than | measured | |\n|---|---|---|---|\n{}{}",
+        fleet_head(),
+        fleet(args, row),
+        absolute("cores of the server", 1.0, cores, void),
+        absolute("p99, ms", 1000.0, p99, void),
+    )
+}
+
+fn absolute(what: &str, limit: f64, measured: Option<Spread>, void: bool) -> String {
+    let outcome = match measured {
+        _ if void => "void: client at its limit",
+        None => "not measured",
+        Some(spread) if spread.median <= limit => "met",
+        Some(_) => "missed",
+    };
+    format!("| {what} | {limit} | {} | {outcome} |\n", shown(measured))
+}
+
+fn stalled(args: &Args, row: &Row<StalledRun>) -> String {
+    let limit = CLIENT_LIMIT * args.client_threads as f64;
+    let void = row.spread(|run| run.client_cores).is_some_and(|cores| cores.median > limit);
+    let cells = [
+        shown(row.spread(|run| run.free_p99_ms)),
+        shown(row.spread(|run| run.stalled_p99_ms)),
+        shown(row.spread(|run| run.held_kib)),
+        shown(row.spread(|run| run.caught_up_ms)),
+        shown(row.spread(|run| run.client_cores)),
+        note_of(row, void),
+    ];
+    format!(
+        "## Clients that do not read\n\n{} delta streams under churn, of which every second connection is not read, \
+         and in the end read again. For comparison, the others alone.\n\n| p99 of the others alone, ms | p99 beside the stalled, ms | \
+         server's memory per stalled stream, KiB | caught up in, ms | load client, cores | note \
+         |\n|---|---|---|---|---|---|\n| {} |\n",
+        row.load.streams,
+        cells.join(" | ")
+    )
+}
+
+fn storm(row: &Row<StormRun>) -> String {
+    let cells = [
+        shown(row.spread(|run| run.idle)),
+        shown(row.spread(|run| run.full)),
+        shown(row.spread(|run| run.gone)),
+        shown(row.spread(|run| run.full_again)),
+        shown(row.spread(|run| run.gone_again)),
+        shown(row.spread(|run| run.back_ms)),
+        note_of(row, false),
+    ];
+    format!(
+        "## Coming and going\n\nThe server's memory, MiB, while {} delta streams come, go, come back and go, each \
+         with its connection.\n\n| before | all there | gone | all back | gone again | back in, ms | note \
+         |\n|---|---|---|---|---|---|---|\n| {} |\n",
+        row.load.streams,
+        cells.join(" | ")
+    )
+}
+
+fn note_of<R>(row: &Row<R>, void: bool) -> String {
+    match &row.failure {
+        Some(reason) => format!("failed: {}", reason.replace('|', "/").replace('\n', " ")),
+        None if void => "void: client at its limit".into(),
+        None => String::new(),
+    }
+}
