@@ -13,7 +13,7 @@ use crate::serving::eventually;
 use crate::stack::{self, Site};
 
 /// How often a thing is changed under load.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 24;
 
 fn timeout_snapshot(subscription: Subscription, port: u16, connect_timeout_seconds: i64) -> Snapshot {
     let mut builder = SnapshotBuilder::new();

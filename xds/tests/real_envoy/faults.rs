@@ -11,54 +11,67 @@ use crate::served::{Subscription, Variant};
 use crate::serving::eventually;
 use crate::stack::{self, Site};
 
-/// Has a cluster that Envoy refuses, beside a good one that everything goes to.
+/// Everything goes to `a`; beside it are a good cluster and one that Envoy refuses.
 fn bad(subscription: Subscription, port: u16) -> Snapshot {
     let mut builder = SnapshotBuilder::new();
-    stack::add_clusters(&mut builder, subscription, &[("b", port)]);
+    stack::add_clusters(&mut builder, subscription, &[("a", port), ("good", port)]);
     let mut cluster = resources::cluster("bad", &stack::source(subscription));
     cluster.lb_policy = 99;
     builder.cluster(cluster).assignment(resources::assignment("bad", &[]));
     builder.listener(stack::listener(subscription));
-    builder.route_configuration(resources::routes(&[("b", 1)]));
+    builder.route_configuration(resources::routes(&[("a", 1)]));
     builder.build().unwrap()
 }
 
-fn refusal(events: &mut Receiver<ClientEvent>) -> Option<Nack> {
-    std::iter::from_fn(|| events.try_recv().ok()).find_map(|event| match event.kind {
-        ClientEventKind::Nacked(nack) => Some(nack),
-        _ => None,
-    })
+fn last_nack(site: &Site) -> Option<Nack> {
+    site.serving.server.clients().into_iter().find_map(|client| client.last_nack)
 }
 
-/// Publishes what Envoy refuses, then something good.
-pub(crate) async fn refuse_and_heal(site: &Site, subscription: Subscription, listening: u16, port: u16) {
+fn nacks(site: &Site) -> u64 {
+    site.serving.server.clients().iter().map(|client| client.nacks()).sum()
+}
+
+/// Publishes what Envoy refuses, then something good. `a` goes to the origin `one`.
+pub(crate) async fn refuse_and_heal(site: &Site, subscription: Subscription, listening: u16, one: u16) {
+    let two = http::origin("two").await;
     let mut events = site.serving.server.events();
     let load = Load::start(listening);
     load.reaches("one").await;
 
-    site.serving.publish(bad(subscription, port));
+    site.serving.publish(bad(subscription, one));
     site.serving.nacked("the NACK is seen").await;
-    let client = site.serving.server.clients().into_iter().find(|client| client.nacks() > 0).unwrap();
-    let seen = client.last_nack.as_ref().unwrap();
+    // A delta client gets the rest of a refused response by itself; in SotW a response is refused as a whole.
+    if subscription.variant == Variant::Delta {
+        eventually("what is good is taken", async || site.envoy.has_cluster("good").await).await;
+        eventually("what is bad is found", async || {
+            last_nack(site).is_some_and(|nack| nack.resources == ["bad"])
+        })
+        .await;
+    }
+    let seen = last_nack(site).unwrap();
     assert_eq!(seen.resource_type, ResourceType::Cluster);
     assert!(seen.resources.iter().any(|name| name == "bad"), "{seen:?}");
     assert!(!seen.message.is_empty());
-    let mut told = None;
-    eventually("the NACK is told", async || {
-        told = told.take().or_else(|| refusal(&mut events));
-        told.is_some()
-    })
-    .await;
-    assert_eq!(told.as_ref(), Some(seen));
+    eventually("the NACK is told", async || told(&mut events, &seen)).await;
     assert!(!site.envoy.has_cluster("bad").await);
-    load.reaches("one").await;
 
-    site.publish(stack::stack(subscription, &[("c", port)], "c")).await;
+    // Other types go on, and what was refused is not sent again.
+    let before = nacks(site);
+    site.serving.publish(bad(subscription, two));
+    load.reaches("two").await;
+    assert_eq!(nacks(site), before);
+
+    site.publish(stack::stack(subscription, &[("c", one)], "c")).await;
     eventually("the next state heals", async || site.envoy.has_cluster("c").await).await;
     load.reaches("one").await;
-    let nacks = site.serving.server.clients().iter().map(|client| client.nacks()).sum::<u64>();
-    assert_eq!(nacks, 1, "what was refused is not sent again");
+    assert_eq!(nacks(site), before);
     load.finish().await.is_clean();
+}
+
+/// Whether this refusal is among the events that have come.
+fn told(events: &mut Receiver<ClientEvent>, nack: &Nack) -> bool {
+    std::iter::from_fn(|| events.try_recv().ok())
+        .any(|event| matches!(event.kind, ClientEventKind::Nacked(told) if told == *nack))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,6 +84,13 @@ async fn e2e_d8_s7_a_nack_is_seen_and_the_next_change_heals() {
     })
     .await;
 }
+
+const WANTED: [ResourceType; 4] = [
+    ResourceType::Cluster,
+    ResourceType::ClusterLoadAssignment,
+    ResourceType::Listener,
+    ResourceType::RouteConfiguration,
+];
 
 /// Changes that Envoy has made to what it has.
 async fn changes(site: &Site) -> [u64; 6] {
@@ -90,8 +110,7 @@ async fn e2e_d6_d10_s13_a_restarted_server_changes_nothing() {
     for_each_variant(async |subscription| {
         let port = http::origin("one").await;
         let state = stack::stack(subscription, &[("a", port), ("b", port)], "a");
-        let Site { serving, envoy } = Site::start(subscription, state).await;
-        let mut site = Site { serving, envoy };
+        let mut site = Site::start(subscription, state).await;
         let load = Load::start(site.serves().await);
         load.reaches("one").await;
         let before = changes(&site).await;
@@ -101,18 +120,11 @@ async fn e2e_d6_d10_s13_a_restarted_server_changes_nothing() {
         site.serving = site.serving.restarted().await;
         eventually("Envoy comes back for everything", async || {
             let clients = site.serving.server.clients();
-            let wanted = [
-                ResourceType::Cluster,
-                ResourceType::ClusterLoadAssignment,
-                ResourceType::Listener,
-                ResourceType::RouteConfiguration,
-            ];
-            wanted.iter().all(|wanted| {
-                let of = |client: &clairvoy_xds::ClientStatus| {
-                    client.types.iter().any(|(of, status)| of == wanted && status.subscribed)
-                };
-                clients.iter().any(of)
-            })
+            let subscribed = |wanted| {
+                let types = clients.iter().flat_map(|client| &client.types);
+                types.into_iter().any(|(of, status)| *of == wanted && status.subscribed)
+            };
+            WANTED.into_iter().all(subscribed)
         })
         .await;
         site.serving.in_sync("Envoy has everything").await;
