@@ -1,14 +1,16 @@
 //! What is known of each connected client: its node, what it was sent, what it said.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
 
 use crate::resource_type::ResourceType;
-use crate::stream::Published;
+use crate::stream::Variant;
+use crate::transport::Peer;
+use crate::version::Version;
 
 /// Names kept of a refused response; a first response can hold thousands.
 const MAX_NACKED_NAMES: usize = 32;
@@ -19,6 +21,33 @@ const MAX_NACK_MESSAGE: usize = 4096;
 /// Identifies a stream for the life of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub(crate) u64);
+
+/// The service that a client uses, and the variant of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Service {
+    pub(crate) variant: Variant,
+    pub(crate) only: Option<ResourceType>,
+}
+
+impl Service {
+    /// True for the incremental variant, false for state of the world.
+    pub fn is_delta(self) -> bool {
+        self.variant == Variant::Delta
+    }
+
+    /// The type of a service of one type; `None` for the aggregated service.
+    pub fn only(self) -> Option<ResourceType> {
+        self.only
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let service = self.only.map_or("ADS", ResourceType::service);
+        f.write_str(if self.is_delta() { "delta " } else { "SotW " })?;
+        f.write_str(service)
+    }
+}
 
 /// A refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,14 +63,34 @@ pub struct Nack {
 }
 
 impl Nack {
-    pub(crate) fn new(resource_type: ResourceType, resources: &[Arc<str>], message: &str) -> Self {
+    pub(crate) fn new<'a>(
+        resource_type: ResourceType,
+        resources: impl Iterator<Item = &'a str>,
+        message: &str,
+    ) -> Self {
         Self {
             resource_type,
-            resources: resources.iter().take(MAX_NACKED_NAMES).map(|name| name.to_string()).collect(),
+            resources: resources.take(MAX_NACKED_NAMES).map(str::to_owned).collect(),
             message: message.chars().take(MAX_NACK_MESSAGE).collect(),
             at: SystemTime::now(),
         }
     }
+}
+
+/// A resource that many clients of a group refused. The group has what it had before, until a snapshot comes
+/// without this version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantined {
+    /// The group.
+    pub group: Arc<str>,
+    /// The type of the resource.
+    pub resource_type: ResourceType,
+    /// The resource.
+    pub resource: Arc<str>,
+    /// The version that is not served.
+    pub version: Version,
+    /// Since when.
+    pub since: SystemTime,
 }
 
 /// Whether a client has what it is to have.
@@ -104,12 +153,14 @@ pub struct ClientStatus {
     pub types: [(ResourceType, TypeStatus); ResourceType::ALL.len()],
     /// The last refusal on this stream.
     pub last_nack: Option<Nack>,
-    /// The snapshot that `sync` speaks of.
-    pub(crate) snapshot_seen: Weak<Published>,
+    /// Which variant of the protocol it speaks, and of which service.
+    pub service: Service,
+    /// Where it connects from and who it has shown to be, as far as the connection tells.
+    pub peer: Option<Arc<Peer>>,
 }
 
 impl ClientStatus {
-    pub(crate) fn new(id: ClientId, node: &Node) -> Self {
+    pub(crate) fn new(id: ClientId, node: &Node, service: Service, peer: Option<Arc<Peer>>) -> Self {
         let locality = node.locality.clone().unwrap_or_default();
         let version = match &node.user_agent_version_type {
             Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
@@ -131,7 +182,8 @@ impl ClientStatus {
             sync: SyncState::Pending,
             types: ResourceType::ALL.map(|resource_type| (resource_type, TypeStatus::default())),
             last_nack: None,
-            snapshot_seen: Weak::new(),
+            service,
+            peer,
         }
     }
 
@@ -179,45 +231,4 @@ pub enum ClientEventKind {
     },
     /// It refused a response.
     Nacked(Nack),
-}
-
-/// The open streams. An entry lives as long as its stream.
-#[derive(Debug, Default)]
-pub(crate) struct Clients {
-    entries: Mutex<BTreeMap<ClientId, Arc<ClientEntry>>>,
-}
-
-impl Clients {
-    pub(crate) fn insert(&self, status: ClientStatus) -> Arc<ClientEntry> {
-        let id = status.id;
-        let entry = Arc::new(ClientEntry { status: Mutex::new(status) });
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(id, entry.clone());
-        entry
-    }
-
-    pub(crate) fn remove(&self, id: ClientId) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-    }
-
-    pub(crate) fn all(&self) -> Vec<ClientStatus> {
-        let entries: Vec<_> =
-            self.entries.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        entries.iter().map(|entry| entry.read()).collect()
-    }
-}
-
-/// The status of one stream, written by the stream and read by [`Clients::all`].
-#[derive(Debug)]
-pub(crate) struct ClientEntry {
-    status: Mutex<ClientStatus>,
-}
-
-impl ClientEntry {
-    pub(crate) fn update(&self, change: impl FnOnce(&mut ClientStatus)) {
-        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn read(&self) -> ClientStatus {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }

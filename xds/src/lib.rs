@@ -28,15 +28,19 @@ mod resource_type;
 mod server;
 mod snapshot;
 mod stream;
+mod transport;
 mod version;
 
 #[cfg(test)]
 #[path = "../tests/support/fixtures.rs"]
 mod fixtures;
 
-pub use self::clients::{ClientEvent, ClientEventKind, ClientId, ClientStatus, Nack, SyncState, TypeStatus};
+pub use self::clients::{
+    ClientEvent, ClientEventKind, ClientId, ClientStatus, Nack, Quarantined, Service, SyncState, TypeStatus,
+};
 pub use self::metrics::Metrics;
 pub use self::resource_type::ResourceType;
-pub use self::server::{AdsService, NodeGroup, ServerOptions, XdsServer};
+pub use self::server::{AdsService, DiscoveryService, NodeGroup, ServerOptions, XdsServer};
 pub use self::snapshot::{Fault, InvalidSnapshot, Snapshot, SnapshotBuilder};
+pub use self::transport::{Connection, Peer};
 pub use self::version::Version;

@@ -1,25 +1,39 @@
 //! The server: groups of clients, their newest snapshots, and the streams.
 
-mod codec;
+mod cell;
+mod collector;
+mod control;
+mod csds;
 mod groups;
+mod grpc;
 mod options;
+mod pacer;
+mod quarantine;
 mod service;
 mod session;
+mod sharing;
 
 pub use self::options::{NodeGroup, ServerOptions};
-pub use self::service::AdsService;
+pub use self::service::{AdsService, DiscoveryService};
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{broadcast, watch};
+use tokio::runtime::Handle;
+use tokio::sync::broadcast;
+use tonic::Status;
+use tonic::service::{Routes, RoutesBuilder};
 
-use self::groups::Groups;
-use crate::clients::{ClientEvent, ClientStatus, Clients, SyncState};
+use self::cell::Cell;
+use self::control::Control;
+use self::groups::{Change, Group, Groups};
+use self::pacer::{Pace, PacerLimits};
+use crate::clients::{ClientEvent, ClientId, ClientStatus, Quarantined, Service};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
-use crate::stream::Published;
+use crate::stream::{NameSets, Stream};
 
 /// Serves snapshots to the clients of each group. Clones are handles of the same server.
 ///
@@ -38,20 +52,16 @@ struct Shared {
     options: ServerOptions,
     groups: Groups,
     clients: Clients,
+    names: Arc<NameSets>,
     events: broadcast::Sender<ClientEvent>,
     metrics: Metrics,
-    control: watch::Sender<Control>,
+    control: Control,
     open_streams: AtomicUsize,
     next_stream: AtomicU64,
+    /// The runtime of the streams, to be woken on later.
+    runtime: OnceLock<Handle>,
     /// Differs between runs of the server, so that nonces of an earlier one are not taken for its own.
     epoch: u64,
-}
-
-/// Orders to all streams.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Control {
-    shutting_down: bool,
-    regroupings: u64,
 }
 
 impl XdsServer {
@@ -63,27 +73,36 @@ impl XdsServer {
     /// Returns a server without snapshots.
     pub fn with_metrics(options: ServerOptions, metrics: Metrics) -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let shared = Shared {
-            groups: Groups::default(),
+        let (min, max) = options.pace;
+        let shared = Arc::new(Shared {
+            groups: Groups::new(PacerLimits { min, max: max.max(min) }),
             clients: Clients::default(),
+            names: Arc::default(),
             events: broadcast::Sender::new(options.event_capacity.max(1)),
             metrics,
-            control: watch::Sender::default(),
+            control: Control::default(),
             open_streams: AtomicUsize::new(0),
             next_stream: AtomicU64::new(0),
+            runtime: OnceLock::new(),
             epoch: since_epoch.as_micros() as u64,
             options,
-        };
-        Self { shared: Arc::new(shared) }
+        });
+        shared.metrics.observe(Arc::downgrade(&shared) as _);
+        Self { shared }
     }
 
-    /// Makes `snapshot` the newest one of the group. Swaps a pointer and wakes the streams of the group;
-    /// waits for none of them. Publishing what is published already does nothing.
+    /// Makes `snapshot` what the group is to have. Swaps a pointer and wakes the streams of the group, at
+    /// once or, in a burst of changes, at most [`ServerOptions::pace`] later; waits for none of them.
+    ///
+    /// Publishing what is published already sends nothing. It confirms it: resources with a TTL are kept up
+    /// only as long as the publisher says within each TTL that they hold.
     pub fn publish(&self, group: &str, snapshot: Snapshot) {
-        let published = Arc::new(Published { snapshot, at: Instant::now() });
-        if self.shared.groups.publish(group, published) {
+        let now = Instant::now();
+        let (group, change) = self.shared.groups.publish(group, snapshot, now);
+        if matches!(change, Change::Wake(..)) {
             self.shared.metrics.publishes.inc();
         }
+        self.shared.wake(&group, change, now);
     }
 
     /// Takes the snapshot of the group back, and frees it: for a group that is gone for good. Streams of the
@@ -93,37 +112,51 @@ impl XdsServer {
         self.shared.groups.withdraw(group)
     }
 
-    /// The newest snapshot of the group.
+    /// What was published last for the group.
     pub fn newest(&self, group: &str) -> Option<Snapshot> {
-        self.shared.groups.newest(group).map(|published| published.snapshot.clone())
+        self.shared.groups.get(group)?.wanted()
     }
 
     /// Asks [`ServerOptions::node_group`] again for the node of every stream. A stream whose node has a new
     /// group is sent what differs; one whose node has none any more keeps what it has.
     pub fn regroup(&self) {
-        self.shared.control.send_modify(|control| control.regroupings += 1);
+        self.shared.control.regroup();
+        self.shared.clients.wake();
     }
 
-    /// The service to add to a [`tonic::transport::Server`].
+    /// All services of the server: the aggregated discovery service and those of each type, in both variants,
+    /// the client status discovery service (CSDS), and health (`grpc.health.v1`). For
+    /// [`serve`](crate::serve), or for [`tonic::transport::Server::add_routes`].
+    pub fn routes(&self) -> Routes {
+        let mut routes = RoutesBuilder::default();
+        self.shared.add_services(&mut routes);
+        routes.add_service(csds::service(self.shared.clone()));
+        routes.routes()
+    }
+
+    /// The aggregated discovery service alone, to add to a [`tonic::transport::Server`].
     pub fn service(&self) -> AdsService {
         AdsService::new(self.shared.clone())
     }
 
     /// Every open stream that has sent a request.
     pub fn clients(&self) -> Vec<ClientStatus> {
-        let mut clients = self.shared.clients.all();
-        for client in &mut clients {
-            let newest = client.group.as_deref().and_then(|group| self.shared.groups.newest(group));
-            let seen = client.snapshot_seen.upgrade();
-            let is_newest = match (&newest, &seen) {
-                (Some(newest), Some(seen)) => Arc::ptr_eq(newest, seen),
-                _ => false,
-            };
-            if !is_newest {
-                client.sync = SyncState::Pending;
-            }
-        }
-        clients
+        self.shared.clients.all().iter().filter_map(|cell| cell.status()).collect()
+    }
+
+    /// Resources that so many clients refused that their group was put back to what it had before.
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        let of_group = |group: Arc<Group>| {
+            let quarantined = group.quarantined().into_iter();
+            quarantined.map(move |(poison, since)| Quarantined {
+                group: group.name().clone(),
+                resource_type: poison.resource_type,
+                resource: poison.name,
+                version: poison.version,
+                since,
+            })
+        };
+        self.shared.groups.all().into_iter().flat_map(of_group).collect()
     }
 
     /// What happens to clients from now on. A receiver that falls behind by more than
@@ -134,33 +167,91 @@ impl XdsServer {
 
     /// Ends every stream, and each new one, with `UNAVAILABLE`.
     ///
-    /// Clients go elsewhere when their connections end too: to be called when the signal is given that the
-    /// [`tonic::transport::Server`] serves until, which would otherwise wait for the streams. A client that
-    /// does not read holds its connection, so that wait needs a limit.
+    /// Clients go elsewhere when their connections end too. With [`serve`](crate::serve), whose shutdown ends
+    /// streams one after another, there is no need for this. It is to be called when the signal is given
+    /// that a [`tonic::transport::Server`] serves until, which would otherwise wait for the streams. A
+    /// client that does not read holds its connection, so that wait needs a limit.
     pub fn shutdown(&self) {
-        self.shared.control.send_modify(|control| control.shutting_down = true);
+        self.shared.control.shut_down();
+        self.shared.clients.wake();
     }
 }
 
 impl Shared {
     /// Takes one of the places for streams.
-    fn admit(self: &Arc<Self>) -> Result<Admission, tonic::Status> {
+    fn admit(self: &Arc<Self>, service: Service) -> Result<Admission, Status> {
         let refuse = |status| {
             self.metrics.streams_rejected.inc();
             Err(status)
         };
-        if self.control.borrow().shutting_down {
-            return refuse(tonic::Status::unavailable("the server is shutting down"));
+        if self.control.is_shutting_down() {
+            return refuse(Status::unavailable("the server is shutting down"));
         }
         let limit = self.options.max_streams;
         let taken = self
             .open_streams
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < limit).then_some(open + 1));
         if taken.is_err() {
-            return refuse(tonic::Status::resource_exhausted(format!("{limit} streams are open, the limit")));
+            return refuse(Status::resource_exhausted(format!("{limit} streams are open, the limit")));
         }
-        self.metrics.streams.inc();
-        Ok(Admission { shared: self.clone(), id: self.next_stream.fetch_add(1, Ordering::Relaxed) })
+        if let Ok(runtime) = Handle::try_current() {
+            self.runtime.get_or_init(|| runtime);
+        }
+        self.metrics.stream_opened(service.variant);
+        Ok(Admission { shared: self.clone(), id: self.next_stream.fetch_add(1, Ordering::Relaxed), service })
+    }
+
+    fn new_stream(&self, admission: &Admission, service: Service) -> Stream {
+        let prefix = format!("{:x}-{:x}-", self.epoch, admission.id);
+        let limits = self.options.stream_limits();
+        Stream::new(service.variant, service.only, &prefix, limits, self.names.clone(), Instant::now())
+    }
+
+    /// Wakes the streams of a group when it is time.
+    fn wake(&self, group: &Arc<Group>, change: Change, now: Instant) {
+        match change {
+            Change::Nothing | Change::Wake(Pace::Arranged, _) => {}
+            Change::Wake(Pace::Now, _) => group.wake(),
+            Change::Wake(Pace::At(at), kind) => match self.runtime.get() {
+                Some(runtime) => {
+                    let group = group.clone();
+                    runtime.spawn(async move {
+                        tokio::time::sleep_until(at.into()).await;
+                        group.fire(kind, Instant::now());
+                    });
+                }
+                // There has been no stream yet.
+                None => group.fire(kind, now),
+            },
+        }
+    }
+}
+
+/// The open streams. An entry lives as long as its stream.
+#[derive(Debug, Default)]
+struct Clients {
+    cells: Mutex<BTreeMap<ClientId, Arc<Cell>>>,
+}
+
+impl Clients {
+    fn insert(&self, cell: &Arc<Cell>) {
+        self.lock().insert(cell.id, cell.clone());
+    }
+
+    fn remove(&self, id: ClientId) {
+        self.lock().remove(&id);
+    }
+
+    fn all(&self) -> Vec<Arc<Cell>> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn wake(&self) {
+        self.lock().values().for_each(|cell| cell.waker.wake());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ClientId, Arc<Cell>>> {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -169,11 +260,12 @@ impl Shared {
 struct Admission {
     shared: Arc<Shared>,
     id: u64,
+    service: Service,
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
         self.shared.open_streams.fetch_sub(1, Ordering::Relaxed);
-        self.shared.metrics.streams.dec();
+        self.shared.metrics.stream_closed(self.service.variant);
     }
 }

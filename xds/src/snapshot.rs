@@ -1,8 +1,10 @@
 //! Immutable states of all resources of a group of clients.
 
+pub(crate) mod batch;
 mod builder;
 mod fault;
 mod references;
+mod table;
 mod weights;
 
 #[cfg(test)]
@@ -10,13 +12,18 @@ mod tests;
 
 pub use self::builder::SnapshotBuilder;
 pub use self::fault::{Fault, InvalidSnapshot};
+pub(crate) use self::table::Table;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use envoy_types::pb::envoy::service::runtime::v3::Runtime;
+use envoy_types::pb::google::protobuf::Struct;
+use prost::Name;
 
-use crate::encode;
+use crate::encode::Entry;
 use crate::resource_type::{PerType, ResourceType};
 use crate::version::Version;
 
@@ -25,8 +32,9 @@ use crate::version::Version;
 pub(crate) struct Resource {
     pub(crate) name: Arc<str>,
     pub(crate) version: Version,
-    /// The entry of the `resources` field of a delta response, tag and length included.
-    pub(crate) entry: Bytes,
+    pub(crate) entry: Entry,
+    /// The client is to forget the resource by itself unless it is told again in time.
+    pub(crate) ttl: Option<Duration>,
     /// Clusters of the snapshot that a listener or a route configuration sends requests to.
     pub(crate) clusters: Vec<Arc<str>>,
     /// Route configurations that a listener asks for.
@@ -35,34 +43,46 @@ pub(crate) struct Resource {
     pub(crate) assignment: Option<Arc<str>>,
 }
 
-/// The resources of one type.
-#[derive(Debug)]
-pub(crate) struct Table {
-    resources: BTreeMap<Arc<str>, Arc<Resource>>,
-    fingerprint: Version,
+impl Resource {
+    /// A resource that refers to nothing.
+    fn plain<M: Name>(name: &str, message: &M) -> Self {
+        let (version, entry) = Entry::new(name, message);
+        Self {
+            name: name.into(),
+            version,
+            entry,
+            ttl: None,
+            clusters: Vec::new(),
+            route_configurations: Vec::new(),
+            assignment: None,
+        }
+    }
+
+    /// True when the other one is the same in every respect.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.version == other.version
+            && self.ttl == other.ttl
+            && self.clusters == other.clusters
+            && self.route_configurations == other.route_configurations
+            && self.assignment == other.assignment
+    }
 }
 
-impl Table {
-    fn new(resource_type: ResourceType, resources: BTreeMap<Arc<str>, Arc<Resource>>) -> Self {
-        let versions = resources.iter().map(|(name, resource)| (&**name, resource.version));
-        Self { fingerprint: encode::fingerprint(resource_type, versions), resources }
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<&Arc<Resource>> {
-        self.resources.get(name)
-    }
-
-    pub(crate) fn contains(&self, name: &str) -> bool {
-        self.resources.contains_key(name)
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.resources.values()
-    }
-
-    pub(crate) fn fingerprint(&self) -> Version {
-        self.fingerprint
-    }
+/// What stands for a resource that does not exist: a runtime layer without keys, an assignment without
+/// endpoints. `None` for other types.
+pub(crate) fn empty_resource(resource_type: ResourceType, name: &str) -> Option<Arc<Resource>> {
+    let resource = match resource_type {
+        ResourceType::Runtime => {
+            Resource::plain(name, &Runtime { name: name.into(), layer: Some(Struct::default()) })
+        }
+        ResourceType::ClusterLoadAssignment => {
+            let cluster_name = name.into();
+            Resource::plain(name, &ClusterLoadAssignment { cluster_name, ..Default::default() })
+        }
+        _ => return None,
+    };
+    Some(Arc::new(resource))
 }
 
 /// Everything that the clients of a group are to have: valid as a whole, encoded, and never changed.
@@ -70,20 +90,24 @@ impl Table {
 /// Clones share the same memory.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    tables: Arc<PerType<Table>>,
+    tables: Arc<PerType<Arc<Table>>>,
 }
 
 impl Snapshot {
     fn new(mut resources: PerType<BTreeMap<Arc<str>, Arc<Resource>>>) -> Self {
-        let tables = PerType::from_fn(|resource_type| {
-            Table::new(resource_type, std::mem::take(&mut resources[resource_type]))
-        });
+        Self::of_tables(PerType::from_fn(|resource_type| {
+            let resources = std::mem::take(&mut resources[resource_type]).into_values().collect();
+            Arc::new(Table::new(resource_type, resources))
+        }))
+    }
+
+    pub(crate) fn of_tables(tables: PerType<Arc<Table>>) -> Self {
         Self { tables: Arc::new(tables) }
     }
 
     /// The number of resources of a type.
     pub fn len(&self, resource_type: ResourceType) -> usize {
-        self.tables[resource_type].resources.len()
+        self.tables[resource_type].len()
     }
 
     /// True when there is no resource of any type.
@@ -93,7 +117,7 @@ impl Snapshot {
 
     /// The names of a type, sorted.
     pub fn names(&self, resource_type: ResourceType) -> impl Iterator<Item = &str> {
-        self.tables[resource_type].resources.keys().map(|name| &**name)
+        self.tables[resource_type].iter().map(|resource| &*resource.name)
     }
 
     /// The version of a resource; `None` if there is no such resource.
@@ -103,14 +127,17 @@ impl Snapshot {
 
     /// A hash of the names and versions of a type: equal when the content is equal.
     pub fn fingerprint(&self, resource_type: ResourceType) -> Version {
-        self.tables[resource_type].fingerprint
+        self.tables[resource_type].fingerprint()
     }
 
-    pub(crate) fn table(&self, resource_type: ResourceType) -> &Table {
+    pub(crate) fn table(&self, resource_type: ResourceType) -> &Arc<Table> {
         &self.tables[resource_type]
     }
 
-    pub(crate) fn same_content(&self, other: &Self) -> bool {
-        ResourceType::ALL.into_iter().all(|t| self.fingerprint(t) == other.fingerprint(t))
+    /// True when clients are to forget some resources by themselves.
+    pub(crate) fn has_ttl(&self) -> bool {
+        ResourceType::ALL
+            .into_iter()
+            .any(|resource_type| self.table(resource_type).with_ttl().next().is_some())
     }
 }

@@ -282,7 +282,7 @@ async fn f7_metrics_count_what_happens() {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     for line in [
-        "xds_streams 1",
+        "xds_streams{variant=\"delta\"} 1",
         "xds_publishes_total 1",
         "xds_responses_total{type=\"CDS\"} 1",
         "xds_resources_total{type=\"CDS\"} 1",

@@ -1,87 +1,275 @@
-//! The newest snapshot of each group.
+//! Groups of clients: the newest state of each, and the streams that follow it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use tokio::sync::watch;
+use arc_swap::ArcSwapOption;
 
+use super::cell::Cell;
+use super::pacer::{Pace, Pacer, PacerLimits};
+use super::quarantine::{Poison, Quarantine};
+use super::sharing::Sharing;
+use crate::clients::ClientId;
+use crate::resource_type::ResourceType;
+use crate::snapshot::Snapshot;
 use crate::stream::Published;
 
-type Newest = Option<Arc<Published>>;
+/// Clients that are to have the same.
+#[derive(Debug)]
+pub(crate) struct Group {
+    name: Arc<str>,
+    /// What the streams are sent.
+    newest: ArcSwapOption<Published>,
+    members: Mutex<HashMap<ClientId, Arc<Cell>>>,
+    publishing: Mutex<Publishing>,
+    /// Members that have been seen to have all of the newest state.
+    synced: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Publishing {
+    /// What was published last, of which `newest` differs while something is in quarantine.
+    wanted: Option<Snapshot>,
+    endpoints: Pacer,
+    others: Pacer,
+    quarantine: Quarantine,
+}
+
+/// How the streams of a group are to be woken after a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Nothing,
+    Wake(Pace, Kind),
+}
+
+/// The kinds of change that are paced by themselves: weights never wait for slower types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Endpoints,
+    Others,
+}
+
+impl Group {
+    fn new(name: &str, pace: PacerLimits) -> Self {
+        let publishing = Publishing {
+            wanted: None,
+            endpoints: Pacer::new(pace),
+            others: Pacer::new(pace),
+            quarantine: Quarantine::default(),
+        };
+        Self {
+            name: name.into(),
+            newest: ArcSwapOption::empty(),
+            members: Mutex::default(),
+            publishing: Mutex::new(publishing),
+            synced: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub(crate) fn newest(&self) -> Option<Arc<Published>> {
+        self.newest.load_full()
+    }
+
+    /// What was published last.
+    pub(super) fn wanted(&self) -> Option<Snapshot> {
+        self.publishing().wanted.clone()
+    }
+
+    pub(super) fn members(&self) -> usize {
+        self.lock_members().len()
+    }
+
+    /// Makes a snapshot what the group is to have.
+    pub(super) fn publish(&self, snapshot: Snapshot, now: Instant) -> Change {
+        let mut publishing = self.publishing();
+        publishing.wanted = Some(snapshot.clone());
+        let effective = publishing.quarantine.apply(&snapshot);
+        self.replace(&mut publishing, effective, now)
+    }
+
+    fn replace(&self, publishing: &mut Publishing, snapshot: Snapshot, now: Instant) -> Change {
+        let before = self.newest.load_full();
+        let changed: Vec<ResourceType> = match &before {
+            None => ResourceType::ALL.to_vec(),
+            Some(before) => {
+                let differs = |t: &ResourceType| before.snapshot.fingerprint(*t) != snapshot.fingerprint(*t);
+                ResourceType::ALL.into_iter().filter(differs).collect()
+            }
+        };
+        if let (Some(before), true) = (&before, changed.is_empty()) {
+            let confirmed = Published { confirmed_at: now, ..Published::clone(before) };
+            let may_beat = confirmed.snapshot.has_ttl();
+            self.newest.store(Some(Arc::new(confirmed)));
+            // Heartbeats may have stopped for want of a confirmation.
+            return if may_beat { Change::Wake(Pace::Now, Kind::Endpoints) } else { Change::Nothing };
+        }
+        let mut changes = before.as_ref().map(|before| before.changes.clone()).unwrap_or_default();
+        for resource_type in &changed {
+            changes[*resource_type] += 1;
+        }
+        let number = before.map_or(0, |before| before.number) + 1;
+        self.synced.store(0, Ordering::Relaxed);
+        self.newest.store(Some(Arc::new(Published {
+            snapshot,
+            at: now,
+            confirmed_at: now,
+            number,
+            changes,
+        })));
+
+        let only_endpoints =
+            changed.iter().all(|t| matches!(t, ResourceType::ClusterLoadAssignment | ResourceType::Runtime));
+        let touches_endpoints = changed.contains(&ResourceType::ClusterLoadAssignment);
+        let (kind, pacer) = if only_endpoints || touches_endpoints {
+            (Kind::Endpoints, &mut publishing.endpoints)
+        } else {
+            (Kind::Others, &mut publishing.others)
+        };
+        Change::Wake(pacer.change(now), kind)
+    }
+
+    pub(super) fn withdraw(&self) -> bool {
+        self.publishing().wanted = None;
+        self.newest.swap(None).is_some()
+    }
+
+    /// Wakes every stream of the group. A wake-up is a mark in a queue of the runtime: nothing waits here.
+    pub(super) fn wake(&self) {
+        self.lock_members().values().for_each(|cell| cell.waker.wake());
+    }
+
+    /// Wakes the streams at a time that a pacer named.
+    pub(super) fn fire(&self, kind: Kind, now: Instant) {
+        {
+            let mut publishing = self.publishing();
+            match kind {
+                Kind::Endpoints => publishing.endpoints.fired(now),
+                Kind::Others => publishing.others.fired(now),
+            }
+        }
+        self.wake();
+    }
+
+    /// A client was seen to have all of a state for the first time.
+    pub(super) fn note_synced(&self, published: &Published) {
+        let newest = self.newest.load();
+        if newest.as_ref().is_none_or(|newest| newest.number != published.number) {
+            return;
+        }
+        let synced = self.synced.fetch_add(1, Ordering::Relaxed) + 1;
+        // Half of them, once: the state is proven.
+        if synced == self.members().div_ceil(2) {
+            self.publishing().quarantine.note_good(&published.snapshot);
+        }
+    }
+
+    /// A client refused resources, each alone. Enough such clients put the group back to what it had before.
+    pub(super) fn note_refused(
+        &self,
+        client: ClientId,
+        refused: &[Poison],
+        share: f64,
+        now: Instant,
+    ) -> Change {
+        let members = self.members();
+        let mut publishing = self.publishing();
+        let Some(wanted) = publishing.wanted.clone() else { return Change::Nothing };
+        if !publishing.quarantine.note_refused(client, refused, members, share, &wanted) {
+            return Change::Nothing;
+        }
+        let effective = publishing.quarantine.apply(&wanted);
+        self.replace(&mut publishing, effective, now)
+    }
+
+    /// What is in quarantine, and since when.
+    pub(super) fn quarantined(&self) -> Vec<(Poison, std::time::SystemTime)> {
+        self.publishing().quarantine.quarantined()
+    }
+
+    fn publishing(&self) -> MutexGuard<'_, Publishing> {
+        self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_members(&self) -> MutexGuard<'_, HashMap<ClientId, Arc<Cell>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Groups by name. A group exists from its first snapshot or its first stream on; one that never had a
 /// snapshot, or whose snapshot was withdrawn, goes with its last stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Groups {
-    groups: Mutex<HashMap<Arc<str>, watch::Sender<Newest>>>,
+    pace: PacerLimits,
+    groups: Mutex<HashMap<Arc<str>, Arc<Group>>>,
+    sharing: Mutex<Sharing>,
 }
 
 impl Groups {
-    /// False if the group's newest snapshot has the same content already.
-    pub(super) fn publish(&self, group: &str, published: Arc<Published>) -> bool {
-        // Under the lock, so that the group cannot go between. Nobody holds it for longer than a look-up.
-        self.lock().entry(group.into()).or_default().send_if_modified(|newest| {
-            let unchanged =
-                newest.as_ref().is_some_and(|newest| newest.snapshot.same_content(&published.snapshot));
-            if !unchanged {
-                *newest = Some(published);
-            }
-            !unchanged
-        })
+    pub(super) fn new(pace: PacerLimits) -> Self {
+        Self { pace, groups: Mutex::default(), sharing: Mutex::default() }
+    }
+
+    pub(super) fn publish(&self, group: &str, snapshot: Snapshot, now: Instant) -> (Arc<Group>, Change) {
+        let snapshot = self.sharing.lock().unwrap_or_else(PoisonError::into_inner).share(&snapshot);
+        let group = {
+            let mut groups = self.lock();
+            groups.entry(group.into()).or_insert_with(|| Arc::new(Group::new(group, self.pace))).clone()
+        };
+        let change = group.publish(snapshot, now);
+        // It may have lost its last stream in between, and gone.
+        self.lock().entry(group.name.clone()).or_insert_with(|| group.clone());
+        (group, change)
     }
 
     /// False if the group had no snapshot.
     pub(super) fn withdraw(&self, group: &str) -> bool {
         let mut groups = self.lock();
-        let Some(sender) = groups.get(group) else { return false };
-        let withdrawn = sender.send_if_modified(|newest| newest.take().is_some());
-        // The streams of the group follow the sender, and are to see what is published next.
-        if sender.receiver_count() == 0 {
+        let Some(found) = groups.get(group) else { return false };
+        let withdrawn = found.withdraw();
+        // The streams of the group follow it, and are to see what is published next.
+        if found.members() == 0 {
             groups.remove(group);
         }
         withdrawn
     }
 
-    pub(super) fn newest(&self, group: &str) -> Newest {
-        self.lock().get(group).and_then(|sender| sender.borrow().clone())
+    pub(super) fn get(&self, group: &str) -> Option<Arc<Group>> {
+        self.lock().get(group).cloned()
     }
 
-    pub(super) fn subscribe(&self, group: &str) -> watch::Receiver<Newest> {
+    pub(super) fn all(&self) -> Vec<Arc<Group>> {
+        let mut groups: Vec<_> = self.lock().values().cloned().collect();
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        groups
+    }
+
+    pub(super) fn join(&self, group: &str, cell: &Arc<Cell>) -> Arc<Group> {
         let mut groups = self.lock();
-        groups.retain(|_, sender| sender.borrow().is_some() || sender.receiver_count() > 0);
-        groups.entry(group.into()).or_default().subscribe()
+        let group =
+            groups.entry(group.into()).or_insert_with(|| Arc::new(Group::new(group, self.pace))).clone();
+        group.lock_members().insert(cell.id, cell.clone());
+        group
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, watch::Sender<Newest>>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-    use crate::snapshot::SnapshotBuilder;
-
-    fn published() -> Arc<Published> {
-        let snapshot = SnapshotBuilder::new().build().unwrap();
-        Arc::new(Published { snapshot, at: Instant::now() })
-    }
-
-    #[test]
-    fn a_withdrawn_snapshot_is_freed() {
-        let groups = Groups::default();
-        let (snapshot, follower) = (published(), groups.subscribe("followed"));
-        for group in ["followed", "alone"] {
-            assert!(!groups.withdraw(group));
-            assert!(groups.publish(group, snapshot.clone()));
-            assert!(groups.withdraw(group));
-            assert!(groups.newest(group).is_none());
+    pub(super) fn leave(&self, group: &Arc<Group>, client: ClientId) {
+        let mut groups = self.lock();
+        let is_empty = {
+            let mut members = group.lock_members();
+            members.remove(&client);
+            members.is_empty()
+        };
+        if is_empty && group.newest.load().is_none() {
+            groups.remove(&group.name);
         }
-        assert_eq!(Arc::strong_count(&snapshot), 1);
-        assert_eq!(groups.lock().keys().map(|name| &**name).collect::<Vec<_>>(), ["followed"]);
-        assert!(groups.publish("followed", snapshot));
-        assert!(follower.borrow().is_some());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Group>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

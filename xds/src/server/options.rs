@@ -7,17 +7,19 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3::Node;
 
 use crate::stream::StreamLimits;
+use crate::transport::Peer;
 
-/// The group of a node; `None` for a node that is to get nothing. The node comes without its `extensions`,
-/// a list of tens of kilobytes. Called when a stream begins and by
-/// [`XdsServer::regroup`](crate::XdsServer::regroup); must be quick.
-pub type NodeGroup = Arc<dyn Fn(&Node) -> Option<Arc<str>> + Send + Sync>;
+/// The group of a client; `None` for one that is to get nothing. The peer is known when
+/// [`serve`](crate::serve) took the connection. Called when a stream begins and by
+/// [`XdsServer::regroup`](crate::XdsServer::regroup), then without the node's `extensions` unless
+/// [`ServerOptions::keep_extensions`] is set; must be quick.
+pub type NodeGroup = Arc<dyn Fn(&Node, Option<&Peer>) -> Option<Arc<str>> + Send + Sync>;
 
 /// Options of a server.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ServerOptions {
-    /// Which group a node belongs to.
+    /// Which group a client belongs to.
     pub node_group: NodeGroup,
     /// Streams open at a time; more are refused with `RESOURCE_EXHAUSTED`. 10,000 by default.
     pub max_streams: usize,
@@ -30,6 +32,15 @@ pub struct ServerOptions {
     pub ack_timeout: Duration,
     /// A removal waits this long for the ACK of what replaces the resource. 15 s by default.
     pub removal_hold: Duration,
+    /// The shortest and the longest time between two wake-ups of the streams of a group in a burst of changes.
+    /// 5 ms and 100 ms by default. The first change after a quiet time never waits.
+    pub pace: (Duration, Duration),
+    /// The share of a group's clients, at least two of them, that have to refuse a resource for the group to
+    /// go back to what it had before. 0.5 by default; above 1 never.
+    pub quarantine_share: f64,
+    /// Whether the list of extensions of each node, tens of kilobytes, is kept while it is connected. Not by
+    /// default.
+    pub keep_extensions: bool,
     /// Events kept for receivers that are behind. 1,024 by default.
     pub event_capacity: usize,
 }
@@ -37,6 +48,13 @@ pub struct ServerOptions {
 impl ServerOptions {
     /// Returns the defaults, with a function that gives the group of a node.
     pub fn new(node_group: impl Fn(&Node) -> Option<Arc<str>> + Send + Sync + 'static) -> Self {
+        Self::by_client(move |node, _| node_group(node))
+    }
+
+    /// Returns the defaults, with a function that gives the group of a node that connects from a peer.
+    pub fn by_client(
+        node_group: impl Fn(&Node, Option<&Peer>) -> Option<Arc<str>> + Send + Sync + 'static,
+    ) -> Self {
         Self {
             node_group: Arc::new(node_group),
             max_streams: 10_000,
@@ -44,6 +62,9 @@ impl ServerOptions {
             max_names: 500_000,
             ack_timeout: Duration::from_secs(30),
             removal_hold: Duration::from_secs(15),
+            pace: (Duration::from_millis(5), Duration::from_millis(100)),
+            quarantine_share: 0.5,
+            keep_extensions: false,
             event_capacity: 1024,
         }
     }
@@ -71,6 +92,9 @@ impl fmt::Debug for ServerOptions {
             .field("max_names", &self.max_names)
             .field("ack_timeout", &self.ack_timeout)
             .field("removal_hold", &self.removal_hold)
+            .field("pace", &self.pace)
+            .field("quarantine_share", &self.quarantine_share)
+            .field("keep_extensions", &self.keep_extensions)
             .field("event_capacity", &self.event_capacity)
             .finish_non_exhaustive()
     }

@@ -1,246 +1,332 @@
 //! Drives the state machine of one stream.
 //!
-//! The session is a stream of responses and runs within the task that writes them: the next response is
+//! The session is the body of the response: it runs within the task that writes it, and the next response is
 //! worked out when the client has taken the last one. There is no queue that a slow client could fill.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
-use futures::stream::{self, BoxStream, StreamExt};
-use tokio::sync::watch;
-use tonic::{Status, Streaming};
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use prost::Message;
+use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::Status;
 
-use super::{Admission, Control, Shared};
-use crate::clients::{ClientEntry, ClientEvent, ClientEventKind, ClientId, ClientStatus, Nack, SyncState};
-use crate::encode::EncodedResponse;
-use crate::stream::{DeltaStream, Feedback, Published, RequestError, Response};
+use super::cell::{Cell, CellState};
+use super::grpc::Messages;
+use super::quarantine::Poison;
+use super::{Admission, Change, Shared};
+use crate::clients::{ClientEvent, ClientEventKind, Nack};
+use crate::resource_type::ResourceType;
+use crate::stream::{Feedback, RequestError, Response, Variant};
 
-type Newest = Option<Arc<Published>>;
+/// Requests read in a row before others get their turn.
+const MAX_REQUESTS_IN_A_ROW: usize = 32;
 
-/// The responses to a stream of requests. Ends with `OK` when the client ends its side.
-pub(super) fn run(
-    admission: Admission,
-    requests: Streaming<DeltaDiscoveryRequest>,
-) -> BoxStream<'static, Result<EncodedResponse, Status>> {
-    let session = Session::new(admission, requests);
-    stream::unfold(Some(session), |session| async move {
-        let mut session = session?;
-        match session.next_response().await {
-            Ok(Some(response)) => Some((Ok(response), Some(session))),
-            Ok(None) => None,
-            Err(status) => Some((Err(status), None)),
-        }
-    })
-    .boxed()
-}
-
-struct Session {
-    admission: Admission,
-    requests: Streaming<DeltaDiscoveryRequest>,
-    stream: DeltaStream,
-    control: watch::Receiver<Control>,
-    client: Option<Client>,
-    newest: Option<watch::Receiver<Newest>>,
-}
-
-/// Known from the first request on.
-struct Client {
+/// The responses of a stream, as the body of an HTTP response.
+pub(super) struct Session {
     shared: Arc<Shared>,
-    id: ClientId,
-    node_id: Arc<str>,
-    node: Node,
-    group: Option<Arc<str>>,
-    entry: Arc<ClientEntry>,
-}
-
-enum Wake {
-    Request(Result<Option<Box<DeltaDiscoveryRequest>>, Status>),
-    Control,
-    Look,
+    messages: Messages,
+    cell: Arc<Cell>,
+    /// The second part of a message whose first has been handed out.
+    rest: Bytes,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Completes when the connection is to end.
+    drain: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Regroupings that have been followed.
+    regroupings: u64,
+    ended: bool,
+    _admission: Admission,
 }
 
 impl Session {
-    fn new(admission: Admission, requests: Streaming<DeltaDiscoveryRequest>) -> Self {
-        let shared = &admission.shared;
-        let nonce_prefix = format!("{:x}-{:x}-", shared.epoch, admission.id);
-        let limits = shared.options.stream_limits();
+    pub(super) fn new(
+        admission: Admission,
+        cell: Arc<Cell>,
+        messages: Messages,
+        drain: Option<CancellationToken>,
+    ) -> Self {
+        let shared = admission.shared.clone();
         Self {
-            requests,
-            stream: DeltaStream::new(nonce_prefix, limits, Instant::now()),
-            control: shared.control.subscribe(),
-            client: None,
-            newest: None,
-            admission,
+            regroupings: shared.control.regroupings(),
+            shared,
+            messages,
+            cell,
+            rest: Bytes::new(),
+            timer: None,
+            drain: drain.map(|token| Box::pin(token.cancelled_owned())),
+            ended: false,
+            _admission: admission,
         }
     }
 
-    async fn next_response(&mut self) -> Result<Option<EncodedResponse>, Status> {
+    /// The next response, or how the stream ends.
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Bytes, Bytes), Status>> {
+        self.cell.waker.register(cx.waker());
+        let mut requests = 0;
         loop {
-            if self.control.borrow().shutting_down {
-                return Err(Status::unavailable("the server is shutting down"));
+            if self.shared.control.is_shutting_down() {
+                return Poll::Ready(Err(Status::unavailable("the server is shutting down")));
+            }
+            if self.drain.as_mut().is_some_and(|drain| drain.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(Err(Status::unavailable("the connection ends: connect again")));
+            }
+            self.follow_regrouping();
+            match self.messages.poll_next(cx) {
+                Poll::Ready(Some(message)) => self.take_in(&message?)?,
+                Poll::Ready(None) => return Poll::Ready(Err(Status::ok(""))),
+                Poll::Pending => requests = MAX_REQUESTS_IN_A_ROW,
+            }
+            requests += 1;
+            if requests < MAX_REQUESTS_IN_A_ROW {
+                continue;
             }
             let now = Instant::now();
-            let newest = self.newest.as_mut().and_then(|newest| newest.borrow_and_update().clone());
-            let response = self.stream.next_response(newest.as_deref(), now);
-            self.report(newest.as_ref());
-            if let Some(response) = response {
-                self.log_response(&response);
-                self.admission.shared.metrics.count_response(&response);
-                return Ok(Some(response.encoded));
+            let mut state = self.cell.lock();
+            let newest = state.newest();
+            if let Some(response) = state.stream.next_response(newest.as_deref(), now) {
+                self.shared.metrics.count_response(&response);
+                log_response(&state, &response);
+                return Poll::Ready(Ok(response.message.into_parts()));
             }
-            let request = match self.wait(self.stream.deadline(now)).await {
-                Wake::Look => continue,
-                Wake::Control => {
-                    self.regroup();
-                    continue;
-                }
-                Wake::Request(request) => request,
-            };
-            match request {
-                Ok(Some(request)) => self.take_in(request)?,
-                Ok(None) => return Ok(None),
-                Err(status) => {
-                    tracing::debug!(node.id = self.node_id(), %status, "stream broke off");
-                    return Err(status);
-                }
+            let deadline = state.stream.deadline(newest.as_deref(), now);
+            drop(state);
+            if requests == MAX_REQUESTS_IN_A_ROW {
+                // There is more to read.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if !self.timer_fired(deadline, cx) {
+                return Poll::Pending;
             }
         }
     }
 
-    async fn wait(&mut self, deadline: Option<Instant>) -> Wake {
-        let Self { requests, control, newest, .. } = self;
-        let newest_changes = async {
-            match newest {
-                // The group keeps its sender while there are receivers, so this is no error.
-                Some(newest) => drop(newest.changed().await),
-                None => std::future::pending().await,
-            }
-        };
-        let deadline_passes = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            request = requests.message() => Wake::Request(request.map(|request| request.map(Box::new))),
-            _ = control.changed() => Wake::Control,
-            () = newest_changes => Wake::Look,
-            () = deadline_passes => Wake::Look,
+    /// True when the deadline has come. A timer that is set for an earlier time is left as it is: waking once
+    /// too often costs less than setting it with each response.
+    fn timer_fired(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> bool {
+        let Some(deadline) = deadline else { return false };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        if timer.is_elapsed() || timer.deadline() > deadline.into() {
+            timer.as_mut().reset(deadline.into());
         }
+        timer.as_mut().poll(cx).is_ready()
     }
 
-    fn take_in(&mut self, mut request: Box<DeltaDiscoveryRequest>) -> Result<(), Status> {
-        if self.client.is_none() {
-            let mut node = request.node.take().unwrap_or_default();
-            node.extensions = Vec::new();
-            self.client = Some(Client::connect(&self.admission, node));
-            self.regroup();
-        }
-        let feedback = self.stream.request(&request, Instant::now()).map_err(|error| {
-            tracing::warn!(node.id = self.node_id(), %error, "request refused");
-            match error {
-                RequestError::MissingTypeUrl => Status::invalid_argument(error.to_string()),
-                RequestError::TooManyNames { .. } => Status::resource_exhausted(error.to_string()),
+    fn take_in(&mut self, message: &Bytes) -> Result<(), Status> {
+        let garbled = |error: prost::DecodeError| Status::invalid_argument(format!("no request: {error}"));
+        let now = Instant::now();
+        let variant = self.cell.lock().stream.variant();
+        let feedback = match variant {
+            Variant::Delta => {
+                let mut request = DeltaDiscoveryRequest::decode(message.clone()).map_err(garbled)?;
+                self.greet(request.node.take());
+                self.cell.lock().stream.delta_request(&request, now)
             }
-        })?;
-        if let (Some(feedback), Some(client)) = (feedback, &self.client) {
-            client.note(feedback);
+            Variant::Sotw => {
+                let mut request = DiscoveryRequest::decode(message.clone()).map_err(garbled)?;
+                self.greet(request.node.take());
+                self.cell.lock().stream.sotw_request(&request, now)
+            }
+        };
+        match feedback {
+            Ok(feedback) => feedback.into_iter().for_each(|feedback| self.note(feedback, now)),
+            Err(error) => {
+                tracing::warn!(node.id = self.node_id(), %error, "request refused");
+                return Err(match error {
+                    RequestError::TooManyNames { .. } => Status::resource_exhausted(error.to_string()),
+                    _ => Status::invalid_argument(error.to_string()),
+                });
+            }
         }
         Ok(())
     }
 
-    /// Follows the group of the node. Without one, whatever was followed is followed no more.
-    fn regroup(&mut self) {
-        let Some(client) = &mut self.client else { return };
-        let shared = &client.shared;
-        let group = (shared.options.node_group)(&client.node);
-        if group == client.group {
+    /// Takes in the node of the first request.
+    fn greet(&mut self, node: Option<Node>) {
+        if self.cell.lock().node.is_some() {
             return;
         }
-        tracing::info!(node.id = &*client.node_id, group = group.as_deref(), "client joins group");
-        self.newest = group.as_deref().map(|group| shared.groups.subscribe(group));
-        client.entry.update(|status| status.group.clone_from(&group));
-        client.group = group;
+        let mut node = node.unwrap_or_default();
+        let group = (self.shared.options.node_group)(&node, self.cell.peer.as_deref());
+        if !self.shared.options.keep_extensions {
+            // A list of tens of kilobytes.
+            node.extensions = Vec::new();
+        }
+        tracing::info!(node.id = node.id, node.cluster = node.cluster, service = ?self.cell.service, "client connected");
+        self.cell.lock().node = Some(Arc::new(node));
+        self.join(group);
+        self.emit(ClientEventKind::Connected);
     }
 
-    fn report(&self, newest: Option<&Arc<Published>>) {
-        let Some(client) = &self.client else { return };
-        let sync = match newest {
-            Some(newest) if self.stream.refuses(&newest.snapshot) => SyncState::Nacked,
-            Some(newest) if self.stream.in_sync(&newest.snapshot) => SyncState::InSync,
-            _ => SyncState::Pending,
-        };
-        client.entry.update(|status| {
-            status.sync = sync;
-            status.snapshot_seen = newest.map(Arc::downgrade).unwrap_or_default();
-            for (resource_type, status) in &mut status.types {
-                *status = self.stream.subscription(*resource_type).status();
+    fn follow_regrouping(&mut self) {
+        let regroupings = self.shared.control.regroupings();
+        if self.regroupings != regroupings {
+            self.regroupings = regroupings;
+            let node = self.cell.lock().node.clone();
+            if let Some(node) = node {
+                self.join((self.shared.options.node_group)(&node, self.cell.peer.as_deref()));
             }
-        });
+        }
     }
 
-    fn log_response(&self, response: &Response) {
-        tracing::debug!(
-            node.id = self.node_id(),
-            xds.r#type = response.resource_type.map(|resource_type| resource_type.service()),
-            resources = response.resources,
-            removed = response.removed,
-            bytes = response.encoded.len(),
-            "response"
-        );
+    /// Follows a group. Without one, whatever was followed is followed no more.
+    fn join(&self, group: Option<Arc<str>>) {
+        let before = self.cell.lock().group.clone();
+        if before.as_ref().map(|group| group.name()) == group.as_ref() {
+            return;
+        }
+        tracing::info!(node.id = self.node_id(), group = group.as_deref(), "client joins group");
+        if let Some(before) = before {
+            self.shared.groups.leave(&before, self.cell.id);
+        }
+        let group = group.map(|group| self.shared.groups.join(&group, &self.cell));
+        self.cell.lock().group = group;
     }
 
-    fn node_id(&self) -> &str {
-        self.client.as_ref().map_or("", |client| &*client.node_id)
-    }
-}
-
-impl Client {
-    fn connect(admission: &Admission, node: Node) -> Self {
-        let shared = admission.shared.clone();
-        let id = ClientId(admission.id);
-        let entry = shared.clients.insert(ClientStatus::new(id, &node));
-        let client = Self { shared, id, node_id: node.id.as_str().into(), node, group: None, entry };
-        tracing::info!(node.id = &*client.node_id, node.cluster = client.node.cluster, "client connected");
-        client.emit(ClientEventKind::Connected);
-        client
-    }
-
-    fn note(&self, feedback: Feedback) {
+    fn note(&self, feedback: Feedback, now: Instant) {
         self.shared.metrics.count_feedback(&feedback);
         match feedback {
             Feedback::Acked { resource_type, latency } => {
+                self.cell.lock().last_latency = Some(latency);
+                self.note_sync();
                 self.emit(ClientEventKind::Acked { resource_type, latency });
             }
             Feedback::Nacked { resource_type, resources, message } => {
-                let nack = Nack::new(resource_type, &resources, &message);
+                let nack = Nack::new(resource_type, resources.iter().map(|(name, _)| &**name), &message);
                 tracing::warn!(
-                    node.id = &*self.node_id,
+                    node.id = self.node_id(),
                     xds.r#type = resource_type.service(),
                     resources = ?nack.resources,
                     message = nack.message,
                     "client refused a response"
                 );
-                self.entry.update(|status| status.last_nack = Some(nack.clone()));
+                self.cell.lock().last_nack = Some(Box::new(nack.clone()));
                 self.emit(ClientEventKind::Nacked(nack));
+                self.note_refusals(resource_type, now);
             }
         }
     }
 
+    /// Tells the group when the client has all of the newest state.
+    fn note_sync(&self) {
+        let mut state = self.cell.lock();
+        let Some(newest) = state.newest().filter(|newest| newest.number != state.synced) else { return };
+        if !state.stream.in_sync(&newest.snapshot) {
+            return;
+        }
+        state.synced = newest.number;
+        let group = state.group.clone();
+        drop(state);
+        if let Some(group) = group {
+            group.note_synced(&newest);
+        }
+    }
+
+    /// Tells the group what the client refuses, each by itself.
+    fn note_refusals(&self, resource_type: ResourceType, now: Instant) {
+        let state = self.cell.lock();
+        let Some(group) = state.group.clone() else { return };
+        let refused: Vec<Poison> = state
+            .stream
+            .refused_alone(resource_type)
+            .map(|(name, version)| Poison { resource_type, name, version })
+            .collect();
+        drop(state);
+        let share = self.shared.options.quarantine_share;
+        let change = group.note_refused(self.cell.id, &refused, share, now);
+        if change != Change::Nothing {
+            let quarantined: Vec<_> = group
+                .quarantined()
+                .iter()
+                .map(|(p, _)| format!("{} {:?}", p.resource_type, p.name))
+                .collect();
+            tracing::error!(
+                group = &**group.name(),
+                resources = ?quarantined,
+                "many clients refuse these resources: the group goes back to what it had"
+            );
+            self.shared.wake(&group, change, now);
+        }
+    }
+
     fn emit(&self, kind: ClientEventKind) {
-        let event = ClientEvent { client: self.id, node_id: self.node_id.clone(), kind };
-        // An error says that nobody listens.
-        let _ = self.shared.events.send(event);
+        if self.shared.events.receiver_count() > 0 {
+            let node_id = self.node_id().into();
+            // An error says that nobody listens any more.
+            let _ = self.shared.events.send(ClientEvent { client: self.cell.id, node_id, kind });
+        }
+    }
+
+    fn node_id(&self) -> String {
+        self.cell.lock().node.as_ref().map(|node| node.id.clone()).unwrap_or_default()
     }
 }
 
-impl Drop for Client {
+fn log_response(state: &CellState, response: &Response) {
+    tracing::debug!(
+        node.id = state.node.as_ref().map(|node| node.id.as_str()),
+        xds.r#type = response.resource_type.map(|resource_type| resource_type.service()),
+        resources = response.resources,
+        removed = response.removed,
+        bytes = response.message.len(),
+        "response"
+    );
+}
+
+impl Body for Session {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let session = &mut *self;
+        if session.ended {
+            return Poll::Ready(None);
+        }
+        if !session.rest.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut session.rest)))));
+        }
+        match session.poll_response(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok((head, rest))) => {
+                session.rest = rest;
+                Poll::Ready(Some(Ok(Frame::data(head))))
+            }
+            Poll::Ready(Err(status)) => {
+                session.ended = true;
+                tracing::debug!(node.id = session.node_id(), code = ?status.code(), "stream ends");
+                let mut trailers = HeaderMap::new();
+                // It fails for a message that is no header value, and then leaves the code.
+                let _ = status.add_header(&mut trailers);
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+            }
+        }
+    }
+}
+
+impl Drop for Session {
     fn drop(&mut self) {
-        self.shared.clients.remove(self.id);
-        tracing::info!(node.id = &*self.node_id, "client disconnected");
-        self.emit(ClientEventKind::Disconnected);
+        let (group, known) = {
+            let mut state = self.cell.lock();
+            (state.group.take(), state.node.is_some())
+        };
+        if let Some(group) = group {
+            self.shared.groups.leave(&group, self.cell.id);
+        }
+        self.shared.clients.remove(self.cell.id);
+        if known {
+            tracing::info!(node.id = self.node_id(), "client disconnected");
+            self.emit(ClientEventKind::Disconnected);
+        }
     }
 }

@@ -14,7 +14,7 @@ use prost::Name;
 use super::fault::{Fault, InvalidSnapshot};
 use super::references::References;
 use super::{Resource, Snapshot, weights};
-use crate::encode;
+use crate::encode::Entry;
 use crate::resource_type::{PerType, ResourceType};
 
 /// Collects the resources of a [`Snapshot`].
@@ -148,12 +148,13 @@ impl Collected {
             self.faults.push(Fault::EmptyName { resource_type });
             return;
         }
-        let (version, entry) = encode::resource_entry(name, message);
+        let (version, entry) = Entry::new(name, message);
         let name: Arc<str> = name.into();
         let resource = Resource {
             name: name.clone(),
             version,
             entry,
+            ttl: None,
             clusters: references.clusters.iter().map(|name| name.as_str().into()).collect(),
             route_configurations: references
                 .route_configurations

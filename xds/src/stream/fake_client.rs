@@ -16,8 +16,10 @@ use crate::resource_type::ResourceType::{
 use crate::resource_type::{PerType, ResourceType};
 
 pub(super) fn decode(response: &Response) -> DeltaDiscoveryResponse {
-    let bytes: Vec<u8> = response.encoded.parts().flat_map(|part| part.to_vec()).collect();
-    assert_eq!(bytes.len(), response.encoded.len());
+    let length = response.message.len();
+    let (head, body) = response.message.clone().into_parts();
+    let bytes = [&head[5..], &body[..]].concat();
+    assert_eq!(bytes.len(), length);
     DeltaDiscoveryResponse::decode(bytes.as_slice()).unwrap()
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::holdings::Held;
 use super::plan::Plan;
-use super::subscription::Held;
-use super::{DeltaStream, Published};
+use super::{Published, Stream};
 use crate::resource_type::ResourceType;
 use crate::snapshot::{Resource, Snapshot};
 
@@ -31,8 +31,9 @@ const fn referrers(resource_type: ResourceType) -> &'static [ResourceType] {
     }
 }
 
-impl DeltaStream {
-    /// True when everything that a listener or a route sends requests to has been sent before it.
+impl Stream {
+    /// True when everything that a listener or a route sends requests to has been sent before it. `in_use`
+    /// says that the client has some version of it.
     ///
     /// This holds only for clients that get every cluster. One that asks for clusters by name does so when
     /// it has the route, and would wait for ever.
@@ -40,38 +41,39 @@ impl DeltaStream {
         &self,
         resource_type: ResourceType,
         resource: &Resource,
-        held: Option<Held>,
+        in_use: bool,
         newest: &Snapshot,
     ) -> bool {
         if !matches!(resource_type, ResourceType::Listener | ResourceType::RouteConfiguration) {
             return true;
         }
-        let clusters = &self.subscriptions[ResourceType::Cluster];
-        if !clusters.wildcard {
+        let Some(clusters) = self.subscription(ResourceType::Cluster) else { return true };
+        if resource.clusters.is_empty() || !clusters.wants.wildcard {
             return true;
         }
-        let assignments = &self.subscriptions[ResourceType::ClusterLoadAssignment];
-        // With nothing in use yet there is nothing to lose by a reference to a refused resource.
-        let in_use = has(held);
-        resource.clusters.iter().filter_map(|name| newest.table(ResourceType::Cluster).get(name)).all(
-            |cluster| {
-                let held = clusters.held.get(&cluster.name).copied();
-                let assignment = cluster.assignment.as_ref();
-                let assignment_sent = match assignment {
-                    None => true,
-                    Some(name) if assignments.covers(name) => {
-                        was_sent(assignments.held.get(name).copied(), in_use)
-                    }
-                    // The client asks for endpoints once it has the cluster: it has done so, or will not,
-                    // by the time of the ACK.
-                    Some(_) => match held {
-                        Some(Held::Sent { acked, .. }) => acked || !clusters.awaits_ack(),
-                        _ => true,
-                    },
-                };
-                was_sent(held, in_use) && assignment_sent
-            },
-        )
+        let table = newest.table(ResourceType::Cluster);
+        let endpoints = newest.table(ResourceType::ClusterLoadAssignment);
+        let assignments = self.subscription(ResourceType::ClusterLoadAssignment);
+        let has_all = |assignments: &super::Subscription| {
+            assignments.holdings.is_exactly(endpoints)
+                && assignments.wants.hash().is_none_or(|names| names == endpoints.names_hash())
+        };
+        if clusters.holdings.is_exactly(table) && assignments.is_some_and(has_all) {
+            return true;
+        }
+        resource.clusters.iter().filter_map(|name| table.get(name)).all(|cluster| {
+            let held = clusters.holdings.held(&clusters.wants, &cluster.name);
+            let assignment_sent = match (&cluster.assignment, assignments) {
+                (None, _) => true,
+                (Some(name), Some(assignments)) if assignments.wants.covers(name) => {
+                    was_sent(&assignments.holdings.held(&assignments.wants, name), in_use)
+                }
+                // The client asks for endpoints once it has the cluster: it has done so, or will not,
+                // by the time of the ACK.
+                _ => !(clusters.awaits_ack() && clusters.is_in_flight(&cluster.name)),
+            };
+            was_sent(&held, in_use) && assignment_sent
+        })
     }
 
     /// The removals of a plan that may go now. The others are remembered, with the time since when.
@@ -90,8 +92,9 @@ impl DeltaStream {
             referrers(resource_type).iter().map(of).max().unwrap_or(Progress::Done)
         };
         let limit = self.limits.removal_hold;
-        let withheld = &mut self.subscriptions[resource_type].withheld;
-        withheld.retain(|name, _| plan.withdraw.contains(name));
+        let Some(subscription) = &mut self.subscriptions[resource_type] else { return Vec::new() };
+        let withheld = &mut subscription.withheld;
+        withheld.retain(|name, _| plan.withdraw.binary_search(name).is_ok());
         match progress {
             Progress::Done => plan.withdraw.clone(),
             Progress::Pending => {
@@ -110,14 +113,14 @@ impl DeltaStream {
     }
 
     fn progress(&self, resource_type: ResourceType, newest: &Snapshot, now: Instant) -> Progress {
-        let subscription = &self.subscriptions[resource_type];
-        if !subscription.started {
+        let Some(subscription) = self.subscription(resource_type) else {
             // A client that comes back asks for its listeners and routes in a moment.
             let expected = self.returning
+                && self.only.is_none()
                 && resource_type != ResourceType::Cluster
                 && now < self.started_at + self.limits.removal_hold;
             return if expected { Progress::Pending } else { Progress::Done };
-        }
+        };
         let plan = self.plan(resource_type, newest);
         if plan.refused {
             Progress::Refused
@@ -129,12 +132,7 @@ impl DeltaStream {
     }
 }
 
-/// True when the client has some version.
-fn has(held: Option<Held>) -> bool {
-    matches!(held, Some(Held::Sent { .. } | Held::Refused { had: true, .. }))
-}
-
 /// True when some version was sent, leaving out one that was refused where something in use would suffer.
-fn was_sent(held: Option<Held>, in_use: bool) -> bool {
-    has(held) || (!in_use && matches!(held, Some(Held::Refused { .. })))
+fn was_sent(held: &Held, in_use: bool) -> bool {
+    held.mark().is_some() || (!in_use && matches!(held, Held::Refused { .. }))
 }

@@ -1,9 +1,10 @@
 //! The difference between a snapshot and what a client holds, for one type.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::DeltaStream;
-use super::subscription::Held;
+use super::Stream;
+use super::holdings::Held;
 use crate::resource_type::ResourceType;
 use crate::snapshot::{Resource, Snapshot};
 
@@ -41,58 +42,67 @@ impl Plan {
     }
 }
 
-impl DeltaStream {
+impl Stream {
     pub(super) fn plan(&self, resource_type: ResourceType, newest: &Snapshot) -> Plan {
         let mut plan = Plan::default();
-        let subscription = &self.subscriptions[resource_type];
+        let Some(subscription) = self.subscription(resource_type) else { return plan };
         let table = newest.table(resource_type);
-        if !subscription.started {
+        if subscription.holdings.is_exactly(table) {
             return plan;
         }
-        if let Some((fingerprint, refused)) = subscription.settled_at
-            && fingerprint == table.fingerprint()
-        {
-            plan.refused = refused;
-            return plan;
-        }
-
-        let mut consider = |resource: &Arc<Resource>| {
-            let held = subscription.held.get(&resource.name).copied();
-            match held {
-                Some(Held::Refused { version, company: 1, .. }) if version == resource.version => {
-                    plan.refused = true;
-                }
-                Some(Held::Sent { version, .. })
-                    if version == resource.version && !subscription.owed.contains(&resource.name) => {}
-                _ if !self.may_refer(resource_type, resource, held, newest) => plan.gated = true,
-                Some(Held::Refused { version, company, .. }) if version == resource.version => {
-                    plan.suspects.push((resource.clone(), company));
-                }
-                _ => plan.send.push(resource.clone()),
-            }
-        };
-        if subscription.wildcard {
-            table.iter().for_each(&mut consider);
-        } else {
-            subscription.names.iter().filter_map(|name| table.get(name)).for_each(&mut consider);
-        }
-
-        for (name, held) in &subscription.held {
-            if !matches!(held, Held::Absent) && !table.contains(name) {
-                plan.withdraw.push(name.clone());
-            }
-        }
-        plan.withdraw.sort();
-        for name in subscription.names.union(&subscription.owed).filter(|name| !table.contains(name)) {
-            let answered = match subscription.held.get(name) {
-                None => false,
-                Some(Held::Absent) => !subscription.owed.contains(name),
-                Some(_) => true,
-            };
-            if !answered {
-                plan.absent.push(name.clone());
+        for (name, held) in self.candidates(resource_type, newest) {
+            let owed = subscription.holdings.is_owed(&name);
+            match table.get(&name) {
+                Some(resource) if subscription.wants.covers(&name) => match &held {
+                    Held::Refused { version, company: 1, .. } if *version == resource.version => {
+                        plan.refused = true;
+                    }
+                    Held::Has(mark) if mark.version == resource.version && !owed => {}
+                    _ if !self.may_refer(resource_type, resource, held.mark().is_some(), newest) => {
+                        plan.gated = true
+                    }
+                    Held::Refused { version, company, .. } if *version == resource.version => {
+                        plan.suspects.push((resource.clone(), *company));
+                    }
+                    _ => plan.send.push(resource.clone()),
+                },
+                // The client waits to hear whether a wildcard covers the name.
+                _ => match held {
+                    Held::Has(_) | Held::Refused { .. } => plan.withdraw.push(name),
+                    Held::Absent if !owed => {}
+                    Held::Nothing | Held::Absent if !self.tells_absence(resource_type) => {}
+                    Held::Nothing if !owed && !subscription.wants.names.contains(&name) => {}
+                    Held::Nothing | Held::Absent => plan.absent.push(name),
+                },
             }
         }
         plan
+    }
+
+    /// The names of which something may have to be said, with what the client holds.
+    fn candidates(&self, resource_type: ResourceType, newest: &Snapshot) -> BTreeMap<Arc<str>, Held> {
+        let Some(subscription) = self.subscription(resource_type) else { return BTreeMap::new() };
+        let (wants, holdings) = (&subscription.wants, &subscription.holdings);
+        let table = newest.table(resource_type);
+        let mut names: BTreeMap<Arc<str>, Held> = BTreeMap::new();
+        let mut add = |name: &Arc<str>| {
+            names.entry(name.clone()).or_insert_with(|| holdings.held(wants, name));
+        };
+        holdings.exceptions().for_each(|(name, _)| add(name));
+        match holdings.base() {
+            _ if holdings.is_at(table) => {}
+            Some(base) => {
+                let diff = table.diff(base);
+                let changed = diff.changed.iter().chain(&diff.removed).map(|resource| &resource.name);
+                changed.filter(|name| wants.covers(name)).for_each(add);
+            }
+            None => {
+                wants.names.iter().for_each(&mut add);
+                if wants.wildcard {
+                    table.iter().for_each(|resource| add(&resource.name));
+                }
+            }
+        }
+        names
     }
 }

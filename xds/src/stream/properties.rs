@@ -1,13 +1,14 @@
 //! Whatever happens on the way, a client ends with the newest snapshot, and never has a route to nowhere.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
 use super::fake_client::{FakeClient, decode};
 use super::tests::limits;
-use super::{DeltaStream, Published};
+use super::{Published, Stream, Variant};
 use crate::fixtures;
 use crate::resource_type::ResourceType;
 use crate::snapshot::{Snapshot, SnapshotBuilder};
@@ -80,7 +81,7 @@ fn steps(reconnects: bool) -> impl Strategy<Value = Vec<Step>> {
 
 struct Run {
     client: FakeClient,
-    stream: DeltaStream,
+    stream: Stream,
     newest: Option<Published>,
     now: Instant,
     streams: u32,
@@ -91,18 +92,24 @@ impl Run {
         let now = Instant::now();
         let mut client = FakeClient::default();
         client.connect();
-        Self { client, stream: DeltaStream::new("0-".into(), limits(), now), newest: None, now, streams: 0 }
+        Self {
+            client,
+            stream: Stream::new(Variant::Delta, None, "0-", limits(), Arc::default(), now),
+            newest: None,
+            now,
+            streams: 0,
+        }
     }
 
     fn step(&mut self, step: Step) {
         self.now += Duration::from_millis(1);
         match step {
             Step::Publish(world) => {
-                self.newest = Some(Published { snapshot: world.snapshot(), at: self.now });
+                self.newest = Some(Published::first(world.snapshot(), self.now));
             }
             Step::ServerReads => {
                 if let Some(request) = self.client.to_server.pop_front() {
-                    self.stream.request(&request, self.now).unwrap();
+                    self.stream.delta_request(&request, self.now).unwrap();
                 }
             }
             Step::ServerSends => {
@@ -113,7 +120,14 @@ impl Run {
             Step::ClientReads => self.client.receive(),
             Step::Reconnect => {
                 self.streams += 1;
-                self.stream = DeltaStream::new(format!("{}-", self.streams), limits(), self.now);
+                self.stream = Stream::new(
+                    Variant::Delta,
+                    None,
+                    &format!("{}-", self.streams),
+                    limits(),
+                    Arc::default(),
+                    self.now,
+                );
                 self.client.connect();
             }
         }

@@ -1,107 +1,117 @@
-//! What a client wants of one type, and what it is believed to hold.
+//! One type on a stream: what the client wants, what it is believed to hold, what is under way.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
-
+use super::holdings::{Held, Holdings, Mark};
+use super::wants::{NameSets, WILDCARD, Wants};
 use crate::clients::TypeStatus;
-use crate::snapshot::Resource;
+use crate::snapshot::Table;
+use crate::snapshot::batch::Batch;
 use crate::version::Version;
-
-const WILDCARD: &str = "*";
-
-/// What a client is believed to have under a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Held {
-    /// This version was sent, or the client brought it from an earlier stream.
-    Sent { version: Version, acked: bool },
-    /// The client refused a response with this version, and may hold an older one if it `had` any. The
-    /// response had this many resources: with 1, this is the one that was refused.
-    Refused { version: Version, had: bool, company: usize },
-    /// The client knows that there is no such resource.
-    Absent,
-}
 
 /// A response that is neither ACKed nor NACKed.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    pub(crate) nonce: String,
+    pub(crate) nonce: u64,
     pub(crate) at: Instant,
     /// No longer waited for.
     pub(crate) expired: bool,
     /// When the snapshot was published or, if that came later, when the client asked.
     pub(crate) caused_at: Instant,
-    pub(crate) resources: Vec<SentResource>,
-    pub(crate) removed: Vec<Arc<str>>,
+    pub(crate) batch: Arc<Batch>,
+    pub(crate) before: Before,
 }
 
-/// A resource in a response in flight.
+/// What the client had of the resources in a response.
 #[derive(Debug)]
-pub(crate) struct SentResource {
-    pub(crate) name: Arc<str>,
-    version: Version,
-    /// The client had a version of it before.
-    had: bool,
+pub(crate) enum Before {
+    /// What a table has.
+    Table(Option<Arc<Table>>),
+    /// One for each resource.
+    Each(Vec<Option<Mark>>),
+    /// The very same: these are heartbeats without content.
+    Same,
 }
 
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    /// There was a request for the type.
-    pub(crate) started: bool,
-    pub(crate) wildcard: bool,
-    pub(crate) names: BTreeSet<Arc<str>>,
-    /// Holds nothing that is not subscribed.
-    pub(crate) held: HashMap<Arc<str>, Held>,
-    /// Names to be answered even though nothing changed.
-    pub(crate) owed: BTreeSet<Arc<str>>,
+    pub(crate) wants: Wants,
+    pub(crate) holdings: Holdings,
     /// The client waits for a response, be it an empty one.
     pub(crate) answer_due: bool,
     pub(crate) in_flight: Option<InFlight>,
     /// The newest response that was given up before the one in flight was sent.
-    given_up: Option<InFlight>,
+    given_up: Option<Box<InFlight>>,
+    /// The number of the last nonce.
+    pub(crate) last_nonce: u64,
     /// Removals that wait for other types, and since when.
     pub(crate) withheld: BTreeMap<Arc<str>, Instant>,
     /// When the client last asked for something.
     pub(crate) changed_at: Instant,
-    /// Fingerprint of resources of which nothing is left to send, and whether the client refused any.
-    pub(crate) settled_at: Option<(Version, bool)>,
-    pub(crate) responses_sent: u64,
-    pub(crate) resources_sent: u64,
+    pub(crate) sotw: SotwState,
+    /// Resources with a TTL, and when the client was last told of each.
+    pub(crate) told_at: BTreeMap<Arc<str>, Instant>,
+    /// The number of changes of the type up to the last response.
+    pub(crate) seen: Option<u64>,
+    pub(crate) counts: Counts,
+}
+
+/// What only a SotW subscription remembers.
+#[derive(Debug, Default)]
+pub(crate) struct SotwState {
+    /// A request has named resources, so that no names no longer mean all.
+    pub(crate) has_named: bool,
+    /// The hash of the names in the last request, as they were written.
+    pub(crate) written: Option<Version>,
+    /// The version that the client brought from an earlier stream, until it is compared.
+    pub(crate) brought: Option<Version>,
+    /// Names that do not exist, since when, and whether the client was told.
+    pub(crate) missing: BTreeMap<Arc<str>, Missing>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Missing {
+    pub(crate) since: Instant,
+    pub(crate) told: bool,
+}
+
+/// What happened so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) responses: u64,
+    pub(crate) resources: u64,
     pub(crate) acks: u64,
     pub(crate) nacks: u64,
 }
 
 impl Subscription {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(sets: &NameSets, now: Instant) -> Self {
         Self {
-            started: false,
-            wildcard: false,
-            names: BTreeSet::new(),
-            held: HashMap::new(),
-            owed: BTreeSet::new(),
+            wants: Wants::nothing(sets),
+            holdings: Holdings::default(),
             answer_due: false,
             in_flight: None,
             given_up: None,
+            last_nonce: 0,
             withheld: BTreeMap::new(),
             changed_at: now,
-            settled_at: None,
-            responses_sent: 0,
-            resources_sent: 0,
-            acks: 0,
-            nacks: 0,
+            sotw: SotwState::default(),
+            told_at: BTreeMap::new(),
+            seen: None,
+            counts: Counts::default(),
         }
-    }
-
-    /// True if the client wants to hear about the name.
-    pub(super) fn covers(&self, name: &str) -> bool {
-        self.wildcard || self.names.contains(name)
     }
 
     /// True while the next response has to wait for an ACK or a NACK.
     pub(super) fn awaits_ack(&self) -> bool {
         self.in_flight.as_ref().is_some_and(|sent| !sent.expired)
+    }
+
+    /// True while the ACK of a response with this resource is due.
+    pub(crate) fn is_in_flight(&self, name: &str) -> bool {
+        self.in_flight.as_ref().is_some_and(|sent| sent.batch.resources.iter().any(|r| *r.name == *name))
     }
 
     /// Stops waiting for an ACK that is overdue. It still counts if it comes before the next but one response.
@@ -112,179 +122,156 @@ impl Subscription {
     }
 
     pub(super) fn put_in_flight(&mut self, sent: InFlight) {
+        self.last_nonce = sent.nonce;
         if let Some(before) = self.in_flight.replace(sent) {
-            self.given_up = Some(before);
+            self.given_up = Some(Box::new(before));
         }
     }
 
     /// The response that a nonce names, which is then waited for no more, nor is an older one: a client answers
     /// in the order of the responses.
-    pub(super) fn answered(&mut self, nonce: &str) -> Option<InFlight> {
+    pub(super) fn answered(&mut self, nonce: u64) -> Option<InFlight> {
         let newest = self.in_flight.take_if(|sent| sent.nonce == nonce);
         if newest.is_some() {
             self.given_up = None;
             return newest;
         }
-        self.given_up.take_if(|sent| sent.nonce == nonce)
+        self.given_up.take_if(|sent| sent.nonce == nonce).map(|sent| *sent)
     }
 
     /// Names that the client made this subscription remember.
     pub(super) fn size(&self) -> usize {
-        self.names.len().max(self.held.len())
+        self.wants.names.len().max(self.holdings.own_names())
     }
 
-    /// The first request of the type: what it lists as held is not sent unless it changed.
-    pub(super) fn start(
-        &mut self,
-        empty_means_wildcard: bool,
-        request: &DeltaDiscoveryRequest,
-        now: Instant,
-    ) {
-        self.started = true;
-        self.changed_at = now;
-        let subscribed = &request.resource_names_subscribe;
-        if subscribed.is_empty() && empty_means_wildcard {
-            self.subscribe(WILDCARD);
-        }
-        for name in subscribed {
-            self.subscribe(name);
-        }
-        for (name, version) in &request.initial_resource_versions {
-            if self.covers(name) {
-                let version = Version::from_client(version);
-                self.held.insert(name.as_str().into(), Held::Sent { version, acked: true });
+    /// Takes in names that a client subscribes to, in the delta protocol.
+    pub(super) fn subscribe(&mut self, names: &[String], sets: &NameSets) {
+        let mut added: Vec<Arc<str>> = Vec::new();
+        for name in names {
+            if name == WILDCARD {
+                if !self.wants.wildcard {
+                    self.answer_due = true;
+                    self.holdings.spell_out(&self.wants);
+                    self.wants.wildcard = true;
+                }
+                continue;
             }
+            let name: Arc<str> = name.as_str().into();
+            if self.wants.covers(&name) {
+                self.ask_again(&name);
+            } else {
+                self.holdings.set(name.clone(), Held::Nothing);
+            }
+            added.push(name);
         }
+        self.wants.names = self.wants.changed(&added, &[], sets);
     }
 
-    /// A request after the first one.
-    pub(super) fn change(&mut self, request: &DeltaDiscoveryRequest, now: Instant) {
-        for name in &request.resource_names_unsubscribe {
-            self.unsubscribe(name);
-        }
-        for name in &request.resource_names_subscribe {
-            self.subscribe(name);
-        }
-        if !request.resource_names_subscribe.is_empty() || !request.resource_names_unsubscribe.is_empty() {
-            self.changed_at = now;
-            self.settled_at = None;
+    /// The client may have forgotten the resource, so it is sent again. A refusal is forgotten, once for each
+    /// time that the client asks.
+    fn ask_again(&mut self, name: &Arc<str>) {
+        match self.holdings.held(&self.wants, name) {
+            Held::Has(_) | Held::Absent => self.holdings.owe(&self.wants, name.clone()),
+            Held::Refused { had: Some(_), .. } => self.holdings.set(name.clone(), Held::Has(Mark::unknown())),
+            Held::Refused { had: None, .. } | Held::Nothing => self.holdings.set(name.clone(), Held::Nothing),
         }
     }
 
-    fn subscribe(&mut self, name: &str) {
-        if name == WILDCARD {
-            self.answer_due |= !self.wildcard;
-            self.wildcard = true;
-            return;
-        }
-        let name: Arc<str> = name.into();
-        self.names.insert(name.clone());
-        match self.held.get(&name).copied() {
-            None => {}
-            // The client may have forgotten it, so it is sent again.
-            Some(Held::Sent { .. } | Held::Absent) => {
-                self.owed.insert(name);
-            }
-            // A refusal is forgotten, once for each time that the client asks.
-            Some(Held::Refused { had: true, .. }) => {
-                self.held.insert(name, Held::Sent { version: Version::default(), acked: true });
-            }
-            Some(Held::Refused { had: false, .. }) => {
-                self.held.remove(&name);
+    /// Takes in names that a client is no longer interested in, in the delta protocol.
+    pub(super) fn unsubscribe(&mut self, names: &[String], sets: &NameSets) {
+        let mut dropped: Vec<Arc<str>> = Vec::new();
+        for name in names {
+            if name == WILDCARD {
+                self.wants.wildcard = false;
+                self.answer_due = false;
+            } else if self.wants.names.contains(name) {
+                dropped.push(name.as_str().into());
             }
         }
-    }
-
-    fn unsubscribe(&mut self, name: &str) {
-        if name == WILDCARD {
-            self.wildcard = false;
-            self.answer_due = false;
-            let names = &self.names;
-            self.held.retain(|name, _| names.contains(name));
-            self.owed.retain(|name| names.contains(name));
-            self.withheld.retain(|name, _| names.contains(name));
-            return;
-        }
-        let Some(name) = self.names.take(name) else { return };
-        if self.wildcard {
+        self.wants.names = self.wants.changed(&[], &dropped, sets);
+        if self.wants.wildcard {
             // The client waits to hear whether the wildcard covers the name.
-            self.owed.insert(name);
-        } else {
-            self.held.remove(&name);
-            self.owed.remove(&name);
-            self.withheld.remove(&name);
+            dropped.into_iter().for_each(|name| self.holdings.owe(&self.wants, name));
+        } else if !names.is_empty() {
+            self.forget_what_is_not_wanted();
         }
     }
 
-    /// Has the name answered even though nothing changed.
-    pub(super) fn owe(&mut self, name: Arc<str>) {
-        self.owed.insert(name);
-        self.settled_at = None;
-    }
-
-    pub(super) fn sent(&mut self, resource: &Resource) -> SentResource {
-        let Resource { name, version, .. } = resource;
-        let before = self.held.insert(name.clone(), Held::Sent { version: *version, acked: false });
-        self.owed.remove(name);
-        let had = matches!(before, Some(Held::Sent { .. } | Held::Refused { had: true, .. }));
-        SentResource { name: name.clone(), version: *version, had }
-    }
-
-    pub(super) fn removed(&mut self, name: &Arc<str>) {
-        self.owed.remove(name);
-        self.withheld.remove(name);
-        if self.names.contains(name) {
-            self.held.insert(name.clone(), Held::Absent);
-        } else {
-            self.held.remove(name);
+    /// Takes in everything that the client wants, in the SotW protocol. True if it wants more than before.
+    pub(super) fn want_exactly(
+        &mut self,
+        wildcard: bool,
+        names: BTreeSet<Arc<str>>,
+        sets: &NameSets,
+    ) -> bool {
+        let before = self.wants.clone();
+        if wildcard && !before.wildcard {
+            self.holdings.spell_out(&before);
         }
+        let added: Vec<_> = names.iter().filter(|name| !before.covers(name)).cloned().collect();
+        let wants_more = !added.is_empty() || (wildcard && !before.wildcard);
+        self.wants = Wants { wildcard, names: sets.intern(names) };
+        self.forget_what_is_not_wanted();
+        added.into_iter().for_each(|name| self.holdings.set(name, Held::Nothing));
+        wants_more
     }
 
-    pub(super) fn acked(&mut self, answered: &InFlight) {
-        self.acks += 1;
-        for sent in &answered.resources {
-            if let Some(Held::Sent { version, acked }) = self.held.get_mut(&sent.name)
-                && *version == sent.version
-            {
-                *acked = true;
+    fn forget_what_is_not_wanted(&mut self) {
+        let wants = &self.wants;
+        self.holdings.forget_unless(|name| wants.covers(name));
+        self.withheld.retain(|name, _| wants.covers(name));
+        self.told_at.retain(|name, _| wants.covers(name));
+        self.sotw.missing.retain(|name, _| wants.covers(name));
+    }
+
+    /// Takes in an ACK or a NACK of a response.
+    ///
+    /// With a NACK the client does not say which resource it refused, nor whether it took the others. So the
+    /// removals go once more, without resources, and then parts of the response, until what is refused is
+    /// alone.
+    pub(super) fn feedback(&mut self, answered: &InFlight, accepted: bool) {
+        if accepted {
+            self.counts.acks += 1;
+            return;
+        }
+        self.counts.nacks += 1;
+        let Batch { resources, removed, .. } = &*answered.batch;
+        for (at, resource) in resources.iter().enumerate() {
+            let name = &resource.name;
+            // Its time may have run out at the client, which then has no content for a heartbeat.
+            self.told_at.remove(name);
+            let had = match &answered.before {
+                Before::Same => continue,
+                Before::Table(table) => table.as_ref().and_then(|table| table.get(name)).map(Mark::of),
+                Before::Each(marks) => marks.get(at).cloned().flatten(),
+            };
+            let held = self.holdings.held(&self.wants, name);
+            if matches!(held, Held::Has(mark) if mark.version == resource.version) {
+                let refused = Held::Refused { version: resource.version, had, company: resources.len() };
+                self.holdings.set(name.clone(), refused);
             }
         }
-    }
-
-    /// The client does not say which resource it refused, nor whether it took the others. So the removals
-    /// go once more, without resources, and then parts of the response, until what is refused is alone.
-    pub(super) fn refused(&mut self, answered: &InFlight) {
-        self.nacks += 1;
-        self.settled_at = None;
-        let company = answered.resources.len();
-        for sent in &answered.resources {
-            let Some(held) = self.held.get_mut(&sent.name) else { continue };
-            if matches!(held, Held::Sent { version, .. } if *version == sent.version) {
-                *held = Held::Refused { version: sent.version, had: sent.had, company };
-                self.owed.remove(&sent.name);
-            }
-        }
-        if company > 0 {
-            for name in answered.removed.iter().filter(|name| self.wildcard || self.names.contains(*name)) {
+        if !resources.is_empty() {
+            for name in removed.iter().filter(|name| self.wants.covers(name)) {
                 // With the answer late, it may have been sent once more.
-                if matches!(self.held.get(name), None | Some(Held::Absent)) {
-                    let version = Version::default();
-                    self.held.insert(name.clone(), Held::Sent { version, acked: true });
+                if matches!(self.holdings.held(&self.wants, name), Held::Nothing | Held::Absent) {
+                    self.holdings.set(name.clone(), Held::Has(Mark::unknown()));
                 }
             }
         }
     }
 
     pub(crate) fn status(&self) -> TypeStatus {
+        let held = self.holdings.all(&self.wants);
         TypeStatus {
-            subscribed: self.started,
-            wildcard: self.wildcard,
-            names: self.names.len(),
-            held: self.held.values().filter(|held| !matches!(held, Held::Absent)).count(),
-            responses_sent: self.responses_sent,
-            resources_sent: self.resources_sent,
-            acks: self.acks,
-            nacks: self.nacks,
+            subscribed: true,
+            wildcard: self.wants.wildcard,
+            names: self.wants.names.len(),
+            held: held.values().filter(|held| !matches!(held, Held::Absent | Held::Nothing)).count(),
+            responses_sent: self.counts.responses,
+            resources_sent: self.counts.resources,
+            acks: self.counts.acks,
+            nacks: self.counts.nacks,
             in_flight: self.in_flight.is_some(),
         }
     }

@@ -2,7 +2,7 @@ mod feedback;
 
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use envoy_types::pb::google::rpc::Status;
 
 use super::fake_client::decode;
@@ -32,7 +32,7 @@ fn snapshot(clusters: &[(&str, u64)], routed: &[&str]) -> Snapshot {
 
 /// A stream, and what a test says on it.
 struct Peer {
-    stream: DeltaStream,
+    stream: Stream,
     newest: Option<Published>,
     now: Instant,
 }
@@ -40,8 +40,8 @@ struct Peer {
 impl Peer {
     fn new(snapshot: Snapshot) -> Self {
         let now = Instant::now();
-        let stream = DeltaStream::new("n".into(), limits(), now);
-        Self { stream, newest: Some(Published { snapshot, at: now }), now }
+        let stream = Stream::new(Variant::Delta, None, "n", limits(), Arc::default(), now);
+        Self { stream, newest: Some(Published::first(snapshot, now)), now }
     }
 
     /// A proxy that has everything.
@@ -66,7 +66,7 @@ impl Peer {
     }
 
     fn publish(&mut self, snapshot: Snapshot) {
-        self.newest = Some(Published { snapshot, at: self.now });
+        self.newest = Some(Published::first(snapshot, self.now));
     }
 
     fn request(&mut self, t: ResourceType) -> DeltaDiscoveryRequest {
@@ -74,7 +74,7 @@ impl Peer {
     }
 
     fn tell(&mut self, request: &DeltaDiscoveryRequest) -> Option<Feedback> {
-        self.stream.request(request, self.now).unwrap()
+        self.stream.delta_request(request, self.now).unwrap()
     }
 
     fn subscribe(&mut self, t: ResourceType, names: &[&str]) {
@@ -263,8 +263,8 @@ fn d8_what_was_refused_is_found_among_others() {
         assert!(responses < 10, "{:?}", names(&response));
         if names(&response).contains(&"d") { peer.nack(&response) } else { peer.ack(&response) }
     }
-    let refused = |name: &&str| matches!(peer.stream.subscription(Cluster).held[*name], Held::Refused { .. });
-    assert_eq!(all.iter().filter(|name| refused(name)).collect::<Vec<_>>(), [&"d"]);
+    let refused: Vec<_> = peer.stream.refused_alone(Cluster).map(|(name, _)| name.to_string()).collect();
+    assert_eq!(refused, ["d"]);
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn f2_a_client_that_never_answers_is_served_after_the_limit() {
     peer.expect(Cluster);
     peer.publish(snapshot(&[("a", 2)], &[]));
     peer.expect_nothing();
-    assert_eq!(peer.stream.deadline(peer.now), Some(peer.now + limits().ack_timeout));
+    assert_eq!(peer.stream.deadline(peer.newest.as_ref(), peer.now), Some(peer.now + limits().ack_timeout));
     peer.now += limits().ack_timeout;
     assert_eq!(names(&peer.expect(Cluster)), ["a"]);
 }
@@ -371,7 +371,7 @@ fn o3_a_removal_waits_no_longer_than_the_limit() {
     peer.publish(snapshot(&[("b", 1)], &["b"]));
     peer.expect(RouteConfiguration);
     peer.expect_nothing();
-    assert_eq!(peer.stream.deadline(peer.now), Some(peer.now + limits().removal_hold));
+    assert_eq!(peer.stream.deadline(peer.newest.as_ref(), peer.now), Some(peer.now + limits().removal_hold));
     peer.now += limits().removal_hold;
     assert_eq!(peer.expect(Cluster).removed_resources, ["a"]);
 }
@@ -466,8 +466,8 @@ fn names_are_limited() {
     let mut peer = Peer::new(snapshot(&[], &[]));
     let names = (0..10_001).map(|i| i.to_string()).collect();
     let request = DeltaDiscoveryRequest { resource_names_subscribe: names, ..peer.request(Cluster) };
-    let refused = peer.stream.request(&request, peer.now);
+    let refused = peer.stream.delta_request(&request, peer.now);
     assert_eq!(refused, Err(RequestError::TooManyNames { limit: 10_000 }));
-    let refused = peer.stream.request(&DeltaDiscoveryRequest::default(), peer.now);
+    let refused = peer.stream.delta_request(&DeltaDiscoveryRequest::default(), peer.now);
     assert_eq!(refused, Err(RequestError::MissingTypeUrl));
 }

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
-
 /// Type URLs remembered on one stream. A proxy asks for about ten; more are not answered.
 const MAX_TYPES: usize = 64;
 
@@ -16,19 +14,17 @@ pub(super) struct UnknownTypes {
 }
 
 impl UnknownTypes {
-    pub(super) fn request(&mut self, request: &DeltaDiscoveryRequest) {
-        let type_url = &request.type_url;
+    pub(super) fn request(&mut self, type_url: &str, names: &[String]) {
         let first = !self.seen.contains(type_url);
         if first {
             if self.seen.len() == MAX_TYPES {
                 return;
             }
-            self.seen.insert(type_url.clone());
+            self.seen.insert(type_url.to_owned());
         }
-        let names = request.resource_names_subscribe.iter().filter(|name| *name != "*").cloned();
-        let names: BTreeSet<_> = names.collect();
+        let names: BTreeSet<_> = names.iter().filter(|name| *name != "*").cloned().collect();
         if first || !names.is_empty() {
-            self.due.entry(type_url.clone()).or_default().extend(names);
+            self.due.entry(type_url.to_owned()).or_default().extend(names);
         }
     }
 

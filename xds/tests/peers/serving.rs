@@ -39,7 +39,7 @@ impl Serving {
         }
         let listener = listener.expect("the address becomes free");
         let address = listener.local_addr().unwrap();
-        let router = tonic::transport::Server::builder().add_service(server.service());
+        let router = tonic::transport::Server::builder().add_routes(server.routes());
         let (stop, stopped) = oneshot::channel();
         let stopped = async { drop(stopped.await) };
         let listening =

@@ -1,0 +1,3 @@
+//! placeholder
+mod peer;
+pub use self::peer::{Connection, Peer};
