@@ -22,7 +22,7 @@ const SOTW_SEPARATE: Subscription = Subscription { variant: Variant::Sotw, aggre
 
 /// Whether the server serves it. Scenarios for what is not served are not run.
 const SERVED: [(Subscription, bool); 4] =
-    [(DELTA_ADS, true), (SOTW_ADS, true), (DELTA_SEPARATE, true), (SOTW_SEPARATE, true)];
+    [(DELTA_ADS, true), (SOTW_ADS, true), (DELTA_SEPARATE, false), (SOTW_SEPARATE, false)];
 
 /// What is served of those that fit.
 pub(crate) fn served(fits: impl Fn(Subscription) -> bool) -> impl Iterator<Item = Subscription> {
