@@ -23,7 +23,7 @@ use self::service::{Site, TARGET, service};
 use self::serving::eventually;
 
 /// How often a thing is changed under load.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 24;
 
 /// Runs a scenario once SotW is served.
 async fn when_served(scenario: impl AsyncFn()) {
