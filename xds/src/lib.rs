@@ -15,14 +15,36 @@
 //! ready for it. Versions are hashes of the content, so a client that comes back, to whichever server, is
 //! sent only what changed.
 //!
-//! Served are clusters, endpoints, listeners and routes over the aggregated discovery service, in its
-//! incremental (delta) form. The crate makes no decisions: which resources there are is the caller's
-//! matter.
+//! Served are clusters, endpoints, listeners, routes, secrets and runtime layers, over the aggregated
+//! discovery service and over that of each type, incremental (delta) and as state of the world (SotW), to
+//! proxies and to gRPC clients without one. [`XdsServer::routes`] has all services, the client status
+//! discovery service and health among them; [`serve`] serves them with TLS, limits and an orderly end;
+//! [`Intake`] takes in load reports and access logs. The crate makes no decisions: which resources there are
+//! is the caller's matter.
 //!
-//! `examples/minimal.rs` is a whole server.
+//! ```no_run
+//! use clairvoy_xds::{ServerOptions, SnapshotBuilder, TransportOptions, XdsServer, serve};
+//! use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = XdsServer::new(ServerOptions::single_group("edge"));
+//! let mut builder = SnapshotBuilder::new();
+//! builder.cluster(Cluster { name: "backend".into(), ..Default::default() });
+//! server.publish("edge", builder.build()?);
+//!
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:18000").await?;
+//! let stop = async { drop(tokio::signal::ctrl_c().await) };
+//! serve(listener, server.routes(), TransportOptions::default(), stop).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/minimal.rs` is a whole server, `examples/serve_dir.rs` one that serves a folder of files.
 
 mod clients;
 mod encode;
+mod intake;
 mod metrics;
 mod resource_type;
 mod server;
@@ -38,9 +60,16 @@ mod fixtures;
 pub use self::clients::{
     ClientEvent, ClientEventKind, ClientId, ClientStatus, Nack, Quarantined, Service, SyncState, TypeStatus,
 };
+pub use self::intake::{
+    AccessLogEntries, AccessLogService, AccessLogs, Intake, IntakeMetrics, IntakeOptions, IntakeReceiver,
+    IntakeReceivers, InvalidIntake, LoadReport, LoadReporting, LoadReportingService, Overflow, ReportingNode,
+};
 pub use self::metrics::Metrics;
 pub use self::resource_type::ResourceType;
 pub use self::server::{AdsService, DiscoveryService, NodeGroup, ServerOptions, XdsServer};
 pub use self::snapshot::{Fault, InvalidSnapshot, Snapshot, SnapshotBuilder};
-pub use self::transport::{Connection, Peer};
+pub use self::transport::{
+    Connection, Peer, PemSource, RateLimit, ServeError, Tls, TlsError, TlsOptions, TransportMetrics,
+    TransportOptions, serve,
+};
 pub use self::version::Version;

@@ -6,9 +6,11 @@ mod control;
 mod csds;
 mod groups;
 mod grpc;
+mod health;
 mod options;
 mod pacer;
 mod quarantine;
+mod registry;
 mod service;
 mod session;
 mod sharing;
@@ -16,21 +18,20 @@ mod sharing;
 pub use self::options::{NodeGroup, ServerOptions};
 pub use self::service::{AdsService, DiscoveryService};
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tonic::Status;
 use tonic::service::{Routes, RoutesBuilder};
 
-use self::cell::Cell;
 use self::control::Control;
 use self::groups::{Change, Group, Groups};
 use self::pacer::{Pace, PacerLimits};
-use crate::clients::{ClientEvent, ClientId, ClientStatus, Quarantined, Service};
+use self::registry::Clients;
+use crate::clients::{ClientEvent, ClientStatus, Quarantined, Service};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use crate::stream::{NameSets, Stream};
@@ -56,6 +57,8 @@ struct Shared {
     events: broadcast::Sender<ClientEvent>,
     metrics: Metrics,
     control: Control,
+    /// Whether there is a state to serve, and the server is not about to go.
+    ready: watch::Sender<bool>,
     open_streams: AtomicUsize,
     next_stream: AtomicU64,
     /// The runtime of the streams, to be woken on later.
@@ -81,6 +84,7 @@ impl XdsServer {
             events: broadcast::Sender::new(options.event_capacity.max(1)),
             metrics,
             control: Control::default(),
+            ready: watch::Sender::new(false),
             open_streams: AtomicUsize::new(0),
             next_stream: AtomicU64::new(0),
             runtime: OnceLock::new(),
@@ -103,6 +107,9 @@ impl XdsServer {
             self.shared.metrics.publishes.inc();
         }
         self.shared.wake(&group, change, now);
+        if !self.shared.control.is_draining() {
+            self.shared.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+        }
     }
 
     /// Takes the snapshot of the group back, and frees it: for a group that is gone for good. Streams of the
@@ -131,6 +138,7 @@ impl XdsServer {
         let mut routes = RoutesBuilder::default();
         self.shared.add_services(&mut routes);
         routes.add_service(csds::service(self.shared.clone()));
+        routes.add_service(health::service(self.shared.clone()));
         routes.routes()
     }
 
@@ -165,14 +173,22 @@ impl XdsServer {
         self.shared.events.subscribe()
     }
 
-    /// Ends every stream, and each new one, with `UNAVAILABLE`.
+    /// Refuses new streams with `UNAVAILABLE` and says in the health service that the server does not serve.
+    /// Open streams go on: to be called with the signal that [`serve`](crate::serve) serves until, which then
+    /// ends them one connection after the other.
+    pub fn drain(&self) {
+        self.shared.control.drain();
+        self.shared.ready.send_replace(false);
+    }
+
+    /// Ends every stream, and each new one, with `UNAVAILABLE`, all at once.
     ///
-    /// Clients go elsewhere when their connections end too. With [`serve`](crate::serve), whose shutdown ends
-    /// streams one after another, there is no need for this. It is to be called when the signal is given
-    /// that a [`tonic::transport::Server`] serves until, which would otherwise wait for the streams. A
-    /// client that does not read holds its connection, so that wait needs a limit.
+    /// Clients go elsewhere when their connections end too: to be called when the signal is given that a
+    /// [`tonic::transport::Server`] serves until, which would otherwise wait for the streams. A client that
+    /// does not read holds its connection, so that wait needs a limit.
     pub fn shutdown(&self) {
         self.shared.control.shut_down();
+        self.shared.ready.send_replace(false);
         self.shared.clients.wake();
     }
 }
@@ -184,7 +200,7 @@ impl Shared {
             self.metrics.streams_rejected.inc();
             Err(status)
         };
-        if self.control.is_shutting_down() {
+        if self.control.is_draining() {
             return refuse(Status::unavailable("the server is shutting down"));
         }
         let limit = self.options.max_streams;
@@ -224,34 +240,6 @@ impl Shared {
                 None => group.fire(kind, now),
             },
         }
-    }
-}
-
-/// The open streams. An entry lives as long as its stream.
-#[derive(Debug, Default)]
-struct Clients {
-    cells: Mutex<BTreeMap<ClientId, Arc<Cell>>>,
-}
-
-impl Clients {
-    fn insert(&self, cell: &Arc<Cell>) {
-        self.lock().insert(cell.id, cell.clone());
-    }
-
-    fn remove(&self, id: ClientId) {
-        self.lock().remove(&id);
-    }
-
-    fn all(&self) -> Vec<Arc<Cell>> {
-        self.lock().values().cloned().collect()
-    }
-
-    fn wake(&self) {
-        self.lock().values().for_each(|cell| cell.waker.wake());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ClientId, Arc<Cell>>> {
-        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

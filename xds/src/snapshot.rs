@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 mod builder;
+mod checks;
 mod fault;
 mod references;
 mod table;
@@ -23,24 +24,28 @@ use envoy_types::pb::envoy::service::runtime::v3::Runtime;
 use envoy_types::pb::google::protobuf::Struct;
 use prost::Name;
 
+use self::references::References;
 use crate::encode::Entry;
 use crate::resource_type::{PerType, ResourceType};
 use crate::version::Version;
 
 /// One resource, encoded.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Resource {
     pub(crate) name: Arc<str>,
     pub(crate) version: Version,
     pub(crate) entry: Entry,
     /// The client is to forget the resource by itself unless it is told again in time.
     pub(crate) ttl: Option<Duration>,
-    /// Clusters of the snapshot that a listener or a route configuration sends requests to.
+    /// Clusters that a listener or a route configuration sends something to, and the members of those that are
+    /// aggregates.
     pub(crate) clusters: Vec<Arc<str>>,
     /// Route configurations that a listener asks for.
     pub(crate) route_configurations: Vec<Arc<str>>,
     /// The assignment that a cluster asks for.
     pub(crate) assignment: Option<Arc<str>>,
+    /// What the resource itself names, which the check of the next snapshot needs again.
+    own: Arc<References>,
 }
 
 impl Resource {
@@ -55,6 +60,7 @@ impl Resource {
             clusters: Vec::new(),
             route_configurations: Vec::new(),
             assignment: None,
+            own: Arc::default(),
         }
     }
 

@@ -116,7 +116,17 @@ pub(crate) struct Stream {
     returning: bool,
     subscriptions: PerType<Option<Box<Subscription>>>,
     unknown: UnknownTypes,
+    /// On a stream of one type: what the client's stream of another type is to send again.
+    renewals: Option<Renewal>,
     sets: Arc<NameSets>,
+}
+
+/// Resources that a client waits for although it has them: endpoints of changed clusters, routes of changed
+/// listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Renewal {
+    pub(crate) resource_type: ResourceType,
+    pub(crate) names: Vec<Arc<str>>,
 }
 
 impl Stream {
@@ -139,6 +149,7 @@ impl Stream {
             returning: false,
             subscriptions: PerType::default(),
             unknown: UnknownTypes::default(),
+            renewals: None,
             sets,
         }
     }
@@ -149,6 +160,21 @@ impl Stream {
 
     pub(crate) fn subscription(&self, resource_type: ResourceType) -> Option<&Subscription> {
         self.subscriptions[resource_type].as_deref()
+    }
+
+    /// What another stream of the same client is to send again, after a response on this one.
+    pub(crate) fn take_renewal(&mut self) -> Option<Renewal> {
+        self.renewals.take()
+    }
+
+    /// Sends once more what the client has, because it waits for it.
+    pub(crate) fn renew(&mut self, renewal: &Renewal) {
+        let Some(subscription) = &mut self.subscriptions[renewal.resource_type] else { return };
+        for name in &renewal.names {
+            if matches!(subscription.holdings.held(&subscription.wants, name), Held::Has(_)) {
+                subscription.holdings.owe(&subscription.wants, name.clone());
+            }
+        }
     }
 
     /// The next time at which [`Self::next_response`] can have something to send by itself.

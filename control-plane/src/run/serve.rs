@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
+use axum::http::header::AUTHORIZATION;
+use axum::middleware;
 use chrono::Utc;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
-use clairvoy_xds::{Metrics as XdsMetrics, ServerOptions, XdsServer};
+use clairvoy_xds::{
+    Metrics as XdsMetrics, ServeError, ServerOptions, TransportMetrics, TransportOptions, XdsServer,
+};
 
 use crate::api::{ApiState, Token, router};
 use crate::config::{self, Config};
@@ -36,8 +39,8 @@ const COMMANDS: usize = 1000;
 const UNDELIVERED: usize = 1000;
 /// Longest time for open connections to end after a signal to stop.
 const GRACE: Duration = Duration::from_secs(5);
-const HTTP2_KEEPALIVE: Duration = Duration::from_secs(30);
-const HTTP2_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time over which proxies are sent to other replicas.
+const XDS_DRAIN: Duration = Duration::from_secs(2);
 
 /// What the environment or the command line says instead of the file.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +87,9 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
 
     let live_config = Arc::new(ArcSwap::from(Arc::clone(&config)));
     let xds = xds_server(&live_config, &mut registry);
+    let mut transport = TransportOptions::default();
+    transport.metrics = TransportMetrics::register(&mut registry);
+    transport.drain = XDS_DRAIN;
     let telemetry = TelemetryMetrics::register(&mut registry);
     let (outcomes_in, outcomes) = mpsc::channel(OUTCOMES);
     let (targets, targets_out) = watch::channel(Arc::default());
@@ -156,7 +162,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         let stop = stop.clone();
         async move { axum::serve(api_listener, router(api)).with_graceful_shutdown(stop.cancelled_owned()).await }
     });
-    let mut xds_server = tokio::spawn(serve_xds(xds.clone(), xds_listener, token, stop.clone()));
+    let mut xds_server = tokio::spawn(serve_xds(xds.clone(), xds_listener, token, transport, stop.clone()));
     tracing::info!(api = %config.listen.api, xds = %config.listen.xds, "clairvoy is up");
 
     // A part that ends by itself takes the process with it: half a control plane would freeze the weights unseen.
@@ -166,7 +172,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         _ = &mut xds_server => Err(anyhow::anyhow!("the discovery server ended by itself")),
     };
     tracing::info!("stopping");
-    xds.shutdown();
+    xds.drain();
     stop.cancel();
     let graceful = async {
         if !controller.is_finished() {
@@ -288,28 +294,31 @@ fn xds_server(config: &Arc<ArcSwap<Config>>, registry: &mut Registry) -> XdsServ
     XdsServer::with_metrics(options, XdsMetrics::register(registry))
 }
 
+/// Serves discovery until `stop`, and then sends the proxies elsewhere, one after the other.
 async fn serve_xds(
     xds: XdsServer,
     listener: TcpListener,
     token: Option<Token>,
+    options: TransportOptions,
     stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
-    let check = move |request: tonic::Request<()>| {
-        let Some(token) = &token else { return Ok(request) };
-        let shown = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-        let shown = shown.and_then(|value| value.strip_prefix("Bearer "));
-        match shown {
-            Some(shown) if token.is(shown) => Ok(request),
-            _ => Err(tonic::Status::unauthenticated(
-                "the token of listen.token_env is needed as a bearer token",
-            )),
-        }
-    };
-    tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(HTTP2_KEEPALIVE))
-        .http2_keepalive_timeout(Some(HTTP2_KEEPALIVE_TIMEOUT))
-        .tcp_nodelay(true)
-        .add_service(tonic::service::interceptor::InterceptedService::new(xds.service(), check))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
-        .await
+) -> Result<(), ServeError> {
+    let routes = xds.routes().into_axum_router().layer(middleware::from_fn(
+        move |request: axum::extract::Request, next: middleware::Next| {
+            let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+            let shown = shown.and_then(|value| value.strip_prefix("Bearer "));
+            let may_pass = match (&token, shown) {
+                (None, _) => true,
+                (Some(token), Some(shown)) => token.is(shown),
+                (Some(_), None) => false,
+            };
+            async move {
+                if may_pass {
+                    return next.run(request).await;
+                }
+                let message = "the token of listen.token_env is needed as a bearer token";
+                tonic::Status::unauthenticated(message).into_http()
+            }
+        },
+    ));
+    clairvoy_xds::serve(listener, routes.into(), options, stop.cancelled_owned()).await
 }

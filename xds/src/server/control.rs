@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 #[derive(Debug, Default)]
 pub(super) struct Control {
+    draining: AtomicBool,
     shutting_down: AtomicBool,
     regroupings: AtomicU64,
 }
@@ -13,7 +14,16 @@ impl Control {
         self.shutting_down.load(Ordering::Acquire)
     }
 
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
     pub(super) fn shut_down(&self) {
+        self.drain();
         self.shutting_down.store(true, Ordering::Release);
     }
 

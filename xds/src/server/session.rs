@@ -70,7 +70,6 @@ impl Session {
     /// The next response, or how the stream ends.
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Bytes, Bytes), Status>> {
         self.cell.waker.register(cx.waker());
-        let mut requests = 0;
         loop {
             if self.shared.control.is_shutting_down() {
                 return Poll::Ready(Err(Status::unavailable("the server is shutting down")));
@@ -79,27 +78,23 @@ impl Session {
                 return Poll::Ready(Err(Status::unavailable("the connection ends: connect again")));
             }
             self.follow_regrouping();
-            match self.messages.poll_next(cx) {
-                Poll::Ready(Some(message)) => self.take_in(&message?)?,
-                Poll::Ready(None) => return Poll::Ready(Err(Status::ok(""))),
-                Poll::Pending => requests = MAX_REQUESTS_IN_A_ROW,
-            }
-            requests += 1;
-            if requests < MAX_REQUESTS_IN_A_ROW {
-                continue;
-            }
+            let all_read = self.read(cx)?;
             let now = Instant::now();
             let mut state = self.cell.lock();
             let newest = state.newest();
             if let Some(response) = state.stream.next_response(newest.as_deref(), now) {
                 self.shared.metrics.count_response(&response);
                 log_response(&state, &response);
+                let renewal = state.stream.take_renewal();
+                drop(state);
+                if let Some(renewal) = renewal {
+                    self.shared.clients.renew(&self.node_id(), &renewal);
+                }
                 return Poll::Ready(Ok(response.message.into_parts()));
             }
             let deadline = state.stream.deadline(newest.as_deref(), now);
             drop(state);
-            if requests == MAX_REQUESTS_IN_A_ROW {
-                // There is more to read.
+            if !all_read {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -107,6 +102,19 @@ impl Session {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Takes in the requests that have come. False if there may be more.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Status> {
+        for _ in 0..MAX_REQUESTS_IN_A_ROW {
+            match self.messages.poll_next(cx) {
+                Poll::Ready(Some(message)) => self.take_in(&message?)?,
+                // The client has ended its side.
+                Poll::Ready(None) => return Err(Status::ok("")),
+                Poll::Pending => return Ok(true),
+            }
+        }
+        Ok(false)
     }
 
     /// True when the deadline has come. A timer that is set for an earlier time is left as it is: waking once
@@ -161,6 +169,7 @@ impl Session {
             node.extensions = Vec::new();
         }
         tracing::info!(node.id = node.id, node.cluster = node.cluster, service = ?self.cell.service, "client connected");
+        self.shared.clients.note_node(&self.cell, &node.id);
         self.cell.lock().node = Some(Arc::new(node));
         self.join(group);
         self.emit(ClientEventKind::Connected);
@@ -323,7 +332,7 @@ impl Drop for Session {
         if let Some(group) = group {
             self.shared.groups.leave(&group, self.cell.id);
         }
-        self.shared.clients.remove(self.cell.id);
+        self.shared.clients.remove(&self.cell, &self.node_id());
         if known {
             tracing::info!(node.id = self.node_id(), "client disconnected");
             self.emit(ClientEventKind::Disconnected);

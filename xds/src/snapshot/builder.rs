@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
@@ -11,9 +12,10 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use envoy_types::pb::envoy::service::runtime::v3::Runtime;
 use prost::Name;
 
+use super::checks::{self, Allowed, Resources};
 use super::fault::{Fault, InvalidSnapshot};
-use super::references::References;
-use super::{Resource, Snapshot, weights};
+use super::references::Findings;
+use super::{Resource, Snapshot};
 use crate::encode::Entry;
 use crate::resource_type::{PerType, ResourceType};
 
@@ -38,8 +40,10 @@ pub struct SnapshotBuilder {
     listeners: Vec<Listener>,
     route_configurations: Vec<RouteConfiguration>,
     secrets: Vec<Secret>,
-    runtimes: Vec<Runtime>,
-    external_clusters: BTreeSet<String>,
+    runtimes: Vec<(Runtime, Option<Duration>)>,
+    kept: Vec<(ResourceType, String)>,
+    base: Option<Snapshot>,
+    allowed: Allowed,
 }
 
 impl SnapshotBuilder {
@@ -81,14 +85,58 @@ impl SnapshotBuilder {
 
     /// Adds a runtime layer.
     pub fn runtime(&mut self, runtime: Runtime) -> &mut Self {
-        self.runtimes.push(runtime);
+        self.runtimes.push((runtime, None));
+        self
+    }
+
+    /// Adds a runtime layer that clients forget by themselves when they hear nothing of it for the TTL.
+    ///
+    /// Clients are told of it six times within a TTL, as long as the snapshot is published anew, changed or not,
+    /// within each TTL: the heartbeat says that somebody stands by the layer, not that a process lives. 6 s
+    /// are enough for a client to go to another server, which goes on with the heartbeats.
+    pub fn runtime_with_ttl(&mut self, runtime: Runtime, ttl: Duration) -> &mut Self {
+        self.runtimes.push((runtime, Some(ttl)));
         self
     }
 
     /// Says that clients have a cluster of this name from elsewhere, for example from their bootstrap
-    /// configuration, so that routes may name it.
+    /// configuration, so that resources may name it.
     pub fn external_cluster(&mut self, name: impl Into<String>) -> &mut Self {
-        self.external_clusters.insert(name.into());
+        self.allowed.external_clusters.insert(name.into());
+        self
+    }
+
+    /// Says that clients get a secret of this name from elsewhere, although resources ask this server for it.
+    pub fn external_secret(&mut self, name: impl Into<String>) -> &mut Self {
+        self.allowed.external_secrets.insert(name.into());
+        self
+    }
+
+    /// Says that the assignment of this name may be without endpoints.
+    pub fn may_be_empty(&mut self, assignment: impl Into<String>) -> &mut Self {
+        self.allowed.empty_assignments.insert(assignment.into());
+        self
+    }
+
+    /// Says that every assignment may be without endpoints.
+    pub fn allow_empty_assignments(&mut self) -> &mut Self {
+        self.allowed.all_empty_assignments = true;
+        self
+    }
+
+    /// Names the snapshot before this one, of which most is as it was. A resource with the same content is
+    /// taken from there, together with what was found out about it, and is not looked through again.
+    ///
+    /// The result is the same as without.
+    pub fn based_on(&mut self, snapshot: &Snapshot) -> &mut Self {
+        self.base = Some(snapshot.clone());
+        self
+    }
+
+    /// Takes over a resource of the snapshot given to [`based_on`](Self::based_on), without so much as
+    /// encoding it.
+    pub fn keep(&mut self, resource_type: ResourceType, name: impl Into<String>) -> &mut Self {
+        self.kept.push((resource_type, name.into()));
         self
     }
 
@@ -98,131 +146,127 @@ impl SnapshotBuilder {
     ///
     /// Every [`Fault`] of the resources, at once.
     pub fn build(self) -> Result<Snapshot, InvalidSnapshot> {
-        let mut collected = Collected { resources: PerType::default(), faults: Vec::new() };
+        let mut collected = Collected { base: self.base, resources: PerType::default(), faults: Vec::new() };
+        for (resource_type, name) in self.kept {
+            collected.keep(resource_type, name);
+        }
         for cluster in &self.clusters {
-            collected.add(&cluster.name, cluster, References::of_cluster(cluster));
+            collected.add(&cluster.name, cluster, || Findings::of_cluster(cluster));
         }
         for assignment in &self.assignments {
-            let faults = weights::of_assignment(assignment);
-            let references = References { faults, ..References::default() };
-            collected.add(&assignment.cluster_name, assignment, references);
+            collected.add(&assignment.cluster_name, assignment, || Findings::of_assignment(assignment));
         }
         for listener in &self.listeners {
-            collected.add(&listener.name, listener, References::of_listener(listener));
+            collected.add(&listener.name, listener, || {
+                Findings::of_message(ResourceType::Listener, &listener.name, listener)
+            });
         }
         for config in &self.route_configurations {
-            collected.add(&config.name, config, References::of_route_configuration(config));
+            collected.add(&config.name, config, || {
+                Findings::of_message(ResourceType::RouteConfiguration, &config.name, config)
+            });
         }
         for secret in &self.secrets {
-            collected.add(&secret.name, secret, References::default());
+            collected.add(&secret.name, secret, Findings::default);
         }
-        for runtime in &self.runtimes {
-            collected.add(&runtime.name, runtime, References::default());
+        for (runtime, ttl) in &self.runtimes {
+            collected.add_with_ttl(&runtime.name, runtime, *ttl, || Findings::of_runtime(runtime));
         }
-        collected.check_references(&self.external_clusters);
 
-        let Collected { mut resources, mut faults } = collected;
+        let Collected { mut resources, mut faults, .. } = collected;
+        faults.extend(checks::check(&resources, &self.allowed));
         if !faults.is_empty() {
             faults.sort();
             faults.dedup();
             return Err(InvalidSnapshot { faults });
         }
         add_members_of_aggregates(&mut resources);
-        Ok(Snapshot::new(PerType::from_fn(|t| {
-            let of_type = std::mem::take(&mut resources[t]).into_iter();
-            of_type.map(|(name, resource)| (name, Arc::new(resource))).collect()
-        })))
+        Ok(Snapshot::new(resources))
     }
 }
 
 struct Collected {
-    resources: PerType<BTreeMap<Arc<str>, Resource>>,
+    base: Option<Snapshot>,
+    resources: Resources,
     faults: Vec<Fault>,
 }
 
 impl Collected {
-    fn add<M: Name>(&mut self, name: &str, message: &M, references: References) {
+    fn in_base(&self, resource_type: ResourceType, name: &str) -> Option<&Arc<Resource>> {
+        self.base.as_ref().and_then(|base| base.table(resource_type).get(name))
+    }
+
+    fn keep(&mut self, resource_type: ResourceType, name: String) {
+        match self.in_base(resource_type, &name).cloned() {
+            Some(resource) => self.insert(resource_type, resource),
+            None => self.faults.push(Fault::NothingToKeep { resource_type, name }),
+        }
+    }
+
+    fn add<M: Name>(&mut self, name: &str, message: &M, find: impl FnOnce() -> Findings) {
+        self.add_with_ttl(name, message, None, find);
+    }
+
+    fn add_with_ttl<M: Name>(
+        &mut self,
+        name: &str,
+        message: &M,
+        ttl: Option<Duration>,
+        find: impl FnOnce() -> Findings,
+    ) {
         let Some(resource_type) = ResourceType::from_type_url(&M::type_url()) else { return };
-        self.faults.extend(references.faults);
+        let (version, entry) = Entry::new(name, message);
+        let is_same = |same: &&Arc<Resource>| same.version == version && same.ttl == ttl;
+        if let Some(same) = self.in_base(resource_type, name).filter(is_same).cloned() {
+            self.insert(resource_type, same);
+            return;
+        }
+        let Findings { references, faults } = find();
+        self.faults.extend(faults);
         if name.is_empty() {
             self.faults.push(Fault::EmptyName { resource_type });
             return;
         }
-        let (version, entry) = Entry::new(name, message);
-        let name: Arc<str> = name.into();
         let resource = Resource {
-            name: name.clone(),
+            name: name.into(),
             version,
             entry,
-            ttl: None,
-            clusters: references.clusters.iter().map(|name| name.as_str().into()).collect(),
-            route_configurations: references
-                .route_configurations
-                .iter()
-                .map(|name| name.as_str().into())
-                .collect(),
-            assignment: references.assignment.map(Into::into),
+            ttl,
+            clusters: references.clusters.iter().cloned().collect(),
+            route_configurations: references.route_configurations.iter().cloned().collect(),
+            assignment: references.assignment.clone(),
+            own: Arc::new(references),
         };
-        if self.resources[resource_type].insert(name.clone(), resource).is_some() {
-            self.faults.push(Fault::DuplicateName { resource_type, name: name.to_string() });
-        }
+        self.insert(resource_type, Arc::new(resource));
     }
 
-    fn check_references(&mut self, external_clusters: &BTreeSet<String>) {
-        let clusters = &self.resources[ResourceType::Cluster];
-        let assignments = &self.resources[ResourceType::ClusterLoadAssignment];
-        let routes = &self.resources[ResourceType::RouteConfiguration];
-        let mut unused: BTreeSet<&str> = assignments.keys().map(|name| &**name).collect();
-
-        for (resource_type, of_type) in self.resources.iter() {
-            for resource in of_type.values() {
-                let unknown = resource
-                    .clusters
-                    .iter()
-                    .filter(|name| !clusters.contains_key(*name) && !external_clusters.contains(&***name));
-                self.faults.extend(unknown.map(|cluster| Fault::UnknownCluster {
-                    resource_type,
-                    resource: resource.name.to_string(),
-                    cluster: cluster.to_string(),
-                }));
-                let dangling =
-                    resource.route_configurations.iter().filter(|name| !routes.contains_key(*name));
-                self.faults.extend(dangling.map(|name| Fault::UnknownRouteConfiguration {
-                    listener: resource.name.to_string(),
-                    route_configuration: name.to_string(),
-                }));
-                let Some(assignment) = &resource.assignment else { continue };
-                unused.remove(&**assignment);
-                if !assignments.contains_key(assignment) {
-                    self.faults.push(Fault::MissingAssignment {
-                        cluster: resource.name.to_string(),
-                        assignment: assignment.to_string(),
-                    });
-                }
-            }
+    fn insert(&mut self, resource_type: ResourceType, resource: Arc<Resource>) {
+        if let Some(other) = self.resources[resource_type].insert(resource.name.clone(), resource) {
+            self.faults.push(Fault::DuplicateName { resource_type, name: other.name.to_string() });
         }
-        self.faults
-            .extend(unused.into_iter().map(|name| Fault::UnusedAssignment { assignment: name.to_owned() }));
     }
 }
 
 /// A route to an aggregate cluster needs its members too, and their members.
-fn add_members_of_aggregates(resources: &mut PerType<BTreeMap<Arc<str>, Resource>>) {
-    let members: BTreeMap<Arc<str>, Vec<Arc<str>>> = resources[ResourceType::Cluster]
-        .values()
-        .filter(|cluster| !cluster.clusters.is_empty())
-        .map(|cluster| (cluster.name.clone(), cluster.clusters.clone()))
+fn add_members_of_aggregates(resources: &mut Resources) {
+    let members: BTreeMap<Arc<str>, Arc<Resource>> = resources[ResourceType::Cluster]
+        .iter()
+        .filter(|(_, cluster)| !cluster.own.clusters.is_empty())
+        .map(|(name, cluster)| (name.clone(), cluster.clone()))
         .collect();
     for resource_type in [ResourceType::Listener, ResourceType::RouteConfiguration] {
         for resource in resources[resource_type].values_mut() {
-            let mut all: BTreeSet<Arc<str>> = BTreeSet::new();
-            let mut open = std::mem::take(&mut resource.clusters);
+            let mut all: BTreeSet<&Arc<str>> = BTreeSet::new();
+            let mut open: Vec<&Arc<str>> = resource.own.clusters.iter().collect();
             while let Some(name) = open.pop() {
-                if all.insert(name.clone()) {
-                    open.extend(members.get(&name).into_iter().flatten().cloned());
+                if all.insert(name) {
+                    open.extend(members.get(name).into_iter().flat_map(|cluster| &cluster.own.clusters));
                 }
             }
-            resource.clusters = all.into_iter().collect();
+            if !all.iter().copied().eq(&resource.clusters) {
+                let clusters = all.into_iter().cloned().collect();
+                *resource = Arc::new(Resource { clusters, ..Resource::clone(resource) });
+            }
         }
     }
 }

@@ -1,22 +1,37 @@
+mod base;
+mod endpoints;
+mod names;
+mod routes;
+
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use envoy_types::util::pack_any;
 use prost::Message;
 
 use super::*;
-use crate::fixtures::{assignment, cluster, listener, routes, weighted_assignment};
+use crate::fixtures::{self, assignment, cluster, listener, weighted_assignment};
+
+/// The faults of what the builder was given, as a user reads them.
+fn faults(fill: impl FnOnce(&mut SnapshotBuilder)) -> Vec<String> {
+    let mut builder = SnapshotBuilder::new();
+    fill(&mut builder);
+    builder
+        .build()
+        .err()
+        .map_or_else(Vec::new, |invalid| invalid.faults.iter().map(Fault::to_string).collect())
+}
 
 #[test]
-fn all_faults_come_at_once() {
-    let mut builder = SnapshotBuilder::new();
-    builder
-        .cluster(cluster("a", 1))
-        .cluster(cluster("a", 2))
-        .cluster(Cluster::default())
-        .assignment(weighted_assignment("b", 1, 0))
-        .listener(listener("l", 80, "nowhere"))
-        .route_configuration(routes("r", ["a", "gone"]));
-    let mut faults: Vec<_> = builder.build().unwrap_err().faults.iter().map(Fault::to_string).collect();
+fn f8_all_faults_come_at_once() {
+    let mut faults = faults(|builder| {
+        builder
+            .cluster(cluster("a", 1))
+            .cluster(cluster("a", 2))
+            .cluster(Cluster::default())
+            .assignment(weighted_assignment("b", 1, 0))
+            .listener(listener("l", 80, "nowhere"))
+            .route_configuration(fixtures::routes("r", ["a", "gone"]));
+    });
     faults.sort();
     assert_eq!(
         faults,
@@ -24,29 +39,32 @@ fn all_faults_come_at_once() {
             "CDS: a resource has an empty name",
             "CDS: duplicate name \"a\"",
             "EDS \"b\": the weight of endpoint 127.0.0.1:1 in locality // is 0",
-            "RDS \"r\" names unknown cluster \"gone\"",
+            "RDS \"r\" names unknown cluster \"gone\": add it, or declare it external if clients have it \
+             from elsewhere",
             "assignment \"b\" belongs to no cluster",
-            "cluster \"a\" has no assignment \"a\"",
+            "cluster \"a\" has no assignment \"a\": add one, an empty one if there are no endpoints",
             "listener \"l\" names unknown route configuration \"nowhere\"",
         ]
     );
 }
 
 #[test]
-fn weights_must_fit() {
-    let mut assignment = weighted_assignment("a", 1, u32::MAX);
-    let endpoint = assignment.endpoints[0].lb_endpoints[0].clone();
-    assignment.endpoints[0].lb_endpoints.push(endpoint);
+fn f8_a_long_list_of_faults_is_cut() {
     let mut builder = SnapshotBuilder::new();
-    builder.cluster(cluster("a", 1)).assignment(assignment);
-    let faults = builder.build().unwrap_err().faults;
-    assert!(matches!(&faults[..], [Fault::WeightSum { sum: 8_589_934_590, .. }]), "{faults:?}");
+    for i in 0..60 {
+        builder.assignment(assignment(&format!("a{i}"), 80));
+    }
+    let invalid = builder.build().unwrap_err();
+    assert_eq!(invalid.faults.len(), 60);
+    let text = invalid.to_string();
+    assert!(text.starts_with("invalid snapshot, 60 faults: assignment \"a0\""), "{text}");
+    assert!(text.ends_with("; and 10 more"), "{text}");
 }
 
 #[test]
 fn clusters_of_the_bootstrap_can_be_named() {
     let mut builder = SnapshotBuilder::new();
-    builder.external_cluster("fallback").route_configuration(routes("r", ["fallback"]));
+    builder.external_cluster("fallback").route_configuration(fixtures::routes("r", ["fallback"]));
     assert!(builder.build().is_ok());
 }
 

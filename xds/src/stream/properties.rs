@@ -24,6 +24,7 @@ struct World {
 impl World {
     fn snapshot(&self) -> Snapshot {
         let mut builder = SnapshotBuilder::new();
+        builder.allow_empty_assignments();
         for (name, (settings, endpoints)) in &self.clusters {
             builder.cluster(fixtures::cluster(name, *settings));
             builder.assignment(fixtures::assignment(name, *endpoints));

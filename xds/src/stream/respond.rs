@@ -4,9 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::holdings::Held;
 use super::subscription::{Before, InFlight, Missing};
-use super::{Origin, Published, Response, Stream, Variant};
+use super::{Origin, Published, Renewal, Response, Stream, Variant};
 use crate::encode::{self, Entry, GrpcMessage};
 use crate::resource_type::ResourceType;
 use crate::snapshot::batch::{Batch, BatchKey};
@@ -269,14 +268,14 @@ impl Stream {
             ResourceType::Listener => ResourceType::RouteConfiguration,
             _ => return,
         };
-        let Some(subscription) = &mut self.subscriptions[dependent] else { return };
-        for name in
-            sent.iter().flat_map(|resource| resource.assignment.iter().chain(&resource.route_configurations))
-        {
-            let held = subscription.holdings.held(&subscription.wants, name);
-            if matches!(held, Held::Has(_)) && newest.table(dependent).contains(name) {
-                subscription.holdings.owe(&subscription.wants, name.clone());
-            }
+        let names =
+            sent.iter().flat_map(|resource| resource.assignment.iter().chain(&resource.route_configurations));
+        let names: Vec<_> = names.filter(|name| newest.table(dependent).contains(name)).cloned().collect();
+        let renewal = Renewal { resource_type: dependent, names };
+        match self.only {
+            None => self.renew(&renewal),
+            Some(_) if renewal.names.is_empty() => {}
+            Some(_) => self.renewals = Some(renewal),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 
 /// The other end of a connection.
@@ -25,4 +26,11 @@ pub struct Connection {
     /// old, or the server shuts down. The client was told before not to open new ones. A stream that is still
     /// open [`TransportOptions::grace`](crate::TransportOptions::grace) later is cut off.
     pub drain: CancellationToken,
+}
+
+/// URIs and DNS names among the subject's alternative names. Nothing for a certificate that cannot be read;
+/// such a one is not verified either.
+pub(super) fn identities(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else { return Vec::new() };
+    certificate.valid_uri_names().chain(certificate.valid_dns_names()).map(str::to_owned).collect()
 }

@@ -7,6 +7,7 @@ use clairvoy_xds::{Snapshot, SnapshotBuilder};
 use crate::for_each_variant;
 use crate::http::{self, Http};
 use crate::load::Load;
+use crate::proxy::XDS_CLUSTER;
 use crate::resources;
 use crate::served::Subscription;
 use crate::serving::eventually;
@@ -17,6 +18,7 @@ const ROUNDS: usize = 24;
 
 fn timeout_snapshot(subscription: Subscription, port: u16, connect_timeout_seconds: i64) -> Snapshot {
     let mut builder = SnapshotBuilder::new();
+    builder.external_cluster(XDS_CLUSTER);
     builder.cluster(stack::cluster(subscription, "a", connect_timeout_seconds));
     builder.assignment(resources::assignment("a", &[("z", 1, &[port])]));
     builder.listener(stack::listener(subscription));

@@ -17,7 +17,7 @@ fn bad(subscription: Subscription, port: u16) -> Snapshot {
     stack::add_clusters(&mut builder, subscription, &[("a", port), ("good", port)]);
     let mut cluster = resources::cluster("bad", &stack::source(subscription));
     cluster.lb_policy = 99;
-    builder.cluster(cluster).assignment(resources::assignment("bad", &[]));
+    builder.cluster(cluster).assignment(resources::assignment("bad", &[("z", 1, &[port])]));
     builder.listener(stack::listener(subscription));
     builder.route_configuration(resources::routes(&[("a", 1)]));
     builder.build().unwrap()

@@ -72,6 +72,7 @@ pub(crate) fn add_clusters(
     subscription: Subscription,
     clusters: &[(&str, u16)],
 ) {
+    builder.external_cluster(XDS_CLUSTER);
     for (name, port) in clusters {
         builder.cluster(cluster(subscription, name, 1));
         builder.assignment(resources::assignment(name, &[("z", 1, &[*port])]));

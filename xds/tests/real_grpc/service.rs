@@ -17,6 +17,7 @@ pub(crate) type Endpoints<'a> = (&'a str, &'a [(&'a str, u32, &'a [u16])]);
 /// Clusters, and calls to [`TARGET`] that go to some of them by weight.
 pub(crate) fn service(clusters: &[Endpoints<'_>], routed: &[(&str, u32)]) -> Snapshot {
     let mut builder = SnapshotBuilder::new();
+    builder.allow_empty_assignments();
     for (name, zones) in clusters {
         builder.cluster(resources::cluster(name, &resources::ads()));
         builder.assignment(resources::assignment(name, zones));

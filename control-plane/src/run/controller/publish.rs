@@ -23,6 +23,11 @@ impl Controller {
             let name = gateway.name.clone();
             let resources = compile(&Intent { gateway, models: models.clone() });
             let mut builder = SnapshotBuilder::new();
+            // A model whose backends are all gone keeps its route, which then answers that there are none.
+            builder.allow_empty_assignments();
+            if let Some(last) = self.outputs.xds.newest(&name) {
+                builder.based_on(&last);
+            }
             builder.listener(resources.listener).route_configuration(resources.routes);
             for cluster in resources.clusters {
                 builder.cluster(cluster);

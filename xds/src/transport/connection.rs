@@ -1,0 +1,138 @@
+//! The life of one connection.
+//!
+//! ```text
+//! accepted ── TLS, preface ──► open ── age, or shutdown ──► told (GOAWAY) ──► draining ──► cut
+//!     └── handshake_timeout ─►  ╳                              │  at once by age,  │  grace  │
+//!                                                              │  by its place in  │         ╳
+//!                                                              └─ the drain time ──┘
+//! ```
+//!
+//! Streams of discovery never end by themselves, so those of a connection are told to end, by
+//! [`Connection::drain`], after their client was told not to open new ones. A connection without streams ends
+//! as soon as the client has answered the GOAWAY.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::io::{Begun, Guarded, Socket};
+use super::metrics::{End, Refusal};
+use super::peer::{Connection, Peer, identities};
+use super::service::ConnectionService;
+
+/// What the timer of a connection stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The connection ages, if connections do.
+    Open,
+    /// The client was told; its streams are to end when the timer fires.
+    Told,
+    /// The streams were told; what is left is cut when the timer fires.
+    Draining,
+}
+
+/// Serves a connection until it ends. `place` is its place between 0 and 1 among all others, for what is not
+/// to happen to all at once.
+pub(super) async fn run(shared: Arc<Shared>, socket: TcpStream, address: SocketAddr, place: f64) {
+    let opened = Instant::now();
+    let options = &shared.options;
+    // Boxed, so that what is needed only here is given back.
+    let handshake = Box::pin(handshake(&shared, socket));
+    let (socket, identities) = tokio::select! {
+        done = tokio::time::timeout(options.handshake_timeout, handshake) => match done {
+            Ok(Ok(begun)) => begun,
+            Ok(Err(error)) => {
+                tracing::debug!(peer.address = %address, %error, "connection without HTTP/2");
+                return options.metrics.refuse(Refusal::handshake);
+            }
+            Err(_) => {
+                tracing::debug!(peer.address = %address, "no HTTP/2 in time");
+                return options.metrics.refuse(Refusal::handshake_timeout);
+            }
+        },
+        () = shared.stopping.cancelled() => return,
+    };
+    let peer = Arc::new(Peer { address, identities });
+    let drain = CancellationToken::new();
+    let connection = Connection { peer, drain: drain.clone() };
+    let service = ConnectionService { shared: shared.clone(), connection };
+    let http2 = shared.http2.serve_connection(TokioIo::new(socket), service);
+    let age = options.age_at(place).map(|age| opened + age);
+    drive(&shared, address, pin!(http2), &drain, age, place).await;
+}
+
+async fn handshake(shared: &Shared, socket: TcpStream) -> io::Result<(Begun, Vec<String>)> {
+    socket.set_nodelay(true)?;
+    let socket = Guarded::new(socket, shared.options.write_timeout());
+    let Some(tls) = &shared.options.tls else {
+        return Ok((Begun::read_preface(Socket::Plain(socket)).await?, Vec::new()));
+    };
+    let socket = Box::new(tls.acceptor().accept(socket).await?);
+    let certificates = socket.get_ref().1.peer_certificates();
+    let identities = certificates.and_then(<[_]>::first).map(identities).unwrap_or_default();
+    Ok((Begun::read_preface(Socket::Tls(socket)).await?, identities))
+}
+
+type Http2 =
+    hyper::server::conn::http2::Connection<TokioIo<Begun>, ConnectionService, hyper_util::rt::TokioExecutor>;
+
+async fn drive(
+    shared: &Shared,
+    address: SocketAddr,
+    mut http2: Pin<&mut Http2>,
+    drain: &CancellationToken,
+    age: Option<Instant>,
+    place: f64,
+) {
+    let options = &shared.options;
+    let mut open = options.metrics.open();
+    let mut phase = Phase::Open;
+    let mut timed = age.is_some();
+    let mut timer: Pin<&mut Sleep> = pin!(tokio::time::sleep_until(age.unwrap_or_else(Instant::now)));
+    loop {
+        tokio::select! {
+            // HTTP/2 goes first: a GOAWAY is on its way before the streams are told to end.
+            biased;
+            done = &mut http2 => {
+                open.end = if done.is_ok() { End::closed } else { End::error };
+                if let Err(error) = done {
+                    tracing::debug!(peer.address = %address, %error, "connection broke off");
+                }
+                break;
+            }
+            () = shared.stopping.cancelled(), if phase == Phase::Open => {
+                http2.as_mut().graceful_shutdown();
+                phase = Phase::Told;
+                timed = true;
+                timer.as_mut().reset(Instant::now() + options.drain.mul_f64(place));
+            }
+            () = &mut timer, if timed => match phase {
+                Phase::Open => {
+                    options.metrics.aged.inc();
+                    http2.as_mut().graceful_shutdown();
+                    phase = Phase::Told;
+                    timer.as_mut().reset(Instant::now());
+                }
+                Phase::Told => {
+                    drain.cancel();
+                    phase = Phase::Draining;
+                    timer.as_mut().reset(Instant::now() + options.grace);
+                }
+                Phase::Draining => {
+                    tracing::info!(peer.address = %address, "connection cut off, its streams did not end");
+                    open.end = End::cut;
+                    break;
+                }
+            },
+        }
+    }
+    // Streams of a connection that is gone have nothing to wait for.
+    drain.cancel();
+}
