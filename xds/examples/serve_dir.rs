@@ -151,7 +151,7 @@ async fn main() -> anyhow::Result<()> {
     tokio::spawn(follower.run());
     tokio::spawn(end_streams(server.clone(), stopping.clone(), arguments.drain_seconds));
 
-    let routes = Routes::new(server.service());
+    let routes = server.routes();
     serve(clients, routes, transport, stopping.cancelled_owned()).await?;
     say(format_args!("stopped"));
     Ok(())

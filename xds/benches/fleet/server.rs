@@ -1,19 +1,19 @@
 //! The server under test: the library as a user would run it.
 
-use std::time::Duration;
+use std::future;
 
 use anyhow::{Context as _, Result};
 use tokio::net::TcpListener;
 use tokio::runtime;
-use tonic::transport::server::TcpIncoming;
 
-use clairvoy_xds::{ServerOptions, Snapshot, SnapshotBuilder, XdsServer};
+use clairvoy_xds::{ServerOptions, Snapshot, SnapshotBuilder, TransportOptions, XdsServer};
 
 use crate::process::{Usage, monotonic_ns};
 use crate::protocol::{ServerCommand, ServerReply, commands, reply};
 use crate::resources;
 
 const GROUP: &str = "fleet";
+const MAX_STREAMS: usize = 100_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -31,10 +31,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let runtime = runtime::Builder::new_multi_thread().worker_threads(args.workers).enable_all().build()?;
     let mut options = ServerOptions::single_group(GROUP);
-    options.max_streams = 100_000;
+    options.max_streams = MAX_STREAMS;
     let server = XdsServer::new(options);
     let mut fleet = Fleet { generations: vec![1; args.clusters], endpoints: args.endpoints };
-    server.publish(GROUP, fleet.snapshot()?);
+    server.publish(GROUP, fleet.snapshot(None)?);
 
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
     reply(&ServerReply::Ready { address: listener.local_addr()? })?;
@@ -51,14 +51,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 async fn serve(listener: TcpListener, server: XdsServer) -> Result<()> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .add_service(server.service())
-        .serve_with_incoming(incoming)
-        .await
-        .context("serving failed")
+    let mut options = TransportOptions::default();
+    options.max_connections = MAX_STREAMS;
+    clairvoy_xds::serve(listener, server.routes(), options, future::pending()).await.context("serving failed")
 }
 
 fn obey(command: ServerCommand, server: &XdsServer, fleet: &mut Fleet) -> Result<ServerReply> {
@@ -70,7 +65,7 @@ fn obey(command: ServerCommand, server: &XdsServer, fleet: &mut Fleet) -> Result
         ServerCommand::PublishAll { generation } => fleet.generations.fill(generation),
         ServerCommand::Usage => return Ok(ServerReply::Usage(Usage::read()?)),
     }
-    server.publish(GROUP, fleet.snapshot()?);
+    server.publish(GROUP, fleet.snapshot(server.newest(GROUP).as_ref())?);
     Ok(ServerReply::Published { at_ns })
 }
 
@@ -81,8 +76,11 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn snapshot(&self) -> Result<Snapshot> {
+    fn snapshot(&self, base: Option<&Snapshot>) -> Result<Snapshot> {
         let mut builder = SnapshotBuilder::new();
+        if let Some(base) = base {
+            builder.based_on(base);
+        }
         for (cluster, &generation) in self.generations.iter().enumerate() {
             builder.cluster(resources::cluster(cluster));
             builder.assignment(resources::assignment(cluster, self.endpoints, generation));

@@ -181,6 +181,7 @@ impl SnapshotBuilder {
             return Err(InvalidSnapshot { faults });
         }
         add_members_of_aggregates(&mut resources);
+        take_in_what_is_asked_for_by_name(&mut resources);
         Ok(Snapshot::new(resources))
     }
 }
@@ -267,6 +268,30 @@ fn add_members_of_aggregates(resources: &mut Resources) {
                 let clusters = all.into_iter().cloned().collect();
                 *resource = Arc::new(Resource { clusters, ..Resource::clone(resource) });
             }
+        }
+    }
+}
+
+/// A resource that a client asks a named server for is asked for here if it is here.
+fn take_in_what_is_asked_for_by_name(resources: &mut Resources) {
+    let names = |resource_type| -> BTreeSet<Arc<str>> { resources[resource_type].keys().cloned().collect() };
+    let endpoints = names(ResourceType::ClusterLoadAssignment);
+    let routes = names(ResourceType::RouteConfiguration);
+    for cluster in resources[ResourceType::Cluster].values_mut() {
+        let own = &cluster.own;
+        let by_name = own.assignment_by_name.clone().filter(|name| endpoints.contains(name));
+        let assignment = own.assignment.clone().or(by_name);
+        if cluster.assignment != assignment {
+            *cluster = Arc::new(Resource { assignment, ..Resource::clone(cluster) });
+        }
+    }
+    for listener in resources[ResourceType::Listener].values_mut() {
+        let own = &listener.own;
+        let by_name = own.routes_by_name.iter().filter(|name| routes.contains(*name));
+        let all: BTreeSet<&Arc<str>> = own.route_configurations.iter().chain(by_name).collect();
+        if !all.iter().copied().eq(&listener.route_configurations) {
+            let route_configurations = all.into_iter().cloned().collect();
+            *listener = Arc::new(Resource { route_configurations, ..Resource::clone(listener) });
         }
     }
 }

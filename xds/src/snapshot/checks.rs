@@ -80,6 +80,9 @@ fn check_assignments(resources: &Resources, allowed: &Allowed, faults: &mut Vec<
     let assignments = &resources[ResourceType::ClusterLoadAssignment];
     let mut unused: BTreeSet<&str> = assignments.keys().map(|name| &**name).collect();
     for cluster in resources[ResourceType::Cluster].values() {
+        if let Some(name) = &cluster.own.assignment_by_name {
+            unused.remove(&**name);
+        }
         let Some(name) = &cluster.own.assignment else { continue };
         unused.remove(&**name);
         let Some(assignment) = assignments.get(name) else {

@@ -32,6 +32,10 @@ pub(super) struct References {
     pub(super) secrets: BTreeSet<Arc<str>>,
     /// The assignment that a cluster asks for.
     pub(super) assignment: Option<Arc<str>>,
+    /// The assignment and the route configurations that a client asks a server for that is named, which may be
+    /// this one.
+    pub(super) assignment_by_name: Option<Arc<str>>,
+    pub(super) routes_by_name: BTreeSet<Arc<str>>,
     /// True for a cluster whose localities share its requests by their weights.
     pub(super) locality_weighted: bool,
     /// True for an assignment without any endpoint.
@@ -55,7 +59,13 @@ impl Findings {
     pub(super) fn of_cluster(cluster: &Cluster) -> Self {
         let resource_type = ResourceType::Cluster;
         let mut found = Self::of_message(resource_type, &cluster.name, cluster);
-        found.references.assignment = assignment_name(cluster);
+        if let Some((source, name)) = assignment_name(cluster) {
+            match source {
+                Source::ThisServer => found.references.assignment = Some(name),
+                Source::Named => found.references.assignment_by_name = Some(name),
+                Source::Elsewhere => {}
+            }
+        }
         if let Some(inline) = &cluster.load_assignment {
             found.faults.extend(weights::of_assignment(resource_type, &cluster.name, inline));
         }
@@ -88,21 +98,35 @@ impl Findings {
     }
 }
 
-fn assignment_name(cluster: &Cluster) -> Option<Arc<str>> {
+/// The name under which a cluster asks for endpoints, and whom.
+fn assignment_name(cluster: &Cluster) -> Option<(Source, Arc<str>)> {
     let eds = ClusterDiscoveryType::Type(DiscoveryType::Eds as i32);
     if cluster.cluster_discovery_type.as_ref() != Some(&eds) {
         return None;
     }
     let config = cluster.eds_cluster_config.as_ref();
-    if !from_this_server(config.and_then(|config| config.eds_config.as_ref())) {
-        return None;
-    }
+    let source = Source::of(config.and_then(|config| config.eds_config.as_ref()));
     let service = config.map(|config| config.service_name.as_str()).filter(|name| !name.is_empty());
-    Some(service.unwrap_or(&cluster.name).into())
+    Some((source, service.unwrap_or(&cluster.name).into()))
 }
 
-/// True for resources that a client asks this server for.
-pub(super) fn from_this_server(source: Option<&ConfigSource>) -> bool {
-    let specifier = source.and_then(|source| source.config_source_specifier.as_ref());
-    matches!(specifier, Some(ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_)))
+/// Where a client asks for a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Here, on the stream of all types or where the resource came from that names it.
+    ThisServer,
+    /// At a server that is a cluster of the client: here or elsewhere.
+    Named,
+    /// In a file, or nowhere.
+    Elsewhere,
+}
+
+impl Source {
+    pub(super) fn of(source: Option<&ConfigSource>) -> Self {
+        match source.and_then(|source| source.config_source_specifier.as_ref()) {
+            Some(ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_)) => Self::ThisServer,
+            Some(ConfigSourceSpecifier::ApiConfigSource(_)) => Self::Named,
+            _ => Self::Elsewhere,
+        }
+    }
 }

@@ -1,13 +1,18 @@
 //! Make before break: what has to wait for what on one stream.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::holdings::Held;
 use super::plan::Plan;
+use super::subscription::Withheld;
 use super::{Published, Stream};
 use crate::resource_type::ResourceType;
 use crate::snapshot::{Resource, Snapshot};
+
+/// The longest time that a cluster is kept for a client that names it, after the client has ACKed the routes
+/// that no longer do. It needs to get the next cluster and its endpoints, which takes it milliseconds.
+const IN_USE_HOLD: Duration = Duration::from_secs(2);
 
 /// How far the client is with one type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,25 +96,48 @@ impl Stream {
             let of = |referrer: &ResourceType| self.progress(*referrer, &newest.snapshot, now);
             referrers(resource_type).iter().map(of).max().unwrap_or(Progress::Done)
         };
-        let limit = self.limits.removal_hold;
+        let hold = self.limits.removal_hold;
+        let lets_go = resource_type == ResourceType::Cluster
+            && [ResourceType::Listener, ResourceType::RouteConfiguration]
+                .into_iter()
+                .any(|referrer| self.subscription(referrer).is_some());
         let Some(subscription) = &mut self.subscriptions[resource_type] else { return Vec::new() };
+        let wants = &subscription.wants;
+        // It goes on using a cluster that it names until it has the next one.
+        let is_in_use = |name: &Arc<str>| lets_go && !wants.wildcard && wants.names.contains(name);
         let withheld = &mut subscription.withheld;
         withheld.retain(|name, _| plan.withdraw.binary_search(name).is_ok());
-        match progress {
-            Progress::Done => plan.withdraw.clone(),
-            Progress::Pending => {
-                let since =
-                    plan.withdraw.iter().map(|name| (name, *withheld.entry(name.clone()).or_insert(now)));
-                since
-                    .filter(|(_, since)| overdue_too && now.saturating_duration_since(*since) >= limit)
-                    .map(|(name, _)| name.clone())
-                    .collect()
-            }
-            Progress::Refused => {
-                withheld.extend(plan.withdraw.iter().map(|name| (name.clone(), now)));
-                Vec::new()
+        let mut released = Vec::new();
+        for name in &plan.withdraw {
+            let until = withheld.get(name).copied();
+            let is_due = |until: Withheld| now >= until.until;
+            let may_go = match progress {
+                Progress::Done if !is_in_use(name) => true,
+                Progress::Done => match until {
+                    Some(until @ Withheld { for_client: true, .. }) => is_due(until),
+                    _ => {
+                        let until = Withheld { until: now + hold.min(IN_USE_HOLD), for_client: true };
+                        withheld.insert(name.clone(), until);
+                        false
+                    }
+                },
+                Progress::Pending => match until {
+                    Some(until) => overdue_too && is_due(until),
+                    None => {
+                        withheld.insert(name.clone(), Withheld { until: now + hold, for_client: false });
+                        false
+                    }
+                },
+                Progress::Refused => {
+                    withheld.insert(name.clone(), Withheld { until: now + hold, for_client: false });
+                    false
+                }
+            };
+            if may_go {
+                released.push(name.clone());
             }
         }
+        released
     }
 
     fn progress(&self, resource_type: ResourceType, newest: &Snapshot, now: Instant) -> Progress {

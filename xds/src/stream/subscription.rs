@@ -46,8 +46,8 @@ pub(crate) struct Subscription {
     given_up: Option<Box<InFlight>>,
     /// The number of the last nonce.
     pub(crate) last_nonce: u64,
-    /// Removals that wait for other types, and since when.
-    pub(crate) withheld: BTreeMap<Arc<str>, Instant>,
+    /// Removals that wait for other types or for the client.
+    pub(crate) withheld: BTreeMap<Arc<str>, Withheld>,
     /// When the client last asked for something.
     pub(crate) changed_at: Instant,
     pub(crate) sotw: SotwState,
@@ -56,6 +56,14 @@ pub(crate) struct Subscription {
     /// The number of changes of the type up to the last response.
     pub(crate) seen: Option<u64>,
     pub(crate) counts: Counts,
+}
+
+/// A removal that waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Withheld {
+    pub(crate) until: Instant,
+    /// Other types are done, and the client is still to let go of the resource.
+    pub(crate) for_client: bool,
 }
 
 /// What only a SotW subscription remembers.

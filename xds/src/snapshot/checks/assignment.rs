@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndp
 
 use crate::resource_type::ResourceType;
 use crate::snapshot::fault::Fault;
-use crate::snapshot::references::from_this_server;
+use crate::snapshot::references::Source;
 use crate::snapshot::weights::{endpoint_name, locality_name};
 
 /// The largest priority that Envoy takes.
@@ -42,7 +42,7 @@ pub(in crate::snapshot) fn check(assignment: &ClusterLoadAssignment) -> Vec<Faul
         Some(LbConfig::LedsClusterLocalityConfig(leds)) => Some(leds),
         _ => None,
     });
-    for leds in leds.filter(|leds| from_this_server(leds.leds_config.as_ref())) {
+    for leds in leds.filter(|leds| Source::of(leds.leds_config.as_ref()) == Source::ThisServer) {
         faults.push(Fault::NotServed {
             resource_type: RESOURCE_TYPE,
             resource: resource.clone(),

@@ -20,7 +20,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::SdsSecretCon
 use prost::Name;
 
 use super::walk::Visitor;
-use super::{Findings, from_this_server};
+use super::{Findings, Source};
 use crate::resource_type::ResourceType;
 use crate::snapshot::checks::messages;
 use crate::snapshot::checks::runtime::Shares;
@@ -51,7 +51,7 @@ impl<'a> Collector<'a> {
         what: impl Fn(&M) -> String,
     ) {
         let Some(message) = self.read::<M>(bytes) else { return };
-        if from_this_server(source(&message)) {
+        if Source::of(source(&message)) == Source::ThisServer {
             let fault = Fault::NotServed {
                 resource_type: self.resource_type,
                 resource: self.resource.to_owned(),
@@ -62,8 +62,12 @@ impl<'a> Collector<'a> {
     }
 
     fn add_route_configuration(&mut self, source: Option<&ConfigSource>, name: &str) {
-        if from_this_server(source) && !name.is_empty() {
-            self.findings.references.route_configurations.insert(name.into());
+        let references = &mut self.findings.references;
+        match Source::of(source) {
+            _ if name.is_empty() => {}
+            Source::ThisServer => drop(references.route_configurations.insert(name.into())),
+            Source::Named => drop(references.routes_by_name.insert(name.into())),
+            Source::Elsewhere => {}
         }
     }
 
@@ -77,7 +81,7 @@ impl<'a> Collector<'a> {
     }
 
     fn add_secret(&mut self, secret: &SdsSecretConfig) {
-        if from_this_server(secret.sds_config.as_ref()) && !secret.name.is_empty() {
+        if Source::of(secret.sds_config.as_ref()) == Source::ThisServer && !secret.name.is_empty() {
             self.findings.references.secrets.insert(secret.name.as_str().into());
         }
     }
