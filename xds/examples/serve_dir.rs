@@ -25,7 +25,6 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
 use tracing_subscriber::EnvFilter;
 
 use self::admin::Admin;
@@ -149,10 +148,14 @@ async fn main() -> anyhow::Result<()> {
     let pages = Admin { registry: Arc::new(registry), serving: is_serving, stopping: stopping.clone() };
     tokio::spawn(axum::serve(admin, admin::router(pages)).into_future());
     tokio::spawn(follower.run());
-    tokio::spawn(end_streams(server.clone(), stopping.clone(), arguments.drain_seconds));
-
-    let routes = server.routes();
-    serve(clients, routes, transport, stopping.cancelled_owned()).await?;
+    let stop = {
+        let server = server.clone();
+        async move {
+            stopping.cancelled().await;
+            server.drain();
+        }
+    };
+    serve(clients, server.routes(), transport, stop).await?;
     say(format_args!("stopped"));
     Ok(())
 }
@@ -193,11 +196,4 @@ fn stop_on_signal(tls: Option<Tls>) -> anyhow::Result<CancellationToken> {
         stop.cancel();
     });
     Ok(stopping)
-}
-
-/// Ends the streams that are open after the drain time, so that none has to be cut.
-async fn end_streams(server: XdsServer, stopping: CancellationToken, drain: Duration) {
-    stopping.cancelled().await;
-    tokio::time::sleep(drain).await;
-    server.shutdown();
 }
