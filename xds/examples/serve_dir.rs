@@ -30,6 +30,10 @@ use tracing_subscriber::EnvFilter;
 use self::admin::Admin;
 use self::follow::Follower;
 
+/// Gives back the memory of streams that have gone.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const GROUP: &str = "all";
 
 const ABOUT: &str = "\

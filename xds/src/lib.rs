@@ -69,7 +69,7 @@ pub use self::resource_type::ResourceType;
 pub use self::server::{AdsService, DiscoveryService, NodeGroup, ServerOptions, XdsServer};
 pub use self::snapshot::{Fault, InvalidSnapshot, Snapshot, SnapshotBuilder};
 pub use self::transport::{
-    Connection, Peer, PemSource, RateLimit, ServeError, Tls, TlsError, TlsOptions, TransportMetrics,
+    Connection, Order, Peer, PemSource, RateLimit, ServeError, Tls, TlsError, TlsOptions, TransportMetrics,
     TransportOptions, serve,
 };
 pub use self::version::Version;

@@ -96,10 +96,6 @@ impl<T> PerType<T> {
         Self(ResourceType::ALL.map(&mut make))
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.0.iter_mut()
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ResourceType, &T)> {
         ResourceType::ALL.into_iter().zip(&self.0)
     }

@@ -142,8 +142,7 @@ impl Snapshot {
 
     /// True when clients are to forget some resources by themselves.
     pub(crate) fn has_ttl(&self) -> bool {
-        ResourceType::ALL
-            .into_iter()
-            .any(|resource_type| self.table(resource_type).with_ttl().next().is_some())
+        // Only runtime layers can have one.
+        self.table(ResourceType::Runtime).with_ttl().next().is_some()
     }
 }

@@ -8,6 +8,7 @@ mod connection;
 mod io;
 mod metrics;
 mod options;
+mod order;
 mod peer;
 mod rate;
 mod service;
@@ -15,6 +16,7 @@ mod tls;
 
 pub use self::metrics::TransportMetrics;
 pub use self::options::TransportOptions;
+pub use self::order::Order;
 pub use self::peer::{Connection, Peer};
 pub use self::rate::RateLimit;
 pub use self::tls::{PemSource, Tls, TlsError, TlsOptions};
@@ -28,7 +30,6 @@ use hyper_util::rt::TokioExecutor;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
@@ -61,7 +62,7 @@ struct Shared {
     routes: Routes,
     http2: hyper::server::conn::http2::Builder<TokioExecutor>,
     new_streams: Option<Limiter>,
-    stopping: CancellationToken,
+    stopping: Order,
 }
 
 /// Serves `routes` to every client of `listener`, until `shutdown`.
@@ -108,10 +109,10 @@ pub async fn serve(
         routes: routes.prepare(),
         http2: options.http2(),
         new_streams: options.new_streams.map(|limit| Limiter::new(limit, now)),
-        stopping: CancellationToken::new(),
+        stopping: Order::new(),
         options,
     });
-    let _stop_on_drop = shared.stopping.clone().drop_guard();
+    let _stop_on_drop = shared.stopping.drop_guard();
     let connections = TaskTracker::new();
 
     let mut shutdown = pin!(shutdown);

@@ -17,6 +17,10 @@ mod wire;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+/// Gives back the memory of streams that have gone.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures the xDS server with a fleet of real connections.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]

@@ -159,6 +159,11 @@ impl Group {
         self.wake();
     }
 
+    /// True when at least half of the clients were seen to have all of a state.
+    pub(super) fn is_proven(&self, published: &Published) -> bool {
+        self.proven.load(Ordering::Relaxed) == published.number
+    }
+
     /// A client was seen to have all of a state for the first time.
     pub(super) fn note_synced(&self, published: &Published) {
         let newest = self.newest.load();
@@ -166,8 +171,7 @@ impl Group {
             return;
         }
         let synced = self.synced.fetch_add(1, Ordering::Relaxed) + 1;
-        let is_proven = self.proven.load(Ordering::Relaxed) == published.number;
-        if !is_proven && synced >= self.members().div_ceil(2) {
+        if !self.is_proven(published) && synced >= self.members().div_ceil(2) {
             self.proven.store(published.number, Ordering::Relaxed);
             self.publishing().quarantine.note_good(&published.snapshot);
         }

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use prost::Message;
 use tokio::time::Sleep;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
 
 use super::cell::{Cell, CellState};
@@ -26,6 +26,7 @@ use super::{Admission, Change, Shared};
 use crate::clients::{ClientEvent, ClientEventKind, Nack};
 use crate::resource_type::ResourceType;
 use crate::stream::{Feedback, RequestError, Response, Variant};
+use crate::transport::Order;
 
 /// Requests read in a row before others get their turn.
 const MAX_REQUESTS_IN_A_ROW: usize = 32;
@@ -38,8 +39,10 @@ pub(super) struct Session {
     /// The second part of a message whose first has been handed out.
     rest: Bytes,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Completes when the connection is to end.
-    drain: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Given when the connection is to end.
+    drain: Option<(Order, Pin<Box<WaitForCancellationFutureOwned>>)>,
+    /// What the timer and the drain are waiting for: they are not asked again with each request and response.
+    waiting: Option<Waker>,
     /// Regroupings that have been followed.
     regroupings: u64,
     ended: bool,
@@ -51,7 +54,7 @@ impl Session {
         admission: Admission,
         cell: Arc<Cell>,
         messages: Messages,
-        drain: Option<CancellationToken>,
+        drain: Option<Order>,
     ) -> Self {
         let shared = admission.shared.clone();
         Self {
@@ -61,7 +64,8 @@ impl Session {
             cell,
             rest: Bytes::new(),
             timer: None,
-            drain: drain.map(|token| Box::pin(token.cancelled_owned())),
+            drain: drain.map(|order| (order.clone(), Box::pin(order.cancelled_owned()))),
+            waiting: None,
             ended: false,
             _admission: admission,
         }
@@ -74,7 +78,7 @@ impl Session {
             if self.shared.control.is_shutting_down() {
                 return Poll::Ready(Err(Status::unavailable("the server is shutting down")));
             }
-            if self.drain.as_mut().is_some_and(|drain| drain.as_mut().poll(cx).is_ready()) {
+            if self.is_draining(cx) {
                 return Poll::Ready(Err(Status::unavailable("the connection ends: connect again")));
             }
             self.follow_regrouping();
@@ -117,15 +121,34 @@ impl Session {
         Ok(false)
     }
 
+    fn is_draining(&mut self, cx: &mut Context<'_>) -> bool {
+        let waits = self.waits(cx);
+        let Some((order, given)) = &mut self.drain else { return false };
+        (!waits || order.is_cancelled()) && given.as_mut().poll(cx).is_ready()
+    }
+
+    /// True when timer and drain wake this very task.
+    fn waits(&self, cx: &Context<'_>) -> bool {
+        self.waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+    }
+
     /// True when the deadline has come. A timer that is set for an earlier time is left as it is: waking once
     /// too often costs less than setting it with each response.
     fn timer_fired(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> bool {
+        let mut waits = self.waits(cx);
+        if !waits {
+            self.waiting = Some(cx.waker().clone());
+        }
         let Some(deadline) = deadline else { return false };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        let timer = self.timer.get_or_insert_with(|| {
+            waits = false;
+            Box::pin(tokio::time::sleep_until(deadline.into()))
+        });
         if timer.is_elapsed() || timer.deadline() > deadline.into() {
             timer.as_mut().reset(deadline.into());
+            waits = false;
         }
-        timer.as_mut().poll(cx).is_ready()
+        !waits && timer.as_mut().poll(cx).is_ready()
     }
 
     fn take_in(&mut self, message: &Bytes) -> Result<(), Status> {
@@ -228,6 +251,9 @@ impl Session {
     fn note_sync(&self) {
         let mut state = self.cell.lock();
         let Some(newest) = state.newest().filter(|newest| newest.number != state.synced) else { return };
+        if state.group.as_ref().is_some_and(|group| group.is_proven(&newest)) {
+            return;
+        }
         if !state.stream.in_sync(&newest.snapshot) {
             return;
         }

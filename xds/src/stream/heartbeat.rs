@@ -63,6 +63,9 @@ impl Stream {
 
     /// When the next heartbeat is due.
     pub(super) fn next_heartbeat(&self, newest: &Published) -> Option<Instant> {
+        if !newest.snapshot.has_ttl() {
+            return None;
+        }
         let times = ResourceType::ALL.into_iter().flat_map(|resource_type| {
             self.beating(resource_type, newest).filter_map(|(_, ttl, told_at)| {
                 let next = told_at? + ttl / BEATS_PER_TTL;

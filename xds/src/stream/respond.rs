@@ -32,21 +32,33 @@ impl Stream {
             });
         }
         let newest = newest?;
-        let timeout = self.limits.ack_timeout;
-        for subscription in self.subscriptions.iter_mut().flatten() {
+        let (timeout, mut withheld) = (self.limits.ack_timeout, false);
+        for resource_type in ResourceType::ALL {
+            let Some(subscription) = &mut self.subscriptions[resource_type] else { continue };
             subscription.expire(now, timeout);
+            if let Some(response) = self.respond(resource_type, newest, false, now) {
+                return Some(response);
+            }
+            withheld |= self.subscription(resource_type).is_some_and(|s| !s.withheld.is_empty());
         }
         // A removal whose time is up goes only when nothing else can: what replaces it goes first.
-        for overdue_too in [false, true] {
+        let overdue = ResourceType::ALL.into_iter().filter(|_| withheld);
+        for resource_type in overdue {
+            if let Some(response) = self.respond(resource_type, newest, true, now) {
+                return Some(response);
+            }
+        }
+        if self.variant == Variant::Sotw {
             for resource_type in ResourceType::ALL {
-                if let Some(response) = self.respond(resource_type, newest, overdue_too, now) {
+                if let Some(response) = self.tell_missing(resource_type, newest, now) {
                     return Some(response);
                 }
             }
         }
-        ResourceType::ALL
-            .into_iter()
-            .find_map(|t| self.tell_missing(t, newest, now).or_else(|| self.heartbeat(t, newest, now)))
+        if newest.snapshot.has_ttl() {
+            return ResourceType::ALL.into_iter().find_map(|t| self.heartbeat(t, newest, now));
+        }
+        None
     }
 
     fn respond(

@@ -11,19 +11,21 @@
 //! [`Connection::drain`], after their client was told not to open new ones. A connection without streams ends
 //! as soon as the client has answered the GOAWAY.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::io::{Begun, Guarded, Socket};
 use super::metrics::{End, Refusal};
+use super::order::Order;
 use super::peer::{Connection, Peer, identities};
 use super::service::ConnectionService;
 
@@ -60,7 +62,7 @@ pub(super) async fn run(shared: Arc<Shared>, socket: TcpStream, address: SocketA
         () = shared.stopping.cancelled() => return,
     };
     let peer = Arc::new(Peer { address, identities });
-    let drain = CancellationToken::new();
+    let drain = Order::new();
     let connection = Connection { peer, drain: drain.clone() };
     let service = ConnectionService { shared: shared.clone(), connection };
     let http2 = shared.http2.serve_connection(TokioIo::new(socket), service);
@@ -80,6 +82,13 @@ async fn handshake(shared: &Shared, socket: TcpStream) -> io::Result<(Begun, Vec
     Ok((Begun::read_preface(Socket::Tls(socket)).await?, identities))
 }
 
+/// What happens to a connection.
+enum Event {
+    Ended(hyper::Result<()>),
+    Stop,
+    Timer,
+}
+
 type Http2 =
     hyper::server::conn::http2::Connection<TokioIo<Begun>, ConnectionService, hyper_util::rt::TokioExecutor>;
 
@@ -87,7 +96,7 @@ async fn drive(
     shared: &Shared,
     address: SocketAddr,
     mut http2: Pin<&mut Http2>,
-    drain: &CancellationToken,
+    drain: &Order,
     age: Option<Instant>,
     place: f64,
 ) {
@@ -96,41 +105,62 @@ async fn drive(
     let mut phase = Phase::Open;
     let mut timed = age.is_some();
     let mut timer: Pin<&mut Sleep> = pin!(tokio::time::sleep_until(age.unwrap_or_else(Instant::now)));
+    let mut stop = pin!(shared.stopping.cancelled());
+    // What waits for this waker need not be asked again with each request and response.
+    let mut waiting: Option<Waker> = None;
     loop {
-        tokio::select! {
+        let event = poll_fn(|cx| {
             // HTTP/2 goes first: a GOAWAY is on its way before the streams are told to end.
-            biased;
-            done = &mut http2 => {
+            if let Poll::Ready(done) = http2.as_mut().poll(cx) {
+                return Poll::Ready(Event::Ended(done));
+            }
+            let waits = waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+            if phase == Phase::Open
+                && (!waits || shared.stopping.is_cancelled())
+                && stop.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Event::Stop);
+            }
+            if timed && (!waits || timer.is_elapsed()) && timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Timer);
+            }
+            if !waits {
+                waiting = Some(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+        waiting = None;
+        match (event, phase) {
+            (Event::Ended(done), _) => {
                 open.end = if done.is_ok() { End::closed } else { End::error };
                 if let Err(error) = done {
                     tracing::debug!(peer.address = %address, %error, "connection broke off");
                 }
                 break;
             }
-            () = shared.stopping.cancelled(), if phase == Phase::Open => {
+            (Event::Stop, _) => {
                 http2.as_mut().graceful_shutdown();
                 phase = Phase::Told;
                 timed = true;
                 timer.as_mut().reset(Instant::now() + options.drain.mul_f64(place));
             }
-            () = &mut timer, if timed => match phase {
-                Phase::Open => {
-                    options.metrics.aged.inc();
-                    http2.as_mut().graceful_shutdown();
-                    phase = Phase::Told;
-                    timer.as_mut().reset(Instant::now());
-                }
-                Phase::Told => {
-                    drain.cancel();
-                    phase = Phase::Draining;
-                    timer.as_mut().reset(Instant::now() + options.grace);
-                }
-                Phase::Draining => {
-                    tracing::info!(peer.address = %address, "connection cut off, its streams did not end");
-                    open.end = End::cut;
-                    break;
-                }
-            },
+            (Event::Timer, Phase::Open) => {
+                options.metrics.aged.inc();
+                http2.as_mut().graceful_shutdown();
+                phase = Phase::Told;
+                timer.as_mut().reset(Instant::now());
+            }
+            (Event::Timer, Phase::Told) => {
+                drain.cancel();
+                phase = Phase::Draining;
+                timer.as_mut().reset(Instant::now() + options.grace);
+            }
+            (Event::Timer, Phase::Draining) => {
+                tracing::info!(peer.address = %address, "connection cut off, its streams did not end");
+                open.end = End::cut;
+                break;
+            }
         }
     }
     // Streams of a connection that is gone have nothing to wait for.

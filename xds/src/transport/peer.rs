@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use tokio_util::sync::CancellationToken;
+
+use super::order::Order;
 
 /// The other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct Connection {
     /// Cancelled when the streams of the connection are to end, so that the client goes elsewhere: it is too
     /// old, or the server shuts down. The client was told before not to open new ones. A stream that is still
     /// open [`TransportOptions::grace`](crate::TransportOptions::grace) later is cut off.
-    pub drain: CancellationToken,
+    pub drain: Order,
 }
 
 /// URIs and DNS names among the subject's alternative names. Nothing for a certificate that cannot be read;
