@@ -58,6 +58,12 @@ impl Resource {
         }
     }
 
+    /// Gives the resource a TTL. Another TTL makes another version, since clients have to be told of it.
+    fn limit_life(&mut self, ttl: Duration) {
+        self.version = Version::of(&[&self.version.to_bytes()[..], &ttl.as_nanos().to_be_bytes()].concat());
+        self.ttl = Some(ttl);
+    }
+
     /// True when the other one is the same in every respect.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.name == other.name

@@ -1,7 +1,7 @@
 //! Groups of clients: the newest state of each, and the streams that follow it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -26,6 +26,8 @@ pub(crate) struct Group {
     publishing: Mutex<Publishing>,
     /// Members that have been seen to have all of the newest state.
     synced: AtomicUsize,
+    /// The number of the newest state that at least half of the members were seen to have.
+    proven: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,7 @@ impl Group {
             members: Mutex::default(),
             publishing: Mutex::new(publishing),
             synced: AtomicUsize::new(0),
+            proven: AtomicU64::new(0),
         }
     }
 
@@ -163,8 +166,10 @@ impl Group {
             return;
         }
         let synced = self.synced.fetch_add(1, Ordering::Relaxed) + 1;
-        // Half of them, once: the state is proven.
-        if synced == self.members().div_ceil(2) {
+        // Half of them, once for each state: it is proven. Members that leave make it fewer.
+        let number = published.number;
+        let is_proven = synced >= self.members().div_ceil(2);
+        if is_proven && self.proven.swap(number, Ordering::Relaxed) != number {
             self.publishing().quarantine.note_good(&published.snapshot);
         }
     }

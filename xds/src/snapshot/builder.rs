@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
@@ -38,7 +39,7 @@ pub struct SnapshotBuilder {
     listeners: Vec<Listener>,
     route_configurations: Vec<RouteConfiguration>,
     secrets: Vec<Secret>,
-    runtimes: Vec<Runtime>,
+    runtimes: Vec<(Runtime, Option<Duration>)>,
     external_clusters: BTreeSet<String>,
 }
 
@@ -81,7 +82,14 @@ impl SnapshotBuilder {
 
     /// Adds a runtime layer.
     pub fn runtime(&mut self, runtime: Runtime) -> &mut Self {
-        self.runtimes.push(runtime);
+        self.runtimes.push((runtime, None));
+        self
+    }
+
+    /// Adds a runtime layer that clients drop by themselves when it was not confirmed for `ttl`: by a heartbeat,
+    /// which they get as long as the snapshot is published again within each `ttl`.
+    pub fn runtime_with_ttl(&mut self, runtime: Runtime, ttl: Duration) -> &mut Self {
+        self.runtimes.push((runtime, Some(ttl)));
         self
     }
 
@@ -116,8 +124,12 @@ impl SnapshotBuilder {
         for secret in &self.secrets {
             collected.add(&secret.name, secret, References::default());
         }
-        for runtime in &self.runtimes {
+        for (runtime, ttl) in &self.runtimes {
             collected.add(&runtime.name, runtime, References::default());
+            let resource = collected.resources[ResourceType::Runtime].get_mut(runtime.name.as_str());
+            if let (Some(resource), Some(ttl)) = (resource, ttl) {
+                resource.limit_life(*ttl);
+            }
         }
         collected.check_references(&self.external_clusters);
 
