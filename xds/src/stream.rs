@@ -29,9 +29,15 @@ mod wants;
 #[cfg(test)]
 mod fake_client;
 #[cfg(test)]
+mod fake_sotw;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod sotw_properties;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod worlds;
 
 pub(crate) use self::holdings::{Held, Mark};
 pub(crate) use self::request::{Feedback, RequestError};

@@ -1,6 +1,7 @@
 //! Versions of resources: a hash of the content.
 
 use std::fmt;
+use std::time::Duration;
 
 use twox_hash::XxHash3_128;
 
@@ -23,6 +24,12 @@ impl Version {
             Ok(value) if text.len() == 32 => Self(value),
             _ => Self::of(format!("foreign version {text}").as_bytes()),
         }
+    }
+
+    /// The version of the same content with a TTL. Another TTL makes another version, since clients have to be
+    /// told of it.
+    pub(crate) fn with_ttl(self, ttl: Duration) -> Self {
+        Self::of(&[&self.to_bytes()[..], &ttl.as_nanos().to_be_bytes()].concat())
     }
 
     pub(crate) fn to_bytes(self) -> [u8; 16] {

@@ -26,7 +26,7 @@ pub(crate) struct Group {
     publishing: Mutex<Publishing>,
     /// Members that have been seen to have all of the newest state.
     synced: AtomicUsize,
-    /// The number of the newest state that at least half of the members had.
+    /// The number of the newest state that at least half of the members were seen to have.
     proven: AtomicU64,
 }
 
@@ -171,8 +171,10 @@ impl Group {
             return;
         }
         let synced = self.synced.fetch_add(1, Ordering::Relaxed) + 1;
-        if !self.is_proven(published) && synced >= self.members().div_ceil(2) {
-            self.proven.store(published.number, Ordering::Relaxed);
+        // Half of them, once for each state: it is proven. Members that leave make it fewer.
+        let number = published.number;
+        let is_proven = synced >= self.members().div_ceil(2);
+        if is_proven && self.proven.swap(number, Ordering::Relaxed) != number {
             self.publishing().quarantine.note_good(&published.snapshot);
         }
     }

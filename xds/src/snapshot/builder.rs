@@ -217,7 +217,8 @@ impl Collected {
     ) {
         let Some(resource_type) = ResourceType::from_type_url(&M::type_url()) else { return };
         let (version, entry) = Entry::new(name, message);
-        let is_same = |same: &&Arc<Resource>| same.version == version && same.ttl == ttl;
+        let version = ttl.map_or(version, |ttl| version.with_ttl(ttl));
+        let is_same = |same: &&Arc<Resource>| same.version == version;
         if let Some(same) = self.in_base(resource_type, name).filter(is_same).cloned() {
             self.insert(resource_type, same);
             return;

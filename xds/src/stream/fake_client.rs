@@ -15,12 +15,12 @@ use crate::resource_type::ResourceType::{
 };
 use crate::resource_type::{PerType, ResourceType};
 
-pub(super) fn decode(response: &Response) -> DeltaDiscoveryResponse {
+pub(super) fn decode<M: Message + Default>(response: &Response) -> M {
     let length = response.message.len();
     let (head, body) = response.message.clone().into_parts();
     let bytes = [&head[5..], &body[..]].concat();
     assert_eq!(bytes.len(), length);
-    DeltaDiscoveryResponse::decode(bytes.as_slice()).unwrap()
+    M::decode(bytes.as_slice()).unwrap()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,7 +197,8 @@ impl FakeClient {
     }
 }
 
-fn names_in(t: ResourceType, name: &str, value: &[u8]) -> Vec<String> {
+/// What a resource names: a cluster its assignment, a listener its routes, routes their clusters.
+pub(super) fn names_in(t: ResourceType, name: &str, value: &[u8]) -> Vec<String> {
     match t {
         Cluster => vec![name.to_owned()],
         Lds => vec![Listener::decode(value).unwrap().stat_prefix],

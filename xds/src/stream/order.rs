@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::holdings::Held;
 use super::plan::Plan;
 use super::subscription::Withheld;
-use super::{Published, Stream};
+use super::{Published, Stream, Variant};
 use crate::resource_type::ResourceType;
 use crate::snapshot::{Resource, Snapshot};
 
@@ -74,8 +74,14 @@ impl Stream {
                     was_sent(&assignments.holdings.held(&assignments.wants, name), in_use)
                 }
                 // The client asks for endpoints once it has the cluster: it has done so, or will not,
-                // by the time of the ACK.
-                _ => !(clusters.awaits_ack() && clusters.is_in_flight(&cluster.name)),
+                // by the time of the ACK. In SotW it may have asked in a request that was stale, and says so
+                // again with its answer to the newest response.
+                (_, assignments) => {
+                    let may_be_stale = self.variant == Variant::Sotw
+                        && assignments.is_some_and(super::Subscription::awaits_ack);
+                    let is_new = clusters.awaits_ack() && clusters.is_in_flight(&cluster.name);
+                    !(may_be_stale || is_new)
+                }
             };
             was_sent(&held, in_use) && assignment_sent
         })

@@ -99,11 +99,12 @@ impl Stream {
         let last_nonce =
             self.subscriptions[resource_type].as_ref().map(|subscription| subscription.last_nonce);
         let is_first = last_nonce.is_none();
-        // Whatever such a request says, the client says again with its answer to the newest response. Before
-        // the first response there is nothing that it could be older than.
+        // What such a request wants, the client says again with its answer to the newest response. Before the
+        // first response there is nothing that it could be older than.
         let is_stale = !nonce.is_empty()
             && last_nonce.is_some_and(|last| last != 0 && self.nonce_number(nonce) != Some(last));
         if is_stale {
+            self.note_dropped(resource_type, &request.resource_names);
             return Ok(None);
         }
         let feedback = self.feedback(resource_type, nonce, request.error_detail.as_ref(), now);
@@ -129,6 +130,22 @@ impl Stream {
         subscription.answer_due |= full_sets && wants_more;
         subscription.changed_at = now;
         Ok(feedback)
+    }
+
+    /// A request that is not answered says all the same what the client wanted in between: what was not among it,
+    /// the client has forgotten, and is sent if the answer to the newest response names it again.
+    fn note_dropped(&mut self, resource_type: ResourceType, names: &[String]) {
+        let full_sets = self.sends_full_sets(resource_type);
+        let Some(subscription) = self.subscriptions[resource_type].as_deref_mut() else { return };
+        let written = encode::hash_of_names(names.iter().map(String::as_str));
+        if subscription.sotw.written == Some(written) {
+            return;
+        }
+        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        let dropped = subscription.wants.names.iter().filter(|name| !names.contains(&***name));
+        let dropped: Vec<_> = dropped.cloned().collect();
+        subscription.answer_due |= full_sets && !dropped.is_empty();
+        dropped.into_iter().for_each(|name| subscription.holdings.set(name, Held::Nothing));
     }
 
     /// Takes in an ACK or a NACK. Only its own nonce says what it is about: a late ACK must not count for

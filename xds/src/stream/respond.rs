@@ -318,8 +318,12 @@ impl Stream {
         newest: &Published,
         now: Instant,
     ) -> Option<Response> {
-        let clusters_are_ours =
-            self.subscription(ResourceType::Cluster).is_some_and(|clusters| clusters.wants.wildcard);
+        let clusters = newest.snapshot.table(ResourceType::Cluster);
+        // Endpoints of a cluster that another server has given are not ours to take away, and those of one whose
+        // removal is held back are in use.
+        let clusters_are_ours = self
+            .subscription(ResourceType::Cluster)
+            .is_some_and(|own| own.wants.wildcard && own.holdings.is_exactly(clusters) && !own.awaits_ack());
         let hold = self.limits.removal_hold;
         let subscription = self.subscriptions[resource_type].as_deref_mut()?;
         if subscription.awaits_ack() {
@@ -329,7 +333,6 @@ impl Stream {
         for (name, missing) in subscription.sotw.missing.iter_mut().filter(|(_, missing)| !missing.told) {
             let is_due = match resource_type {
                 ResourceType::Runtime => true,
-                // Endpoints of a cluster that another server has given are not ours to take away.
                 _ => clusters_are_ours && now >= missing.since + hold,
             };
             if is_due {

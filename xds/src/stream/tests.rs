@@ -1,4 +1,6 @@
 mod feedback;
+mod fuzz;
+mod heartbeat;
 
 use std::time::Duration;
 

@@ -1,137 +1,109 @@
 //! A server on a port of the loopback interface, and clients that say what a test tells them.
 
+mod client;
+mod raw;
+mod variant;
+
+pub(crate) use self::client::Client;
+pub(crate) use self::raw::RawClient;
+pub(crate) use self::variant::{Delta, Sotw, Variant, names, refusal, request, sotw_names, sotw_request};
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clairvoy_xds::{ResourceType, Snapshot, SnapshotBuilder, XdsServer};
-use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
-use envoy_types::pb::google::rpc;
+use clairvoy_xds::ResourceType::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration};
+use clairvoy_xds::{ResourceType, ServerOptions, Snapshot, SnapshotBuilder, SyncState, XdsServer};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Status, Streaming};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Channel;
 
 use super::fixtures;
 
 /// How long a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long a test waits for what must not come.
 const QUIET: Duration = Duration::from_millis(150);
 
+/// A server with one group, `all`.
+pub(crate) fn server() -> XdsServer {
+    XdsServer::new(ServerOptions::single_group("all"))
+}
+
 pub(crate) async fn serve(server: &XdsServer) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = tonic::transport::Server::builder().add_service(server.service());
+    let router = tonic::transport::Server::builder().add_routes(server.routes());
     tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
     address
+}
+
+pub(crate) async fn connect(address: SocketAddr) -> Channel {
+    Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
 }
 
 /// Clusters with the versions of their settings and the ports of their endpoints, and a listener with a
 /// route to each of `routed`.
 pub(crate) fn snapshot(clusters: &[(&str, u64, u16)], routed: &[&str]) -> Snapshot {
+    builder(clusters, routed).build().unwrap()
+}
+
+pub(crate) fn builder(clusters: &[(&str, u64, u16)], routed: &[&str]) -> SnapshotBuilder {
     let mut builder = SnapshotBuilder::new();
     for (name, settings, port) in clusters {
         builder.cluster(fixtures::cluster(name, *settings)).assignment(fixtures::assignment(name, *port));
     }
     builder.listener(fixtures::listener("front", 80, "routes"));
     builder.route_configuration(fixtures::routes("routes", routed.iter().copied()));
-    builder.build().unwrap()
+    builder
 }
 
-pub(crate) struct Client {
-    requests: mpsc::Sender<DeltaDiscoveryRequest>,
-    responses: Streaming<DeltaDiscoveryResponse>,
+/// A client that has everything, as a proxy asks for it.
+pub(crate) async fn settled<V: Variant>(
+    server: &XdsServer,
+    address: SocketAddr,
+    clusters: &[&str],
+) -> Client<V> {
+    let mut client = Client::<V>::open(address, V::request(Cluster, &[])).await.unwrap();
+    client.expect_acked(Cluster).await;
+    client.subscribe(ClusterLoadAssignment, clusters).await;
+    client.expect_acked(ClusterLoadAssignment).await;
+    client.subscribe(Listener, &[]).await;
+    client.expect_acked(Listener).await;
+    client.subscribe(RouteConfiguration, &["routes"]).await;
+    client.expect_acked(RouteConfiguration).await;
+    in_sync(server).await;
+    client
 }
 
-impl Client {
-    /// Opens a stream and sends the first request, which carries the node.
-    pub(crate) async fn open(address: SocketAddr, first: DeltaDiscoveryRequest) -> Result<Self, Status> {
-        let mut client =
-            AggregatedDiscoveryServiceClient::connect(format!("http://{address}")).await.unwrap();
-        let (requests, outgoing) = mpsc::channel(16);
-        let node = Node { id: "proxy".into(), cluster: "edge".into(), ..Default::default() };
-        requests.send(DeltaDiscoveryRequest { node: Some(node), ..first }).await.unwrap();
-        let responses = client.delta_aggregated_resources(ReceiverStream::new(outgoing)).await?.into_inner();
-        Ok(Self { requests, responses })
-    }
-
-    /// A client that wants all clusters.
-    pub(crate) async fn with_clusters(address: SocketAddr) -> Self {
-        Self::open(address, request(ResourceType::Cluster, &[])).await.unwrap()
-    }
-
-    pub(crate) async fn send(&mut self, request: DeltaDiscoveryRequest) {
-        self.requests.send(request).await.unwrap();
-    }
-
-    pub(crate) async fn subscribe(&mut self, resource_type: ResourceType, names: &[&str]) {
-        self.send(request(resource_type, names)).await;
-    }
-
-    pub(crate) async fn ack(&mut self, response: &DeltaDiscoveryResponse) {
-        let request = DeltaDiscoveryRequest {
-            type_url: response.type_url.clone(),
-            response_nonce: response.nonce.clone(),
-            ..Default::default()
-        };
-        self.send(request).await;
-    }
-
-    pub(crate) async fn nack(&mut self, response: &DeltaDiscoveryResponse, message: &str) {
-        let error_detail = Some(rpc::Status { code: 13, message: message.into(), ..Default::default() });
-        let request = DeltaDiscoveryRequest {
-            type_url: response.type_url.clone(),
-            response_nonce: response.nonce.clone(),
-            error_detail,
-            ..Default::default()
-        };
-        self.send(request).await;
-    }
-
-    /// The next response, which is of this type.
-    pub(crate) async fn expect(&mut self, resource_type: ResourceType) -> DeltaDiscoveryResponse {
-        let response = self.next().await.unwrap().expect("the stream goes on");
-        assert_eq!(response.type_url, resource_type.type_url());
-        response
-    }
-
-    pub(crate) async fn expect_acked(&mut self, resource_type: ResourceType) -> DeltaDiscoveryResponse {
-        let response = self.expect(resource_type).await;
-        self.ack(&response).await;
-        response
-    }
-
-    pub(crate) async fn expect_nothing(&mut self) {
-        let outcome = tokio::time::timeout(QUIET, self.responses.message()).await;
-        assert!(outcome.is_err(), "{outcome:?}");
-    }
-
-    /// The next response, the end of the stream, or its failure.
-    pub(crate) async fn next(&mut self) -> Result<Option<DeltaDiscoveryResponse>, Status> {
-        tokio::time::timeout(PATIENCE, self.responses.message()).await.expect("an answer in time")
-    }
-
-    /// Ends the sending side and gives what the stream ends with.
-    pub(crate) async fn finish(mut self) -> Result<Option<DeltaDiscoveryResponse>, Status> {
-        let (closed, _) = mpsc::channel(1);
-        drop(std::mem::replace(&mut self.requests, closed));
-        self.next().await
-    }
+/// Waits until every client has everything.
+pub(crate) async fn in_sync(server: &XdsServer) {
+    let all = || server.clients().iter().all(|client| client.sync == SyncState::InSync);
+    eventually("all clients are in sync", all).await;
 }
 
-pub(crate) fn request(resource_type: ResourceType, names: &[&str]) -> DeltaDiscoveryRequest {
-    DeltaDiscoveryRequest {
-        type_url: resource_type.type_url().into(),
-        resource_names_subscribe: names.iter().map(|name| (*name).to_owned()).collect(),
-        ..Default::default()
-    }
+/// Waits until the only client is known to want so many names of a type, and no wildcard.
+pub(crate) async fn wants(server: &XdsServer, resource_type: ResourceType, names: usize) {
+    let has_asked = || {
+        let clients = server.clients();
+        let of_type = clients[0].types.iter().find(|(t, _)| *t == resource_type);
+        of_type.is_some_and(|(_, status)| status.names == names && !status.wildcard)
+    };
+    eventually("the request is taken in", has_asked).await;
 }
 
-pub(crate) fn names(response: &DeltaDiscoveryResponse) -> Vec<&str> {
-    response.resources.iter().map(|resource| resource.name.as_str()).collect()
+/// Accepts everything until all clients are in sync.
+pub(crate) async fn settle<V: Variant>(server: &XdsServer, clients: &mut [Client<V>]) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !server.clients().iter().all(|client| client.sync == SyncState::InSync) {
+        assert!(tokio::time::Instant::now() < deadline, "all clients are in sync");
+        for client in clients.iter_mut() {
+            let next = tokio::time::timeout(Duration::from_millis(20), client.expect_any());
+            if let Ok(response) = next.await {
+                client.ack(&response).await;
+            }
+        }
+    }
 }
 
 /// Polls until the condition holds.

@@ -1,13 +1,5 @@
 //! The example `serve_dir` as a program: files in, protocol and lines out.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
-#![expect(dead_code, reason = "the fixtures and clients serve other tests, too")]
-
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/harness.rs"]
-mod harness;
-
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs;
@@ -23,7 +15,8 @@ use prost::Message;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use self::harness::{Client, names};
+use crate::fixtures;
+use crate::harness::{Client, Delta, names};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -158,7 +151,7 @@ async fn files_become_resources_and_answers_become_lines() {
         "without .commit, what is there at the start counts"
     );
 
-    let mut client = Client::with_clusters(program.xds).await;
+    let mut client = Client::<Delta>::with_clusters(program.xds).await;
     let response = client.expect_acked(Cluster).await;
     assert_eq!(names(&response), ["a"]);
     let ack = program.line("ack node=\"proxy\" type=CDS latency_ms=");
@@ -183,7 +176,7 @@ async fn a_set_counts_when_it_is_committed() {
     let folder = Folder::new();
     let program = Program::start(&folder);
     assert_eq!(program.get("/healthz").0, 503);
-    let mut client = Client::with_clusters(program.xds).await;
+    let mut client = Client::<Delta>::with_clusters(program.xds).await;
     folder.cluster("a", 1000);
     client.expect_nothing().await;
     folder.commit();
@@ -227,7 +220,7 @@ async fn a_bad_set_is_refused_with_every_fault_and_the_last_good_one_stays() {
         assert!(faults.iter().any(|fault| fault.contains(part)), "{what} in {faults:?}");
     }
     assert_eq!(program.get("/healthz").0, 200);
-    let mut client = Client::with_clusters(program.xds).await;
+    let mut client = Client::<Delta>::with_clusters(program.xds).await;
     assert_eq!(names(&client.expect_acked(Cluster).await), ["a"]);
     program.line("ack ");
 
@@ -247,7 +240,7 @@ async fn t12_sigterm_sends_clients_elsewhere_and_ends_with_success() {
     folder.commit();
     let mut program = Program::start(&folder);
     program.line("published ");
-    let mut client = Client::with_clusters(program.xds).await;
+    let mut client = Client::<Delta>::with_clusters(program.xds).await;
     client.expect_acked(Cluster).await;
     program.line("ack ");
     program.terminate();
