@@ -99,7 +99,10 @@ async fn changes_reach_each_service<V: Variant>() {
     for (t, client) in &mut clients {
         assert_eq!(V::names(&client.expect_acked(*t).await), [name_of(*t)]);
     }
-    for (_, client) in &mut clients {
+    // The streams are those of one node, which waits for the endpoints of its changed clusters and the routes
+    // of its changed listeners: these may come once more.
+    let may_repeat = [ResourceType::ClusterLoadAssignment, ResourceType::RouteConfiguration];
+    for (_, client) in clients.iter_mut().filter(|(t, _)| !may_repeat.contains(t)) {
         client.expect_nothing().await;
     }
 }

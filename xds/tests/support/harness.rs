@@ -50,6 +50,7 @@ pub(crate) fn snapshot(clusters: &[(&str, u64, u16)], routed: &[&str]) -> Snapsh
 
 pub(crate) fn builder(clusters: &[(&str, u64, u16)], routed: &[&str]) -> SnapshotBuilder {
     let mut builder = SnapshotBuilder::new();
+    builder.allow_empty_assignments();
     for (name, settings, port) in clusters {
         builder.cluster(fixtures::cluster(name, *settings)).assignment(fixtures::assignment(name, *port));
     }
