@@ -160,10 +160,6 @@ impl Stream {
         }
     }
 
-    pub(crate) fn variant(&self) -> Variant {
-        self.variant
-    }
-
     pub(crate) fn subscription(&self, resource_type: ResourceType) -> Option<&Subscription> {
         self.subscriptions[resource_type].as_deref()
     }

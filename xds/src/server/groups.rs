@@ -79,6 +79,11 @@ impl Group {
         self.newest.load_full()
     }
 
+    /// The same, without a count of who holds it: for a short look.
+    pub(super) fn look(&self) -> arc_swap::Guard<Option<Arc<Published>>> {
+        self.newest.load()
+    }
+
     /// What was published last.
     pub(super) fn wanted(&self) -> Option<Snapshot> {
         self.publishing().wanted.clone()

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::Node;
@@ -20,6 +20,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
 
 use super::cell::{Cell, CellState};
+use super::groups::Group;
 use super::grpc::Messages;
 use super::quarantine::Poison;
 use super::{Admission, Change, Shared};
@@ -36,6 +37,10 @@ pub(super) struct Session {
     shared: Arc<Shared>,
     messages: Messages,
     cell: Arc<Cell>,
+    /// What the cell has, for a look without its lock.
+    group: Option<Arc<Group>>,
+    /// The first request has come.
+    greeted: bool,
     /// The second part of a message whose first has been handed out.
     rest: Bytes,
     timer: Option<Pin<Box<Sleep>>>,
@@ -62,6 +67,8 @@ impl Session {
             shared,
             messages,
             cell,
+            group: None,
+            greeted: false,
             rest: Bytes::new(),
             timer: None,
             drain: drain.map(|order| (order.clone(), Box::pin(order.cancelled_owned()))),
@@ -84,9 +91,10 @@ impl Session {
             self.follow_regrouping();
             let all_read = self.read(cx)?;
             let now = Instant::now();
+            let newest = self.group.as_ref().map(|group| group.look());
+            let newest = newest.as_ref().and_then(|newest| newest.as_deref());
             let mut state = self.cell.lock();
-            let newest = state.newest();
-            if let Some(response) = state.stream.next_response(newest.as_deref(), now) {
+            if let Some(response) = state.stream.next_response(newest, now) {
                 self.shared.metrics.count_response(&response);
                 log_response(&state, &response);
                 let renewal = state.stream.take_renewal();
@@ -96,7 +104,7 @@ impl Session {
                 }
                 return Poll::Ready(Ok(response.message.into_parts()));
             }
-            let deadline = state.stream.deadline(newest.as_deref(), now);
+            let deadline = state.stream.deadline(newest, now);
             drop(state);
             if !all_read {
                 cx.waker().wake_by_ref();
@@ -154,8 +162,7 @@ impl Session {
     fn take_in(&mut self, message: &Bytes) -> Result<(), Status> {
         let garbled = |error: prost::DecodeError| Status::invalid_argument(format!("no request: {error}"));
         let now = Instant::now();
-        let variant = self.cell.lock().stream.variant();
-        let feedback = match variant {
+        let feedback = match self.cell.service.variant {
             Variant::Delta => {
                 let mut request = DeltaDiscoveryRequest::decode(message.clone()).map_err(garbled)?;
                 self.greet(request.node.take());
@@ -182,7 +189,7 @@ impl Session {
 
     /// Takes in the node of the first request.
     fn greet(&mut self, node: Option<Node>) {
-        if self.cell.lock().node.is_some() {
+        if std::mem::replace(&mut self.greeted, true) {
             return;
         }
         let mut node = node.unwrap_or_default();
@@ -210,7 +217,7 @@ impl Session {
     }
 
     /// Follows a group. Without one, whatever was followed is followed no more.
-    fn join(&self, group: Option<Arc<str>>) {
+    fn join(&mut self, group: Option<Arc<str>>) {
         let before = self.cell.lock().group.clone();
         if before.as_ref().map(|group| group.name()) == group.as_ref() {
             return;
@@ -220,15 +227,15 @@ impl Session {
             self.shared.groups.leave(&before, self.cell.id);
         }
         let group = group.map(|group| self.shared.groups.join(&group, &self.cell));
-        self.cell.lock().group = group;
+        self.cell.lock().group.clone_from(&group);
+        self.group = group;
     }
 
     fn note(&self, feedback: Feedback, now: Instant) {
         self.shared.metrics.count_feedback(&feedback);
         match feedback {
             Feedback::Acked { resource_type, latency } => {
-                self.cell.lock().last_latency = Some(latency);
-                self.note_sync();
+                self.note_ack(latency);
                 self.emit(ClientEventKind::Acked { resource_type, latency });
             }
             Feedback::Nacked { resource_type, resources, message } => {
@@ -247,28 +254,26 @@ impl Session {
         }
     }
 
-    /// Tells the group when the client has all of the newest state.
-    fn note_sync(&self) {
+    /// Tells the group when the client has all of the newest state, as long as that is of interest.
+    fn note_ack(&self, latency: Duration) {
         let mut state = self.cell.lock();
-        let Some(newest) = state.newest().filter(|newest| newest.number != state.synced) else { return };
-        if state.group.as_ref().is_some_and(|group| group.is_proven(&newest)) {
-            return;
-        }
-        if !state.stream.in_sync(&newest.snapshot) {
+        state.last_latency = Some(latency);
+        let Some(group) = &self.group else { return };
+        let newest = group.look();
+        let Some(newest) = newest.as_deref() else { return };
+        if newest.number == state.synced || group.is_proven(newest) || !state.stream.in_sync(&newest.snapshot)
+        {
             return;
         }
         state.synced = newest.number;
-        let group = state.group.clone();
         drop(state);
-        if let Some(group) = group {
-            group.note_synced(&newest);
-        }
+        group.note_synced(newest);
     }
 
     /// Tells the group what the client refuses, each by itself.
     fn note_refusals(&self, resource_type: ResourceType, now: Instant) {
         let state = self.cell.lock();
-        let Some(group) = state.group.clone() else { return };
+        let Some(group) = &self.group else { return };
         let refused: Vec<Poison> = state
             .stream
             .refused_alone(resource_type)
@@ -288,7 +293,7 @@ impl Session {
                 resources = ?quarantined,
                 "many clients refuse these resources: the group goes back to what it had"
             );
-            self.shared.wake(&group, change, now);
+            self.shared.wake(group, change, now);
         }
     }
 
