@@ -107,9 +107,8 @@ impl XdsServer {
             self.shared.metrics.publishes.inc();
         }
         self.shared.wake(&group, change, now);
-        if !self.shared.control.is_draining() {
-            self.shared.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
-        }
+        let control = &self.shared.control;
+        self.shared.ready.send_if_modified(|ready| !control.is_draining() && !std::mem::replace(ready, true));
     }
 
     /// Takes the snapshot of the group back, and frees it: for a group that is gone for good. Streams of the

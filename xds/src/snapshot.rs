@@ -64,6 +64,11 @@ impl Resource {
         }
     }
 
+    /// Secrets that the resource asks this server for.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.own.secrets.iter()
+    }
+
     /// True when the other one is the same in every respect.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.name == other.name

@@ -42,7 +42,7 @@ mod worlds;
 pub(crate) use self::holdings::{Held, Mark};
 pub(crate) use self::request::{Feedback, RequestError};
 pub(crate) use self::subscription::Subscription;
-pub(crate) use self::wants::NameSets;
+pub(crate) use self::wants::{NameSet, NameSets};
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -34,6 +34,8 @@ pub(crate) struct Group {
 struct Publishing {
     /// What was published last, of which `newest` differs while something is in quarantine.
     wanted: Option<Snapshot>,
+    /// The number of the newest state, also of one that was withdrawn.
+    number: u64,
     endpoints: Pacer,
     others: Pacer,
     quarantine: Quarantine,
@@ -57,6 +59,7 @@ impl Group {
     fn new(name: &str, pace: PacerLimits) -> Self {
         let publishing = Publishing {
             wanted: None,
+            number: 0,
             endpoints: Pacer::new(pace),
             others: Pacer::new(pace),
             quarantine: Quarantine::default(),
@@ -121,7 +124,8 @@ impl Group {
         for resource_type in &changed {
             changes[*resource_type] += 1;
         }
-        let number = before.map_or(0, |before| before.number) + 1;
+        publishing.number += 1;
+        let number = publishing.number;
         self.synced.store(0, Ordering::Relaxed);
         self.newest.store(Some(Arc::new(Published {
             snapshot,
@@ -143,7 +147,9 @@ impl Group {
     }
 
     pub(super) fn withdraw(&self) -> bool {
-        self.publishing().wanted = None;
+        let mut publishing = self.publishing();
+        publishing.wanted = None;
+        publishing.quarantine = Quarantine::default();
         self.newest.swap(None).is_some()
     }
 
@@ -192,10 +198,10 @@ impl Group {
         share: f64,
         now: Instant,
     ) -> Change {
-        let members = self.members();
+        let members = self.lock_members().iter().map(|(id, cell)| (*id, cell.service)).collect();
         let mut publishing = self.publishing();
         let Some(wanted) = publishing.wanted.clone() else { return Change::Nothing };
-        if !publishing.quarantine.note_refused(client, refused, members, share, &wanted) {
+        if !publishing.quarantine.note_refused(client, refused, &members, share, &wanted) {
             return Change::Nothing;
         }
         let effective = publishing.quarantine.apply(&wanted);
@@ -232,13 +238,12 @@ impl Groups {
 
     pub(super) fn publish(&self, group: &str, snapshot: Snapshot, now: Instant) -> (Arc<Group>, Change) {
         let snapshot = self.sharing.lock().unwrap_or_else(PoisonError::into_inner).share(&snapshot);
-        let group = {
-            let mut groups = self.lock();
-            groups.entry(group.into()).or_insert_with(|| Arc::new(Group::new(group, self.pace))).clone()
-        };
+        // Under the lock, so that the group cannot go between.
+        let mut groups = self.lock();
+        let group =
+            groups.entry(group.into()).or_insert_with(|| Arc::new(Group::new(group, self.pace))).clone();
         let change = group.publish(snapshot, now);
-        // It may have lost its last stream in between, and gone.
-        self.lock().entry(group.name.clone()).or_insert_with(|| group.clone());
+        drop(groups);
         (group, change)
     }
 

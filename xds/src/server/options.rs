@@ -15,6 +15,9 @@ use crate::transport::Peer;
 /// [`ServerOptions::keep_extensions`] is set; must be quick.
 pub type NodeGroup = Arc<dyn Fn(&Node, Option<&Peer>) -> Option<Arc<str>> + Send + Sync>;
 
+/// Times beyond are times without end: a point in time has to be representable.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
+
 /// Options of a server.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -77,8 +80,8 @@ impl ServerOptions {
 
     pub(super) fn stream_limits(&self) -> StreamLimits {
         StreamLimits {
-            ack_timeout: self.ack_timeout,
-            removal_hold: self.removal_hold,
+            ack_timeout: self.ack_timeout.min(FOREVER),
+            removal_hold: self.removal_hold.min(FOREVER),
             max_names: self.max_names,
         }
     }

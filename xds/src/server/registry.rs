@@ -22,7 +22,7 @@ impl Clients {
 
     /// Notes the node of a stream, once it is known.
     pub(super) fn note_node(&self, cell: &Arc<Cell>, node_id: &str) {
-        if cell.service.only.is_some() {
+        if cell.service.only.is_some() && !node_id.is_empty() {
             self.lock_of_one_type().entry(node_id.to_owned()).or_default().push(cell.clone());
         }
     }

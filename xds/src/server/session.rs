@@ -4,7 +4,7 @@
 //! worked out when the client has taken the last one. There is no queue that a slow client could fill.
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Disc
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use prost::Message;
+use tokio::task::coop::unconstrained;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
@@ -97,11 +98,8 @@ impl Session {
             if let Some(response) = state.stream.next_response(newest, now) {
                 self.shared.metrics.count_response(&response);
                 log_response(&state, &response);
-                let renewal = state.stream.take_renewal();
                 drop(state);
-                if let Some(renewal) = renewal {
-                    self.shared.clients.renew(&self.node_id(), &renewal);
-                }
+                self.renew();
                 return Poll::Ready(Ok(response.message.into_parts()));
             }
             let deadline = state.stream.deadline(newest, now);
@@ -147,7 +145,10 @@ impl Session {
         if !waits {
             self.waiting = Some(cx.waker().clone());
         }
-        let Some(deadline) = deadline else { return false };
+        let Some(deadline) = deadline else {
+            self.timer = None;
+            return false;
+        };
         let timer = self.timer.get_or_insert_with(|| {
             waits = false;
             Box::pin(tokio::time::sleep_until(deadline.into()))
@@ -156,7 +157,8 @@ impl Session {
             timer.as_mut().reset(deadline.into());
             waits = false;
         }
-        !waits && timer.as_mut().poll(cx).is_ready()
+        // Without the budget of the task: a timer that is turned away has not been set.
+        !waits && pin!(unconstrained(timer.as_mut())).poll(cx).is_ready()
     }
 
     fn take_in(&mut self, message: &Bytes) -> Result<(), Status> {
@@ -174,6 +176,7 @@ impl Session {
                 self.cell.lock().stream.sotw_request(&request, now)
             }
         };
+        self.renew();
         match feedback {
             Ok(feedback) => feedback.into_iter().for_each(|feedback| self.note(feedback, now)),
             Err(error) => {
@@ -185,6 +188,17 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Has other streams of the client send again what it waits for.
+    fn renew(&self) {
+        if self.cell.service.only.is_none() {
+            return;
+        }
+        let renewal = self.cell.lock().stream.take_renewal();
+        if let Some(renewal) = renewal {
+            self.shared.clients.renew(&self.node_id(), &renewal);
+        }
     }
 
     /// Takes in the node of the first request.
@@ -227,7 +241,12 @@ impl Session {
             self.shared.groups.leave(&before, self.cell.id);
         }
         let group = group.map(|group| self.shared.groups.join(&group, &self.cell));
-        self.cell.lock().group.clone_from(&group);
+        {
+            let mut state = self.cell.lock();
+            state.group.clone_from(&group);
+            // Each group counts its states by itself.
+            state.synced = 0;
+        }
         self.group = group;
     }
 

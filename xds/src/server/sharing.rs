@@ -21,7 +21,10 @@ impl Sharing {
     pub(super) fn share(&mut self, snapshot: &Snapshot) -> Snapshot {
         let tables = PerType::from_fn(|resource_type| {
             let table = snapshot.table(resource_type);
-            if let Some(shared) = self.tables.get(&table.fingerprint()).and_then(Weak::upgrade) {
+            let shared = self.tables.get(&table.fingerprint()).and_then(Weak::upgrade);
+            // What resources refer to depends on other tables, too.
+            let is_same = |shared: &Arc<Table>| shared.iter().zip(table.iter()).all(|(a, b)| a.is_same(b));
+            if let Some(shared) = shared.filter(is_same) {
                 return shared;
             }
             let resources =
@@ -36,6 +39,7 @@ impl Sharing {
 
     fn share_resource(&mut self, resource_type: ResourceType, resource: &Arc<Resource>) -> Arc<Resource> {
         let equal = self.resources.entry((resource_type, resource.version)).or_default();
+        equal.retain(|other| other.strong_count() > 0);
         let shared = equal.iter().filter_map(Weak::upgrade).find(|other| other.is_same(resource));
         shared.unwrap_or_else(|| {
             equal.push(Arc::downgrade(resource));

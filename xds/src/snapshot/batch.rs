@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Resource;
+use crate::stream::NameSet;
 use crate::version::Version;
 
 /// Responses kept for one table, and their bytes in all: as long as a snapshot is the newest, most streams
@@ -23,13 +24,25 @@ pub(crate) enum Variant {
 }
 
 /// What a shared response depends on, besides the table that it brings a client to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct BatchKey {
     pub(crate) variant: Variant,
     /// The fingerprint of the table that the client has; `None` for one that has nothing.
     pub(crate) base: Option<Version>,
-    /// The hash of the names that it wants; `None` for all.
-    pub(crate) names: Option<Version>,
+    /// The names that it wants; `None` for all.
+    pub(crate) names: Option<Arc<NameSet>>,
+}
+
+impl PartialEq for BatchKey {
+    fn eq(&self, other: &Self) -> bool {
+        // Equal sets are one.
+        let same_names = match (&self.names, &other.names) {
+            (None, None) => true,
+            (Some(own), Some(others)) => Arc::ptr_eq(own, others),
+            _ => false,
+        };
+        same_names && self.variant == other.variant && self.base == other.base
+    }
 }
 
 /// A response but for its nonce.

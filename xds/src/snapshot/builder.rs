@@ -1,6 +1,7 @@
 //! Collects resources, checks them as a whole and encodes them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ use super::references::Findings;
 use super::{Resource, Snapshot};
 use crate::encode::Entry;
 use crate::resource_type::{PerType, ResourceType};
+
+/// Shorter ones run out between heartbeats; whoever wants a longer one wants none.
+const ALLOWED_TTL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
 
 /// Collects the resources of a [`Snapshot`].
 ///
@@ -170,6 +174,15 @@ impl SnapshotBuilder {
             collected.add(&secret.name, secret, Findings::default);
         }
         for (runtime, ttl) in &self.runtimes {
+            if let Some(ttl) = ttl.filter(|ttl| !ALLOWED_TTL.contains(ttl)) {
+                collected.faults.push(Fault::OutOfRange {
+                    resource_type: ResourceType::Runtime,
+                    resource: runtime.name.clone(),
+                    field: "ttl",
+                    value: format!("{ttl:?}"),
+                    allowed: "100 ms to a day",
+                });
+            }
             collected.add_with_ttl(&runtime.name, runtime, *ttl, || Findings::of_runtime(runtime));
         }
 

@@ -122,7 +122,11 @@ impl Stream {
                 Progress::Done => match until {
                     Some(until @ Withheld { for_client: true, .. }) => is_due(until),
                     _ => {
-                        let until = Withheld { until: now + hold.min(IN_USE_HOLD), for_client: true };
+                        let until = Withheld {
+                            until: now + hold.min(IN_USE_HOLD),
+                            for_client: true,
+                            state: newest.number,
+                        };
                         withheld.insert(name.clone(), until);
                         false
                     }
@@ -130,14 +134,20 @@ impl Stream {
                 Progress::Pending => match until {
                     Some(until) => overdue_too && is_due(until),
                     None => {
-                        withheld.insert(name.clone(), Withheld { until: now + hold, for_client: false });
+                        let until = Withheld { until: now + hold, for_client: false, state: newest.number };
+                        withheld.insert(name.clone(), until);
                         false
                     }
                 },
-                Progress::Refused => {
-                    withheld.insert(name.clone(), Withheld { until: now + hold, for_client: false });
-                    false
-                }
+                // Until the next state: what the client refused is then the refused one's matter alone.
+                Progress::Refused => match until {
+                    Some(until) if until.state != newest.number => overdue_too && is_due(until),
+                    _ => {
+                        let until = Withheld { until: now + hold, for_client: false, state: newest.number };
+                        withheld.insert(name.clone(), until);
+                        false
+                    }
+                },
             };
             if may_go {
                 released.push(name.clone());

@@ -48,7 +48,8 @@ impl Stream {
         request: &DeltaDiscoveryRequest,
         now: Instant,
     ) -> Result<Option<Feedback>, RequestError> {
-        let listed = request.resource_names_subscribe.len() + request.initial_resource_versions.len();
+        // A client that comes back lists what it subscribes to and what it has of that.
+        let listed = request.resource_names_subscribe.len().max(request.initial_resource_versions.len());
         self.check_size(listed)?;
         let Some(resource_type) = self.type_of(&request.type_url)? else {
             self.unknown.request(&request.type_url, &request.resource_names_subscribe);
@@ -166,6 +167,7 @@ impl Stream {
             return Some(Feedback::Nacked { resource_type, resources: Vec::new(), message });
         };
         subscription.feedback(&answered, error.is_none());
+        self.renewals.clone_from(&answered.renewal);
         Some(match error {
             None => {
                 let latency = now.saturating_duration_since(answered.caused_at);

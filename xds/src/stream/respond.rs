@@ -136,7 +136,7 @@ impl Stream {
         let key = BatchKey {
             variant: self.variant,
             base: base.map(|base| base.fingerprint()),
-            names: subscription.wants.hash(),
+            names: (!subscription.wants.wildcard).then(|| subscription.wants.names.clone()),
         };
         let (batch, was_there) = table.batch(key, || self.batch(resource_type, newest));
         if !batch.removed.is_empty() {
@@ -249,7 +249,8 @@ impl Stream {
         let (number, nonce) = self.nonce();
         let message = GrpcMessage::new(&nonce, &batch.body);
         let (resources, removed) = (batch.resources.len(), batch.removed.len());
-        self.renew_dependents(resource_type, &batch.resources, &newest.snapshot);
+        let renewal = self.renew_dependents(resource_type, &batch.resources, &newest.snapshot);
+        self.renewals.clone_from(&renewal);
         let mut merged = 0;
         if let Some(subscription) = &mut self.subscriptions[resource_type] {
             subscription.answer_due = false;
@@ -267,27 +268,35 @@ impl Stream {
                 caused_at,
                 batch,
                 before,
+                renewal,
             });
         }
         Response { resource_type: Some(resource_type), resources, removed, merged, origin, message }
     }
 
     /// A client warms a changed cluster until endpoints arrive, even if it has them already, and a changed
-    /// listener until its routes do: marks these to be sent once more.
-    fn renew_dependents(&mut self, resource_type: ResourceType, sent: &[Arc<Resource>], newest: &Snapshot) {
+    /// listener until its routes do: marks these to be sent once more, or tells what another stream is to send.
+    fn renew_dependents(
+        &mut self,
+        resource_type: ResourceType,
+        sent: &[Arc<Resource>],
+        newest: &Snapshot,
+    ) -> Option<Renewal> {
         let dependent = match resource_type {
             ResourceType::Cluster => ResourceType::ClusterLoadAssignment,
             ResourceType::Listener => ResourceType::RouteConfiguration,
-            _ => return,
+            _ => return None,
         };
         let names =
             sent.iter().flat_map(|resource| resource.assignment.iter().chain(&resource.route_configurations));
         let names: Vec<_> = names.filter(|name| newest.table(dependent).contains(name)).cloned().collect();
         let renewal = Renewal { resource_type: dependent, names };
         match self.only {
-            None => self.renew(&renewal),
-            Some(_) if renewal.names.is_empty() => {}
-            Some(_) => self.renewals = Some(renewal),
+            None => {
+                self.renew(&renewal);
+                None
+            }
+            Some(_) => (!renewal.names.is_empty()).then_some(renewal),
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Renewal;
 use super::holdings::{Held, Holdings, Mark};
 use super::wants::{NameSets, WILDCARD, Wants};
 use crate::clients::TypeStatus;
@@ -22,6 +23,9 @@ pub(crate) struct InFlight {
     pub(crate) caused_at: Instant,
     pub(crate) batch: Arc<Batch>,
     pub(crate) before: Before,
+    /// What another stream of the client is to send again: at once, and, since it may overtake this response,
+    /// when the client has answered.
+    pub(crate) renewal: Option<Renewal>,
 }
 
 /// What the client had of the resources in a response.
@@ -64,6 +68,8 @@ pub(crate) struct Withheld {
     pub(crate) until: Instant,
     /// Other types are done, and the client is still to let go of the resource.
     pub(crate) for_client: bool,
+    /// The number of the state in which this was arranged.
+    pub(crate) state: u64,
 }
 
 /// What only a SotW subscription remembers.

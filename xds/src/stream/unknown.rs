@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Type URLs remembered on one stream. A proxy asks for about ten; more are not answered.
 const MAX_TYPES: usize = 64;
 
+/// Bytes of a type URL; a longer one is no type.
+const MAX_TYPE_URL: usize = 256;
+
 /// Answers names of unknown types as removed, and a first request without names with an empty response, so
 /// that no client waits for what never comes.
 #[derive(Debug, Default)]
@@ -17,7 +20,7 @@ impl UnknownTypes {
     pub(super) fn request(&mut self, type_url: &str, names: &[String]) {
         let first = !self.seen.contains(type_url);
         if first {
-            if self.seen.len() == MAX_TYPES {
+            if self.seen.len() == MAX_TYPES || type_url.len() > MAX_TYPE_URL {
                 return;
             }
             self.seen.insert(type_url.to_owned());

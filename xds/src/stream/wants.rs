@@ -40,7 +40,14 @@ impl NameSet {
 /// The sets of names in use on a server.
 #[derive(Debug, Default)]
 pub(crate) struct NameSets {
-    sets: Mutex<HashMap<Version, Weak<NameSet>>>,
+    sets: Mutex<Sets>,
+}
+
+#[derive(Debug, Default)]
+struct Sets {
+    by_hash: HashMap<Version, Weak<NameSet>>,
+    /// Entries after the last sweep: the next one is due when there are twice as many.
+    swept: usize,
 }
 
 impl NameSets {
@@ -48,15 +55,17 @@ impl NameSets {
     pub(super) fn intern(&self, names: BTreeSet<Arc<str>>) -> Arc<NameSet> {
         let set = NameSet::new(names.into_iter().collect());
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shared) = sets.get(&set.hash).and_then(Weak::upgrade) {
+        let shared = sets.by_hash.get(&set.hash).and_then(Weak::upgrade);
+        // Clients choose the names: sets that were made to have one hash are not mixed up.
+        if let Some(shared) = shared.filter(|shared| shared.names == set.names) {
             return shared;
         }
-        // Doubling before each sweep keeps the cost of an insertion constant.
-        if sets.len() == sets.capacity() {
-            sets.retain(|_, set| set.strong_count() > 0);
+        if sets.by_hash.len() >= 2 * sets.swept + 64 {
+            sets.by_hash.retain(|_, set| set.strong_count() > 0);
+            sets.swept = sets.by_hash.len();
         }
         let set = Arc::new(set);
-        sets.insert(set.hash, Arc::downgrade(&set));
+        sets.by_hash.insert(set.hash, Arc::downgrade(&set));
         set
     }
 }
@@ -85,7 +94,7 @@ impl Wants {
 
     /// The names with some added and some taken away.
     pub(super) fn changed(&self, add: &[Arc<str>], remove: &[Arc<str>], sets: &NameSets) -> Arc<NameSet> {
-        if add.is_empty() && remove.is_empty() {
+        if remove.is_empty() && add.iter().all(|name| self.names.contains(name)) {
             return self.names.clone();
         }
         let mut names: BTreeSet<Arc<str>> = self.names.iter().cloned().collect();

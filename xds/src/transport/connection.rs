@@ -11,7 +11,7 @@
 //! [`Connection::drain`], after their client was told not to open new ones. A connection without streams ends
 //! as soon as the client has answered the GOAWAY.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -20,6 +20,7 @@ use std::task::{Poll, Waker};
 
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 use super::Shared;
@@ -121,7 +122,11 @@ async fn drive(
             {
                 return Poll::Ready(Event::Stop);
             }
-            if timed && (!waits || timer.is_elapsed()) && timer.as_mut().poll(cx).is_ready() {
+            // Without the budget of the task: a timer that is turned away has not been set.
+            if timed
+                && (!waits || timer.is_elapsed())
+                && pin!(unconstrained(timer.as_mut())).poll(cx).is_ready()
+            {
                 return Poll::Ready(Event::Timer);
             }
             if !waits {

@@ -130,7 +130,7 @@ impl Fuzzed {
     }
 
     fn say(&mut self, delta: &DeltaDiscoveryRequest, sotw: &DiscoveryRequest) -> bool {
-        match self.stream.variant() {
+        match self.stream.variant {
             Variant::Delta => self.stream.delta_request(delta, self.now).is_ok(),
             Variant::Sotw => self.stream.sotw_request(sotw, self.now).is_ok(),
         }
@@ -138,7 +138,7 @@ impl Fuzzed {
 
     fn respond(&mut self) -> bool {
         let Some(response) = self.stream.next_response(self.newest.as_ref(), self.now) else { return false };
-        self.last_nonce = match self.stream.variant() {
+        self.last_nonce = match self.stream.variant {
             Variant::Delta => decode::<DeltaDiscoveryResponse>(&response).nonce,
             Variant::Sotw => decode::<DiscoveryResponse>(&response).nonce,
         };
