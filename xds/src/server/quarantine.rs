@@ -7,6 +7,9 @@
 //! with the newest endpoints. What half of the clients have taken is never taken from them. A
 //! state without the resource, or with another version of it, ends the quarantine.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
