@@ -120,7 +120,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(cases(256))]
+    #![proptest_config(cases(256, 5_000))]
 
     #[test]
     fn every_client_ends_with_the_newest_snapshot(steps in steps(false), last in world()) {

@@ -156,7 +156,7 @@ fn through_refusals(mut run: Run, steps: Vec<Step>, refused: Vec<World>, last: &
 }
 
 proptest! {
-    #![proptest_config(cases(256))]
+    #![proptest_config(cases(256, 5_000))]
 
     #[test]
     fn sotw_a_proxy_ends_with_the_newest_snapshot(steps in steps(NO_TROUBLES), last in world()) {

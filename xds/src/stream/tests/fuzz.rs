@@ -141,7 +141,7 @@ impl Fuzzed {
 }
 
 proptest! {
-    #![proptest_config(cases(200))]
+    #![proptest_config(cases(200, 20_000))]
 
     #[test]
     fn t5_no_requests_break_the_state_machine(
