@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
 
+#[path = "transport/ads.rs"]
+mod ads;
 #[path = "transport/limits.rs"]
 mod limits;
 #[path = "transport/raw.rs"]
@@ -21,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::Endpoint;
 
-use self::raw::{ACK, END_STREAM, GOAWAY, HEADERS, PING};
+use self::raw::{ACK, GOAWAY, PING};
 use self::toy::{Manner, Stream, connect, eventually, start};
 
 fn options(change: impl FnOnce(&mut TransportOptions)) -> TransportOptions {
@@ -194,26 +196,10 @@ async fn t12_shutdown_cuts_streams_that_stay_and_clients_that_are_silent() {
 async fn t12_a_client_is_told_before_its_streams_end() {
     let server = start(Manner::HeedDrain, options(|options| options.drain = Duration::ZERO)).await;
     let mut socket = raw::handshake(server.address).await;
-    raw::open_stream(&mut socket).await;
+    raw::open_stream(&mut socket, &[]).await;
     eventually("greeted", || server.seen.open_streams() == 1).await;
     server.stop.cancel();
-    let mut told = false;
-    loop {
-        let frame = raw::read_frame(&mut socket).await.expect("the end of the stream");
-        match frame.kind {
-            PING if frame.flags == 0 => {
-                socket.write_all(&raw::frame(PING, ACK, &frame.payload)).await.unwrap();
-            }
-            GOAWAY => {
-                // No error: the code follows the number of the last stream.
-                assert_eq!(frame.payload[4..8], [0; 4]);
-                told = true;
-            }
-            HEADERS if frame.flags & END_STREAM != 0 => break,
-            _ => {}
-        }
-    }
-    assert!(told);
+    raw::told_before_the_end(&mut socket).await;
     raw::closed(&mut socket).await;
     server.served.await.unwrap().unwrap();
 }

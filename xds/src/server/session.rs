@@ -263,7 +263,7 @@ impl Session {
                     node.id = self.node_id(),
                     xds.r#type = resource_type.service(),
                     resources = ?nack.resources,
-                    message = nack.message,
+                    error = nack.message,
                     "client refused a response"
                 );
                 self.cell.lock().last_nack = Some(Box::new(nack.clone()));

@@ -1,4 +1,6 @@
 //! Whatever happens on the way, a client ends with the newest snapshot, and never has a route to nowhere.
+//!
+//! A few seconds by default, minutes with `CLAIRVOY_LONG=1`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use proptest::prelude::*;
 
 use super::fake_client::{FakeClient, decode};
 use super::tests::limits;
-use super::worlds::{World, world};
+use super::worlds::{World, cases, world};
 use super::{Published, Stream, Variant};
 use crate::resource_type::ResourceType;
 use crate::snapshot::Snapshot;
@@ -118,6 +120,8 @@ impl Run {
 }
 
 proptest! {
+    #![proptest_config(cases(256, 5_000))]
+
     #[test]
     fn every_client_ends_with_the_newest_snapshot(steps in steps(false), last in world()) {
         let mut run = Run::new();

@@ -1,5 +1,7 @@
 //! The state-of-the-world variant: whatever happens on the way, a client ends with the newest snapshot, and never loses
 //! what it uses.
+//!
+//! A few seconds by default, minutes with `CLAIRVOY_LONG=1`.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +10,7 @@ use proptest::prelude::*;
 use super::fake_client::decode;
 use super::fake_sotw::{FakeSotw, contents};
 use super::tests::limits;
-use super::worlds::{World, world};
+use super::worlds::{World, cases, world};
 use super::{Published, Stream, Variant};
 use crate::resource_type::ResourceType;
 use crate::snapshot::Snapshot;
@@ -154,6 +156,8 @@ fn through_refusals(mut run: Run, steps: Vec<Step>, refused: Vec<World>, last: &
 }
 
 proptest! {
+    #![proptest_config(cases(256, 5_000))]
+
     #[test]
     fn sotw_a_proxy_ends_with_the_newest_snapshot(steps in steps(NO_TROUBLES), last in world()) {
         Run::new(FakeSotw::proxy(), true).through(steps, &last);

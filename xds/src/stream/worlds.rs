@@ -3,9 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use proptest::test_runner::Config;
 
 use crate::fixtures;
 use crate::snapshot::{Snapshot, SnapshotBuilder};
+
+/// So many cases, and more with `CLAIRVOY_LONG=1`.
+pub(super) fn cases(short: u32, long: u32) -> Config {
+    let is_long = std::env::var_os("CLAIRVOY_LONG").is_some_and(|value| value == "1");
+    Config { cases: if is_long { long } else { short }, ..Config::default() }
+}
 
 /// Clusters with the versions of their settings and endpoints; routes; listeners with their version.
 #[derive(Clone, Debug)]

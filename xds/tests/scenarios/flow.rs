@@ -1,13 +1,11 @@
-//! Slow clients, bursts and locks: F1 to F4 and F7.
+//! Slow clients, bursts and locks: F1 to F4.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clairvoy_xds::ResourceType::{Cluster, ClusterLoadAssignment};
-use clairvoy_xds::{Metrics, ServerOptions, Snapshot, SnapshotBuilder, SyncState, XdsServer};
-use prometheus_client::registry::Registry;
+use clairvoy_xds::{ServerOptions, Snapshot, SnapshotBuilder, SyncState, XdsServer};
 
 use crate::fixtures;
 use crate::harness::{
@@ -216,72 +214,4 @@ async fn drive<V: Variant>(server: &XdsServer, address: std::net::SocketAddr, ru
             client.ack(&response).await;
         }
     }
-}
-
-async fn metrics_count<V: Variant>(variant: &str) {
-    let mut registry = Registry::default();
-    let metrics = Metrics::register(&mut registry);
-    let server = XdsServer::with_metrics(ServerOptions::single_group("all"), metrics);
-    let state = |settings| {
-        let mut builder = SnapshotBuilder::new();
-        builder.cluster(fixtures::cluster("a", settings)).assignment(fixtures::assignment("a", 1));
-        builder.build().unwrap()
-    };
-    server.publish("all", state(1));
-    let address = serve(&server).await;
-    let mut other = Client::<V>::with_clusters(address).await;
-    other.expect_acked(Cluster).await;
-    let mut client = Client::<V>::with_clusters(address).await;
-    client.expect_acked(Cluster).await;
-    server.publish("all", state(2));
-    let held = other.expect(Cluster).await;
-    let refused = client.expect(Cluster).await;
-    client.nack(&refused, "bad").await;
-    server.publish("all", state(3));
-    server.publish("all", state(4));
-    client.expect_acked(Cluster).await;
-    in_sync_but_for(&server, 1).await;
-    other.ack(&held).await;
-    other.expect(Cluster).await;
-    server.shutdown();
-    Client::<V>::open(address, V::request(Cluster, &[])).await.err().unwrap();
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    let streams = format!("xds_streams{{variant=\"{variant}\"}} ");
-    for line in [
-        &*streams,
-        "xds_streams_rejected_total 1",
-        "xds_publishes_total 4",
-        "xds_nacks_total{type=\"CDS\"} 1",
-        "xds_resources_total{type=\"CDS\"} ",
-        "xds_response_bytes_total{type=\"CDS\"} ",
-        "xds_shared_responses_total{type=\"CDS\"} ",
-        "xds_publish_to_ack_seconds_count ",
-    ] {
-        assert!(text.lines().any(|seen| seen.starts_with(line)), "{line} is missing in\n{text}");
-    }
-    let value = |name: &str| -> u64 {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_else(|| panic!("{name} is missing in\n{text}")).trim().parse().unwrap()
-    };
-    assert!(value("xds_merged_states_total{type=\"CDS\"}") >= 1);
-    assert!(value("xds_shared_responses_total{type=\"CDS\"}") >= 1);
-    assert!(value("xds_acks_total{type=\"CDS\"}") >= 4);
-    let kinds: BTreeSet<&str> = text.lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
-    assert!(kinds.contains("xds_response_bytes_total"));
-}
-
-async fn in_sync_but_for(server: &XdsServer, others: usize) {
-    let waiting = || server.clients().iter().filter(|client| client.sync != SyncState::InSync).count();
-    eventually("the others are in sync", || waiting() == others).await;
-}
-
-#[tokio::test]
-async fn f7_sotw_metrics_count_what_happens() {
-    metrics_count::<Sotw>("sotw").await;
-}
-
-#[tokio::test]
-async fn f7_delta_metrics_count_what_happens() {
-    metrics_count::<Delta>("delta").await;
 }

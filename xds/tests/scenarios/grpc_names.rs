@@ -2,10 +2,22 @@
 
 use clairvoy_xds::ResourceType::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration};
 use clairvoy_xds::{Fault, Snapshot, SnapshotBuilder, XdsServer};
+use envoy_types::pb::envoy::config::cluster::v3::Cluster as ClusterConfig;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::CommonLbConfig;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::common_lb_config::{
+    LocalityConfigSpecifier, LocalityWeightedLbConfig,
+};
+use envoy_types::pb::envoy::config::core::v3::Locality;
+use envoy_types::pb::envoy::config::endpoint::v3::LocalityLbEndpoints;
 use envoy_types::pb::envoy::config::listener::v3::{
     ApiListener, Listener as ListenerConfig, filter::ConfigType,
 };
+use envoy_types::pb::envoy::config::route::v3::WeightedCluster;
+use envoy_types::pb::envoy::config::route::v3::route::Action;
+use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
+use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use envoy_types::pb::google::protobuf::UInt32Value;
 use prost::{Message, Name};
 
 use crate::fixtures;
@@ -69,16 +81,81 @@ async fn p1_a_client_follows_the_names_to_the_endpoints() {
     in_sync(&server).await;
 }
 
+/// The faults of cluster `a` with these localities: zone, weight, priority and port of an endpoint of weight 1.
+fn faults_of(cluster: ClusterConfig, localities: &[(&str, Option<u32>, u32, u16)]) -> Vec<Fault> {
+    let locality = |(zone, weight, priority, port): &(&str, Option<u32>, u32, u16)| LocalityLbEndpoints {
+        locality: Some(Locality { zone: (*zone).into(), ..Default::default() }),
+        load_balancing_weight: weight.map(|value| UInt32Value { value }),
+        priority: *priority,
+        ..fixtures::assignment("a", *port).endpoints[0].clone()
+    };
+    let mut assignment = fixtures::assignment("a", 1);
+    assignment.endpoints = localities.iter().map(locality).collect();
+    let mut builder = SnapshotBuilder::new();
+    builder.cluster(cluster).assignment(assignment);
+    builder.build().err().map(|invalid| invalid.faults).unwrap_or_default()
+}
+
 #[test]
 fn p2_weights_have_sums_that_fit_in_32_bits() {
     let mut builder = SnapshotBuilder::new();
     builder.cluster(fixtures::cluster("a", 1));
     let mut assignment = fixtures::weighted_assignment("a", 1, u32::MAX);
-    let again = assignment.endpoints[0].lb_endpoints[0].clone();
-    assignment.endpoints[0].lb_endpoints.push(again);
+    let other = fixtures::weighted_assignment("a", 2, 1).endpoints[0].lb_endpoints[0].clone();
+    assignment.endpoints[0].lb_endpoints.push(other);
     builder.assignment(assignment);
     let faults = builder.build().unwrap_err().faults;
-    assert!(faults.iter().any(|fault| matches!(fault, Fault::WeightSum { .. })), "{faults:?}");
+    assert!(matches!(&faults[..], [Fault::WeightSum { sum: 4_294_967_296, .. }]), "{faults:?}");
+    let localities = |priority| [("x", Some(u32::MAX), 0, 1), ("y", Some(1), priority, 2)];
+    let faults = faults_of(fixtures::cluster("a", 1), &localities(0));
+    assert!(matches!(&faults[..], [Fault::WeightSum { sum: 4_294_967_296, .. }]), "{faults:?}");
+    assert!(faults_of(fixtures::cluster("a", 1), &localities(1)).is_empty(), "of one priority");
+}
+
+#[test]
+fn p2_shares_of_a_route_fit_in_32_bits() {
+    let mut builder = SnapshotBuilder::new();
+    let share = |name: &str, weight| ClusterWeight {
+        name: name.into(),
+        weight: Some(UInt32Value { value: weight }),
+        ..Default::default()
+    };
+    for name in ["a", "b"] {
+        builder.cluster(fixtures::cluster(name, 1)).assignment(fixtures::assignment(name, 1));
+    }
+    let mut routes = fixtures::routes("routes", ["a"]);
+    let clusters = vec![share("a", u32::MAX), share("b", 1)];
+    let Some(Action::Route(action)) = &mut routes.virtual_hosts[0].routes[0].action else {
+        panic!("the fixture routes")
+    };
+    action.cluster_specifier =
+        Some(ClusterSpecifier::WeightedClusters(WeightedCluster { clusters, ..Default::default() }));
+    builder.listener(api_listener("routes")).route_configuration(routes);
+    let faults = builder.build().unwrap_err().faults;
+    assert!(matches!(&faults[..], [Fault::WeightSum { .. }]), "{faults:?}");
+}
+
+#[test]
+fn p2_priorities_have_no_gaps() {
+    let localities = |priority| [("x", Some(1), 0, 1), ("y", Some(1), priority, 2)];
+    let faults = faults_of(fixtures::cluster("a", 1), &localities(2));
+    assert!(matches!(&faults[..], [Fault::PriorityGap { missing: 1, used: 2, .. }]), "{faults:?}");
+    assert!(faults_of(fixtures::cluster("a", 1), &localities(1)).is_empty());
+}
+
+#[test]
+fn p2_a_locality_without_weight_is_not_passed_over_in_silence() {
+    let specifier = LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {});
+    let weighted = ClusterConfig {
+        common_lb_config: Some(CommonLbConfig {
+            locality_config_specifier: Some(specifier),
+            ..Default::default()
+        }),
+        ..fixtures::cluster("a", 1)
+    };
+    let faults = faults_of(weighted.clone(), &[("x", Some(1), 0, 1), ("y", None, 0, 2)]);
+    assert!(matches!(&faults[..], [Fault::MissingWeight { .. }]), "{faults:?}");
+    assert!(faults_of(weighted, &[("x", Some(1), 0, 1), ("y", Some(1), 0, 2)]).is_empty());
 }
 
 #[tokio::test]

@@ -8,10 +8,14 @@ mod fixtures;
 #[path = "../support/harness.rs"]
 mod harness;
 
+mod bursts;
 mod delta_ads;
 mod flow;
 mod fuzz_requests;
 mod grpc_names;
+mod health;
+mod log;
+mod metrics;
 mod order;
 mod safety;
 mod serve_dir;

@@ -12,6 +12,7 @@ use crate::fixtures;
 use crate::harness::{
     Client, Delta, RawClient, Sotw, Variant, connect, eventually, serve, server, settled, snapshot,
 };
+use crate::metrics::measured;
 
 const UNKNOWN: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 
@@ -270,25 +271,42 @@ async fn t12_delta_shutdown_sends_clients_elsewhere() {
     shutdown_sends_clients_elsewhere::<Delta>().await;
 }
 
-/// Many streams opened and dropped in a row, and many at once, leave nothing behind.
+/// Many streams opened and dropped in a row, and many at once, are answered and leave nothing behind.
 async fn a_reconnect_storm_leaves_nothing<V: Variant>() {
-    let server = server();
+    const STREAMS: usize = 300;
+    let (server, metrics) = measured(ServerOptions::single_group("all"));
     server.publish("all", snapshot(&[("a", 1, 1), ("b", 1, 1)], &["a"]));
-    let channel = connect(serve(&server).await).await;
-    for _ in 0..300 {
-        Client::<V>::open_on(channel.clone(), None, V::request(Cluster, &[])).await.unwrap();
+    let address = serve(&server).await;
+    let channel = connect(address).await;
+    let all = V::request(Cluster, &[]);
+    for round in 0..STREAMS {
+        // Every other one has a response in flight when it goes; some have a connection of their own.
+        let channel = if round % 10 == 0 { connect(address).await } else { channel.clone() };
+        let mut client = Client::<V>::open_on(channel, None, all.clone()).await.unwrap();
+        if round % 2 == 0 {
+            assert_eq!(V::names(&client.expect(Cluster).await), ["a", "b"]);
+        }
     }
-    let all = (0..100).map(|_| {
-        let channel = channel.clone();
+    let at_once = (0..STREAMS).map(|_| {
+        let (channel, all) = (channel.clone(), all.clone());
         async move {
-            let first = V::request(Cluster, &[]);
-            let mut client = Client::<V>::open_on(channel, None, first).await.unwrap();
+            let mut client = Client::<V>::open_on(channel, None, all).await.unwrap();
             assert_eq!(V::names(&client.expect_acked(Cluster).await), ["a", "b"]);
         }
     });
-    futures::future::join_all(all).await;
+    futures::future::join_all(at_once).await;
     eventually("all are gone", || server.clients().is_empty()).await;
-    let mut client = Client::<V>::open_on(channel, None, V::request(Cluster, &[])).await.unwrap();
+    eventually("and are counted no more", || {
+        let seen = metrics.read();
+        seen.sum("xds_streams") == 0.0
+            && seen.sum("xds_pending_acks") == 0.0
+            && seen.labels("xds_slowest_client_seconds").is_empty()
+    })
+    .await;
+    let seen = metrics.read();
+    assert_eq!(seen.value("xds_streams_rejected_total"), 0.0);
+    assert_eq!(seen.value("xds_encoded_responses_total{type=\"CDS\"}"), 1.0, "encoded once for all");
+    let mut client = Client::<V>::open_on(channel, None, all).await.unwrap();
     client.expect_acked(Cluster).await;
 }
 

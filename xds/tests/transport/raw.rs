@@ -36,8 +36,8 @@ fn frame_of(stream: u32, kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Opens stream 1 with an empty request to the toy, and leaves it open.
-pub(crate) async fn open_stream(socket: &mut TcpStream) {
+/// Opens stream 1 with a request of fewer than 256 bytes, and leaves it open.
+pub(crate) async fn open_stream(socket: &mut TcpStream, request: &[u8]) {
     let path = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
     // Entries 3 and 6 of the static table of RFC 7541: POST, http. Then names and values in full.
     let mut headers = vec![0x83, 0x86];
@@ -50,7 +50,8 @@ pub(crate) async fn open_stream(socket: &mut TcpStream) {
         }
     }
     socket.write_all(&frame_of(1, HEADERS, END_HEADERS, &headers)).await.unwrap();
-    socket.write_all(&frame_of(1, DATA, 0, &[0; 5])).await.unwrap();
+    let message = [&[0, 0, 0, 0, u8::try_from(request.len()).unwrap()], request].concat();
+    socket.write_all(&frame_of(1, DATA, 0, &message)).await.unwrap();
 }
 
 /// The next frame; `None` when the server has closed the connection.
@@ -61,6 +62,28 @@ pub(crate) async fn read_frame(socket: &mut (impl AsyncRead + Unpin)) -> Option<
     let mut payload = vec![0; length as usize];
     socket.read_exact(&mut payload).await.ok()?;
     Some(Frame { kind: head[3], flags: head[4], payload })
+}
+
+/// Reads until the end of a stream, and checks that a GOAWAY came before it.
+pub(crate) async fn told_before_the_end(socket: &mut TcpStream) {
+    let mut told = false;
+    loop {
+        let next = tokio::time::timeout(PATIENCE, read_frame(socket)).await;
+        let next = next.expect("a frame in time").expect("the end of the stream");
+        match next.kind {
+            PING if next.flags == 0 => {
+                socket.write_all(&frame(PING, ACK, &next.payload)).await.unwrap();
+            }
+            GOAWAY => {
+                // No error: the code follows the number of the last stream.
+                assert_eq!(next.payload[4..8], [0; 4]);
+                told = true;
+            }
+            HEADERS if next.flags & END_STREAM != 0 => break,
+            _ => {}
+        }
+    }
+    assert!(told);
 }
 
 /// A connection with its settings exchanged.

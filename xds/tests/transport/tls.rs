@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use clairvoy_xds::{PemSource, Tls, TlsError, TlsOptions, TransportOptions};
+use clairvoy_xds::{PemSource, ServerOptions, Tls, TlsError, TlsOptions, TransportOptions, XdsServer};
 use hyper_util::rt::TokioIo;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::ads;
 use crate::options;
 use crate::toy::{Manner, Stream, eventually, start};
 
@@ -46,10 +47,12 @@ fn server_pair(issuer: &Authority) -> Pair {
 }
 
 fn client_pair(issuer: &Authority) -> Pair {
-    let names = vec![
-        SanType::DnsName("edge.example".try_into().unwrap()),
-        SanType::URI("spiffe://example/edge".try_into().unwrap()),
-    ];
+    client_pair_of(issuer, "spiffe://example/edge")
+}
+
+fn client_pair_of(issuer: &Authority, uri: &str) -> Pair {
+    let names =
+        vec![SanType::DnsName("edge.example".try_into().unwrap()), SanType::URI(uri.try_into().unwrap())];
     pair(issuer, ExtendedKeyUsagePurpose::ClientAuth, names)
 }
 
@@ -119,6 +122,40 @@ async fn t15_a_service_sees_the_names_of_the_client() {
     let channel = connect(server.address, &server_ca, Some(&client_pair(&client_ca))).await.unwrap();
     let (_stream, _) = Stream::greeted(&channel).await;
     assert_eq!(server.seen.last_identities(), ["spiffe://example/edge", "edge.example"]);
+}
+
+/// Whatever a node says of itself, its certificate decides.
+#[tokio::test]
+async fn t15_the_certificate_decides_what_a_client_gets() {
+    let (server_ca, client_ca) = (authority(), authority());
+    let tls = Tls::new(tls_options(&server_pair(&server_ca), Some(&client_ca))).unwrap();
+    let server = XdsServer::new(ServerOptions::by_client(|_, peer| {
+        let mut identities = peer?.identities.iter();
+        identities.find_map(|identity| identity.strip_prefix("spiffe://example/")).map(Into::into)
+    }));
+    for group in ["edge", "inner"] {
+        server.publish(group, ads::one_cluster(group));
+    }
+    let serving = ads::serving(&server, with_tls(tls)).await;
+    let mut streams = Vec::new();
+    for name in ["edge", "inner"] {
+        let pair = client_pair_of(&client_ca, &format!("spiffe://example/{name}"));
+        let channel = connect(serving.address, &server_ca, Some(&pair)).await.unwrap();
+        let mut stream = Stream::open_with(&channel, ads::clusters("inner")).await.unwrap();
+        let [cluster] = &stream.next().await.resources[..] else { panic!("one cluster") };
+        assert_eq!(cluster.name, name);
+        streams.push(stream);
+    }
+    let stranger = client_pair_of(&client_ca, "spiffe://other/edge");
+    let channel = connect(serving.address, &server_ca, Some(&stranger)).await.unwrap();
+    let mut stream = Stream::open_with(&channel, ads::clusters("inner")).await.unwrap();
+    eventually("the stranger is there", || server.clients().len() == 3).await;
+    let clients = server.clients();
+    let seen = |i: usize| (clients[i].group.as_deref(), &*clients[i].peer.as_ref().unwrap().identities[0]);
+    assert_eq!(seen(0), (Some("edge"), "spiffe://example/edge"));
+    assert_eq!(seen(1), (Some("inner"), "spiffe://example/inner"));
+    assert_eq!(seen(2), (None, "spiffe://other/edge"));
+    assert!(stream.is_quiet(), "without a group nothing is sent");
 }
 
 #[tokio::test]

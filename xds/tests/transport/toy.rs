@@ -181,8 +181,16 @@ impl Stream {
     }
 
     pub(crate) async fn greeting(&mut self) -> String {
+        self.next().await.nonce
+    }
+
+    pub(crate) async fn next(&mut self) -> DeltaDiscoveryResponse {
         let response = tokio::time::timeout(PATIENCE, self.responses.message()).await;
-        response.expect("an answer in time").unwrap().unwrap().nonce
+        response.expect("an answer in time").unwrap().unwrap()
+    }
+
+    pub(crate) async fn send(&mut self, request: DeltaDiscoveryRequest) {
+        self.requests.send(request).await.unwrap();
     }
 
     /// How the stream ends.

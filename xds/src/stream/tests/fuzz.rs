@@ -4,19 +4,13 @@
 
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use proptest::prelude::*;
-use proptest::test_runner::Config;
 use prost::Message;
 
-use super::super::worlds::{World, world};
+use super::super::worlds::{World, cases, world};
 use super::*;
 
 /// Responses in a row before something must have gone wrong: a handful of types, each in halves, each again.
 const ENDLESS: usize = 300;
-
-fn config() -> Config {
-    let is_long = std::env::var_os("CLAIRVOY_LONG").is_some_and(|value| value == "1");
-    Config { cases: if is_long { 20_000 } else { 200 }, ..Config::default() }
-}
 
 #[derive(Clone, Debug)]
 struct Said {
@@ -147,7 +141,7 @@ impl Fuzzed {
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(cases(200, 20_000))]
 
     #[test]
     fn t5_no_requests_break_the_state_machine(
