@@ -204,7 +204,7 @@ fn storm(row: &Row<StormRun>) -> String {
     ];
     format!(
         "## Coming and going\n\nThe server's memory, MiB, while {} delta streams come, go, come back and go, each \
-         with its connection.\n\n| before | all there | gone | all back | gone again | back in, ms | note \
+         with its connection. Gone: 4 s later, in which the publisher goes on.\n\n| before | all there | gone | all back | gone again | back in, ms | note \
          |\n|---|---|---|---|---|---|---|\n| {} |\n",
         row.load.streams,
         cells.join(" | ")

@@ -126,27 +126,24 @@ pub(super) fn storm(args: &Args, load: Load) -> Result<StormRun> {
     session.open()?;
     let full = mib(session.settled()?);
     session.close()?;
-    let gone = mib(quiet(&mut session)?);
+    let gone = mib(deserted(&mut session)?);
     let back = session.open()?;
     let full_again = mib(session.settled()?);
     session.check()?;
     session.close()?;
-    let gone_again = mib(quiet(&mut session)?);
+    let gone_again = mib(deserted(&mut session)?);
     let back_ms = milliseconds(back.last_ns.saturating_sub(back.first_ns));
     Ok(StormRun { idle, full, gone, full_again, gone_again, back_ms })
 }
 
-/// What the server has used, once it does nothing any more.
-fn quiet(session: &mut Session) -> Result<Usage> {
-    let mut last = session.settled()?;
-    for _ in 0..100 {
-        let now = session.settled()?;
-        if now.cpu_ns - last.cpu_ns < 1_000_000 {
-            return Ok(now);
-        }
-        last = now;
+/// What the server uses when its clients have gone and its publisher goes on, once a second: the allocator gives
+/// back what has been free for a second when it is used again.
+fn deserted(session: &mut Session) -> Result<Usage> {
+    for _ in 0..4 {
+        thread::sleep(Duration::from_secs(1));
+        session.publish(Watched::All)?;
     }
-    Ok(last)
+    session.settled()
 }
 
 /// Churn with half of the clients alone, then with the other half beside them, who do not read, and in the end
