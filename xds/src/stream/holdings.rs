@@ -139,6 +139,16 @@ impl Holdings {
         self.exceptions.insert(name, Exception { held, owed: false });
     }
 
+    /// Notes that the client, which wants the name from now on, was told nothing of it. Without a table that goes
+    /// without saying, and the stream stays like all others that begin.
+    pub(super) fn lack(&mut self, name: Arc<str>) {
+        if self.base.is_some() {
+            self.set(name, Held::Nothing);
+        } else {
+            self.exceptions.remove(&name);
+        }
+    }
+
     /// Has the name answered even though nothing changed.
     pub(super) fn owe(&mut self, wants: &Wants, name: Arc<str>) {
         let held = self.held(wants, &name);

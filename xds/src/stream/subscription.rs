@@ -174,7 +174,7 @@ impl Subscription {
             if self.wants.covers(&name) {
                 self.ask_again(&name);
             } else {
-                self.holdings.set(name.clone(), Held::Nothing);
+                self.holdings.lack(name.clone());
             }
             added.push(name);
         }
@@ -226,7 +226,7 @@ impl Subscription {
         let wants_more = !added.is_empty() || (wildcard && !before.wildcard);
         self.wants = Wants { wildcard, names: sets.intern(names) };
         self.forget_what_is_not_wanted();
-        added.into_iter().for_each(|name| self.holdings.set(name, Held::Nothing));
+        added.into_iter().for_each(|name| self.holdings.lack(name));
         wants_more
     }
 
