@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-use self::figures::{Measured, Row};
+use self::figures::{Fleet, Measured, Row};
 use crate::process;
 use crate::protocol::Variant;
 
@@ -59,6 +59,13 @@ pub(crate) struct Args {
     /// Bytes of extensions that each node lists in its first request; a real Envoy lists about 50,000
     #[arg(long, default_value_t = 0)]
     node_bytes: usize,
+    /// Another server to measure in turn with ours in the `fleet` scenario with delta: a program that takes
+    /// the arguments and orders of our role `server` (`--help` of that role, and `protocol.rs`)
+    #[arg(long, value_name = "PROGRAM")]
+    peer: Option<PathBuf>,
+    /// What the page calls that server
+    #[arg(long, value_name = "NAME", default_value = "peer")]
+    peer_name: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -81,6 +88,14 @@ struct Load {
     per_connection: usize,
     /// Whether every other connection can be stalled.
     stallable: bool,
+    server: Server,
+}
+
+/// Which server a run is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Server {
+    Ours,
+    Peer,
 }
 
 impl Args {
@@ -127,13 +142,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn measure(args: &Args) -> Measured {
     let mut measured = Measured::default();
-    let load = |variant, streams, per_connection| Load { variant, streams, per_connection, stallable: false };
+    let load = |variant, streams, per_connection| {
+        let (stallable, server) = (false, Server::Ours);
+        Load { variant, streams, per_connection, stallable, server }
+    };
     if args.has(Scenario::Fleet) {
         let delta = args.streams.iter().map(|&streams| (Variant::Delta, streams));
         let sotw = args.sotw_streams.iter().map(|&streams| (Variant::Sotw, streams));
         for (variant, streams) in delta.chain(sotw) {
             let load = load(variant, streams, args.per_connection);
-            measured.fleets.push(repeat("fleet", args, load, scenarios::fleet));
+            let mut rows = vec![Row::new("fleet", load)];
+            if args.peer.is_some() && variant == Variant::Delta {
+                rows.push(Row::new("fleet", Load { server: Server::Peer, ..load }));
+            }
+            // In turn, so that what the machine does beside it falls on both.
+            for number in 1..=args.runs {
+                rows.iter_mut().for_each(|row| run_once(row, args, number, scenarios::fleet));
+            }
+            let mut rows = rows.into_iter();
+            measured.fleets.extend(rows.next().map(|ours| Fleet { ours, peer: rows.next() }));
         }
     }
     if args.has(Scenario::Storm) {
@@ -151,18 +178,20 @@ fn measure(args: &Args) -> Measured {
     measured
 }
 
-/// Repeats a scenario; the first run that fails is the last, and its reason is kept.
 fn repeat<R>(name: &'static str, args: &Args, load: Load, once: impl Fn(&Args, Load) -> Result<R>) -> Row<R> {
-    let mut row = Row { name, load, runs: Vec::new(), failure: None };
-    for number in 1..=args.runs {
-        eprintln!("{}, run {number} of {}", row.title(), args.runs);
-        match once(args, load) {
-            Ok(run) => row.runs.push(run),
-            Err(error) => {
-                row.failure = Some(format!("{error:#}"));
-                break;
-            }
-        }
-    }
+    let mut row = Row::new(name, load);
+    (1..=args.runs).for_each(|number| run_once(&mut row, args, number, &once));
     row
+}
+
+/// Runs a scenario once more, unless it has failed; the first reason is kept.
+fn run_once<R>(row: &mut Row<R>, args: &Args, number: usize, once: impl Fn(&Args, Load) -> Result<R>) {
+    if row.failure.is_some() {
+        return;
+    }
+    eprintln!("{}, run {number} of {}", row.title(), args.runs);
+    match once(args, row.load) {
+        Ok(run) => row.runs.push(run),
+        Err(error) => row.failure = Some(format!("{error:#}")),
+    }
 }

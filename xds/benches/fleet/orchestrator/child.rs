@@ -1,14 +1,14 @@
 //! A process that obeys orders.
 
-use std::env;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A process of this program in one of its roles. Killed when dropped.
+/// A process in one of the roles of this program. Killed when dropped.
 #[derive(Debug)]
 pub(super) struct Child {
     process: std::process::Child,
@@ -18,8 +18,8 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts a role with its arguments.
-    pub(super) fn start(role: &str, args: &[(&str, String)], flags: &[&str]) -> Result<Self> {
-        let mut command = Command::new(env::current_exe()?);
+    pub(super) fn start(program: &Path, role: &str, args: &[(&str, String)], flags: &[&str]) -> Result<Self> {
+        let mut command = Command::new(program);
         command.arg(role).args(flags).stdin(Stdio::piped()).stdout(Stdio::piped());
         for (name, value) in args {
             command.arg(name).arg(value);

@@ -1,6 +1,6 @@
 //! What is measured, and the figures to compare with.
 
-use super::Load;
+use super::{Load, Server};
 use crate::stats::Spread;
 
 /// The figures of one row of the main table.
@@ -81,8 +81,14 @@ pub(super) struct Row<R> {
 }
 
 impl<R> Row<R> {
+    pub(super) fn new(name: &'static str, load: Load) -> Self {
+        Self { name, load, runs: Vec::new(), failure: None }
+    }
+
     pub(super) fn title(&self) -> String {
-        format!("{}: {} {} streams", self.name, self.load.streams, self.load.variant.name())
+        let Load { variant, streams, server, .. } = self.load;
+        let whose = if server == Server::Peer { " of the peer" } else { "" };
+        format!("{}: {streams} {} streams{whose}", self.name, variant.name())
     }
 
     /// The spread of a figure over the runs; `None` when a run failed.
@@ -91,10 +97,17 @@ impl<R> Row<R> {
     }
 }
 
+/// A row of the main table, and that of a peer measured in turn with it.
+#[derive(Clone, Debug)]
+pub(super) struct Fleet {
+    pub(super) ours: Row<FleetRun>,
+    pub(super) peer: Option<Row<FleetRun>>,
+}
+
 /// Everything that was measured.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Measured {
-    pub(super) fleets: Vec<Row<FleetRun>>,
+    pub(super) fleets: Vec<Fleet>,
     pub(super) storm: Option<Row<StormRun>>,
     pub(super) stalled: Option<Row<StalledRun>>,
     pub(super) big: Option<Row<FleetRun>>,
@@ -105,7 +118,8 @@ impl Measured {
         fn of<R>(row: &Row<R>) -> Option<String> {
             row.failure.as_ref().map(|reason| format!("{}: {reason}", row.title()))
         }
-        let fleets = self.fleets.iter().filter_map(of);
+        let fleets = self.fleets.iter().flat_map(|fleet| [Some(&fleet.ours), fleet.peer.as_ref()]);
+        let fleets = fleets.flatten().filter_map(of);
         let storm = self.storm.as_ref().and_then(of);
         let stalled = self.stalled.as_ref().and_then(of);
         let big = self.big.as_ref().and_then(of);

@@ -5,10 +5,10 @@ mod text;
 use std::fmt::Write as _;
 
 use super::figures::{
-    CACHE, COLUMNS, Column, FleetRun, Measured, PEERS, Peer, Row, SOTW_RATIO, StalledRun, StormRun,
-    TARGET_STREAMS, TARGETS, Target,
+    CACHE, COLUMNS, Column, Figures, Fleet, FleetRun, Measured, PEERS, Peer, Row, SOTW_RATIO, StalledRun,
+    StormRun, TARGET_STREAMS, TARGETS, Target,
 };
-use super::{Args, Load};
+use super::{Args, Load, Server};
 use crate::protocol::Variant;
 use crate::stats::{Spread, short};
 
@@ -21,7 +21,7 @@ const WINDOWS: [&str; 3] = ["start", "change", "churn"];
 pub(super) fn render(args: &Args, machine: &str, measured: &Measured) -> String {
     let mut parts = vec![text::head(args, machine)];
     if !measured.fleets.is_empty() {
-        let rows: String = measured.fleets.iter().map(|row| with_peers(args, row)).collect();
+        let rows: String = measured.fleets.iter().map(|fleet| with_peers(args, fleet)).collect();
         parts.push(format!("## Fleets\n\n{}{rows}\n{}", fleet_head(), text::COLUMNS));
         parts.push(targets(args, &measured.fleets));
     }
@@ -38,22 +38,33 @@ fn fleet_head() -> String {
     format!("| streams | server | {titles} | load client, cores | note |\n|---|---|{rule}---|---|\n")
 }
 
-fn with_peers(args: &Args, row: &Row<FleetRun>) -> String {
-    let mut text = fleet(args, row);
-    for peer in peers(args, row.load) {
+fn with_peers(args: &Args, measured: &Fleet) -> String {
+    let mut text = fleet(args, &measured.ours);
+    if let Some(peer) = &measured.peer {
+        text += &fleet(args, peer);
+        text +=
+            &part(&measured.ours, |figure| peer.spread(|run| figure(&run.figures)).map(|peer| peer.median));
+    }
+    for peer in recorded(args, measured.ours.load) {
         let cells = COLUMNS.map(|(_, figure)| short(figure(&peer.figures)));
-        let _ = writeln!(text, "| | {} | {} | | |", peer.name, cells.join(" | "));
-        let ratios = COLUMNS.map(|(_, figure)| match row.spread(|run| figure(&run.figures)) {
-            Some(ours) => format!("{}×", short(ours.median / figure(&peer.figures))),
-            None => "–".into(),
-        });
-        let _ = writeln!(text, "| | part of it | {} | | |", ratios.join(" | "));
+        let _ = writeln!(text, "| | {}, recorded | {} | | |", peer.name, cells.join(" | "));
+        text += &part(&measured.ours, |figure| Some(figure(&peer.figures)));
     }
     text
 }
 
-/// The peers that were measured in the same setting.
-fn peers(args: &Args, load: Load) -> impl Iterator<Item = &'static Peer> {
+/// Our figures as parts of others'.
+fn part(ours: &Row<FleetRun>, of: impl Fn(fn(&Figures) -> f64) -> Option<f64>) -> String {
+    let ratios = COLUMNS.map(|(_, figure)| {
+        let ours = ours.spread(|run| figure(&run.figures));
+        ours.zip(of(figure))
+            .map_or_else(|| "–".into(), |(ours, peer)| format!("{}×", short(ours.median / peer)))
+    });
+    format!("| | part of it | {} | | |\n", ratios.join(" | "))
+}
+
+/// The peers that were recorded in the same setting.
+fn recorded(args: &Args, load: Load) -> impl Iterator<Item = &'static Peer> {
     let same = args.clusters == 50 && args.endpoints == 20 && load.per_connection == 1;
     PEERS.iter().filter(move |peer| {
         same && peer.streams == load.streams && peer.is_delta == (load.variant == Variant::Delta)
@@ -61,7 +72,10 @@ fn peers(args: &Args, load: Load) -> impl Iterator<Item = &'static Peer> {
 }
 
 fn fleet(args: &Args, row: &Row<FleetRun>) -> String {
-    let name = format!("**clairvoy-xds, {}**", row.load.variant.name());
+    let name = match row.load.server {
+        Server::Ours => format!("**clairvoy-xds, {}**", row.load.variant.name()),
+        Server::Peer => format!("{}, in turn with ours", args.peer_name),
+    };
     let cells = COLUMNS.map(|(_, figure)| shown(row.spread(|run| figure(&run.figures))));
     let cores = [0, 1, 2].map(|window| shown(row.spread(|run| run.client_cores[window])));
     format!(
@@ -103,21 +117,32 @@ fn is_void(args: &Args, row: &Row<FleetRun>, window: usize) -> bool {
     row.spread(|run| run.client_cores[window]).is_some_and(|cores| cores.median > limit)
 }
 
-fn targets(args: &Args, rows: &[Row<FleetRun>]) -> String {
+fn targets(args: &Args, fleets: &[Fleet]) -> String {
     let at = |variant: Variant| {
-        rows.iter().find(|row| row.load.variant == variant && row.load.streams == TARGET_STREAMS)
+        fleets.iter().find(|fleet| {
+            let Load { variant: its, streams, .. } = fleet.ours.load;
+            its == variant && streams == TARGET_STREAMS
+        })
     };
-    let mut text = format!(
-        "## Goals\n\nAt {TARGET_STREAMS} streams. The first five are parts of the figures of Go with a cache per \
-         resource.\n\n| goal | not more than | measured | |\n|---|---|---|---|\n"
-    );
-    let Some(delta) = at(Variant::Delta) else {
+    let Some(Fleet { ours: delta, peer }) = at(Variant::Delta) else {
         return format!("## Goals\n\nNot measured: they are set at {TARGET_STREAMS} delta streams.\n");
     };
-    let peer = peers(args, delta.load).find(|peer| peer.name == CACHE);
+    let against = match peer {
+        Some(_) => format!("{}, measured in turn with ours", args.peer_name),
+        None => format!("{CACHE}, as recorded"),
+    };
+    let mut text = format!(
+        "## Goals\n\nAt {TARGET_STREAMS} streams. The first five are parts of the figures of {against}.\n\n\
+         | goal | not more than | measured | |\n|---|---|---|---|\n"
+    );
+    let recorded = recorded(args, delta.load).find(|peer| peer.name == CACHE);
     for Target { what, ratio, figure, window } in TARGETS {
         let ours = delta.spread(|run| figure(&run.figures));
-        let part = peer.zip(ours).map(|(peer, ours)| ours.median / figure(&peer.figures));
+        let theirs = match peer {
+            Some(peer) => peer.spread(|run| figure(&run.figures)).map(|spread| spread.median),
+            None => recorded.map(|peer| figure(&peer.figures)),
+        };
+        let part = theirs.zip(ours).map(|(theirs, ours)| ours.median / theirs);
         let void = window.is_some_and(|window| is_void(args, delta, window));
         text += &goal(what, ratio, part, void);
     }
@@ -128,7 +153,7 @@ fn targets(args: &Args, rows: &[Row<FleetRun>]) -> String {
     ];
     for (what, figure) in compared {
         let ours = delta.spread(|run| figure(&run.figures));
-        let sotw = at(Variant::Sotw).and_then(|row| row.spread(|run| figure(&run.figures)));
+        let sotw = at(Variant::Sotw).and_then(|fleet| fleet.ours.spread(|run| figure(&run.figures)));
         let part = sotw.zip(ours).map(|(sotw, ours)| sotw.median / ours.median);
         text += &goal(what, SOTW_RATIO, part, false);
     }

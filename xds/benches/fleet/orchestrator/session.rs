@@ -1,12 +1,13 @@
 //! A server and its load, and what was published so far.
 
+use std::env;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 
 use super::child::Child;
-use super::{Args, Load};
+use super::{Args, Load, Server};
 use crate::process::Usage;
 use crate::protocol::{
     Checked, ClientCommand, ClientReply, Received, ServerCommand, ServerReply, Summary, Watched,
@@ -39,7 +40,11 @@ impl Session {
         let clusters = ("--clusters", args.clusters.to_string());
         let endpoints = ("--endpoints", args.endpoints.to_string());
         let workers = ("--workers", args.workers.to_string());
-        let mut server = Child::start("server", &[clusters.clone(), endpoints, workers], &[])?;
+        let program = match &args.peer {
+            Some(peer) if load.server == Server::Peer => peer.clone(),
+            _ => env::current_exe()?,
+        };
+        let mut server = Child::start(&program, "server", &[clusters.clone(), endpoints, workers], &[])?;
         let address = match server.answer()? {
             ServerReply::Ready { address } => address,
             other => bail!("the server did not start: {other:?}"),
@@ -54,7 +59,7 @@ impl Session {
             ("--threads", args.client_threads.to_string()),
         ];
         let flags: &[&str] = if load.stallable { &["--stallable"] } else { &[] };
-        let client = Child::start("client", &client_args, flags)?;
+        let client = Child::start(&env::current_exe()?, "client", &client_args, flags)?;
         Ok(Self { server, client, generation: 1, newest: vec![1; args.clusters] })
     }
 
