@@ -1,12 +1,18 @@
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::quantiles::Quantiles;
 
+mod blend;
+mod bounds;
 mod config;
 mod experts;
 mod features;
+mod fleet;
 mod history;
+mod record;
 mod regression;
 #[cfg(test)]
 mod tests;
@@ -14,39 +20,49 @@ mod track;
 
 pub use config::{DemandConfig, Grid, HISTORY_SEASONS};
 pub use experts::Expert;
+pub use fleet::FleetFit;
 
+use experts::{Filters, Origin};
 use history::{History, clean};
-use track::Track;
+use regression::Measure;
+use track::{Now, Track};
 
 /// Format of a saved [`DemandModel`].
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-/// Outcomes of the furthest horizon that the replay of a history is to show, if the history is long enough; more
-/// than an expert needs to be heard.
-const REPLAY_STEPS_MIN: usize = 48;
+/// Seasons at the end of a history that are replayed with a refit each, so that the regressions are judged on what
+/// they had not seen.
+const REPLAYED_SEASONS: usize = 3;
 
 /// The largest step number: every integer up to here has an exact `f64`, and sums of a few stay in an `i64`.
 const STEP_MAX: i64 = 1 << 53;
 
 /// Forecasts the demand on one model, in steps of a fixed length.
 ///
-/// For each horizon three experts run side by side: the last value, the seasonal naive, and a regression. The one
-/// with the smallest recent error carries the forecast, so a regression is only heard while it beats both baselines
-/// on this very series. Around its median lie the quantiles of what that expert missed lately.
+/// For each horizon many experts run side by side: the last value, the seasonal naive, exponential filters, seasons
+/// that are scaled and shifted, and regressions. What they missed lately decides how much each is heard; when all of
+/// them together have done worse than the last value or the seasonal naive, that baseline carries the forecast.
+/// Around the median lie bounds, each a blend of candidates by what they cost lately, stretched until it holds as
+/// often as it promises (adaptive conformal inference).
 ///
-/// A step is a number on an absolute clock: Unix seconds divided by the length of a step. Observing costs some
-/// microseconds a horizon; [`refit`](Self::refit) costs up to some hundred milliseconds a horizon and can run
-/// elsewhere, on a clone.
+/// A step is a number on an absolute clock: Unix seconds divided by the length of a step. Observing costs some ten
+/// microseconds a horizon; [`refit`](Self::refit) costs some ten milliseconds a horizon and can run elsewhere, on a
+/// clone.
 ///
 /// The state serialises with serde and goes on exactly where it was, given a format that keeps every digit of an
-/// `f64` (`serde_json` with the feature `float_roundtrip`). A state of another version is refused.
+/// `f64` (`serde_json` with the feature `float_roundtrip`), once it has been handed the same [`FleetFit`] again, if
+/// it had one: that is not part of the state. A state of another version is refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Saved")]
 pub struct DemandModel {
     version: u32,
     config: DemandConfig,
     history: History,
+    filters: Filters,
+    measure: Option<Measure>,
     tracks: Vec<Track>,
+    #[serde(skip_serializing)]
+    fleet: Option<Arc<FleetFit>>,
 }
 
 /// A forecast at all horizons.
@@ -65,19 +81,50 @@ pub struct HorizonForecast {
     pub horizon_steps: u32,
     /// Quantiles of the mean rate in that step. All zero while nothing has been observed.
     pub quantiles: Quantiles,
-    /// Where the median comes from.
+    /// The expert with the most weight in the median: the champion.
     pub expert: Expert,
     /// Absolute error of the medians issued lately for this horizon, per unit of demand (WAPE, exponentially
-    /// forgotten over a season). `None` before the first outcome or while there is no demand.
+    /// forgotten with a half-life of two seasons). `None` before the first outcome or while there is no demand.
+    pub error_ratio: Option<f64>,
+}
+
+/// How the forecasts of one horizon have done lately, as they were issued.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Steps from the origin to the steps that were forecast.
+    pub horizon_steps: u32,
+    /// Outcomes that were scored since the model was made.
+    pub outcomes: u64,
+    /// Absolute error of the medians per unit of demand.
+    pub error_ratio: Option<f64>,
+    /// Absolute error of the medians in parts of that of the better of the two baselines; below one is skill.
+    pub skill_ratio: Option<f64>,
+    /// Share of outcomes at or below each of [`QUANTILES`](crate::QUANTILES).
+    pub coverage: Option<[f64; 5]>,
+    /// The baseline that carries the forecast, because all experts together have lately done worse than it.
+    pub gate: Option<Expert>,
+    /// Every expert that is heard, the champion first, then its challengers.
+    pub experts: Vec<ExpertStanding>,
+}
+
+/// How one expert has done lately.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ExpertStanding {
+    /// Who.
+    pub expert: Expert,
+    /// Its part of the median, 0 to 1.
+    pub weight: f64,
+    /// Its recent absolute error per unit of demand.
     pub error_ratio: Option<f64>,
 }
 
 impl DemandModel {
     /// Learns from a history: `values[i]` is the mean rate of step `first_step + i`, `None` where it is unknown.
     ///
-    /// The end of the history, a season and the furthest horizon but at most half of it, is replayed against a regression that was fitted on what lies before it, so
-    /// errors and spreads are honest from the first forecast on. An empty history is fine; the newest step is then
-    /// the one before `first_step`. Only the newest [`DemandConfig::history_steps`] are used.
+    /// The end of the history, three seasons but at most half of it, is replayed against regressions that were fitted
+    /// on what lies before it, so errors and spreads are honest from the first forecast on. An empty history is
+    /// fine; the newest step is then the one before `first_step`. Only the newest
+    /// [`DemandConfig::history_steps`] are used.
     ///
     /// # Errors
     ///
@@ -97,16 +144,22 @@ impl DemandModel {
         let mut model = Self {
             version: VERSION,
             history: History::new(first_step + skipped as i64 - 1, capacity, season),
-            tracks: config.horizons.iter().map(|&horizon| Track::new(config.grid, horizon)).collect(),
+            filters: Filters::default(),
+            measure: None,
+            tracks: config.horizons.iter().map(|&horizon| Track::new(horizon)).collect(),
             config: config.clone(),
+            fleet: None,
         };
-        let furthest = config.horizons.last().map_or(0, |&horizon| horizon as usize);
-        let replay = (season.max(REPLAY_STEPS_MIN) + furthest).min(values.len() / 2);
-        let (before, replayed) = values.split_at(values.len() - replay);
-        before.iter().for_each(|value| model.append(*value));
+        let replay = (REPLAYED_SEASONS * season).min(values.len() / 2);
+        let first_refit = values.len() - replay;
+        for (i, value) in values.iter().enumerate() {
+            if i >= first_refit && (i - first_refit).is_multiple_of(season) {
+                model.refit();
+            }
+            model.append(*value);
+        }
         model.refit();
-        replayed.iter().for_each(|value| model.append(*value));
-        model.refit();
+        model.reissue();
         Ok(model)
     }
 
@@ -131,6 +184,7 @@ impl DemandModel {
         let missing = step - self.newest_step() - 1;
         if missing as u64 >= self.history.capacity() as u64 {
             self.history.restart(step - 1);
+            self.filters = Filters::default();
             self.tracks.iter_mut().for_each(Track::forget_pending);
         } else {
             (0..missing).for_each(|_| self.append(None));
@@ -138,31 +192,82 @@ impl DemandModel {
         self.append(value);
     }
 
+    /// Returns what regressions measure the series by.
+    fn measure(&self) -> Option<Measure> {
+        self.measure.or_else(|| Measure::of(&self.history))
+    }
+
     /// Fits the regressions of all horizons to the history. A regression that has too little of it is dropped.
+    ///
+    /// The next forecast that uses them is that of the next observed step.
     pub fn refit(&mut self) {
+        self.measure = Measure::of(&self.history);
         for track in &mut self.tracks {
-            track.refit(&self.history, self.config.grid);
+            track.refit(&self.history, self.measure.as_ref(), self.config.grid);
         }
     }
 
-    /// Forecasts the steps after the newest observed one.
+    /// Listens to the fleet's regressions from the next observed step on. Ignored when they were fitted for another
+    /// configuration.
+    pub fn adopt(&mut self, fleet: &Arc<FleetFit>) {
+        if *fleet.config() == self.config {
+            self.measure = self.measure.or_else(|| Measure::of(&self.history));
+            self.fleet = Some(Arc::clone(fleet));
+        }
+    }
+
+    /// Returns the forecast of the steps after the newest observed one.
     pub fn forecast(&self) -> DemandForecast {
-        let points = self.tracks.iter().map(|track| {
-            let (quantiles, expert) = track.forecast(&self.history, self.config.grid);
-            HorizonForecast {
-                horizon_steps: track.horizon_steps(),
-                quantiles,
-                expert,
-                error_ratio: track.error_ratio(),
-            }
+        let points = self.tracks.iter().map(|track| HorizonForecast {
+            horizon_steps: track.horizon_steps(),
+            quantiles: track.issued().quantiles,
+            expert: track.issued().champion.unwrap_or(Expert::LastValue),
+            error_ratio: track.record().error_ratio(),
         });
         DemandForecast { origin_step: self.newest_step(), points: points.collect() }
     }
 
+    /// Returns how the forecasts have done, one for each horizon.
+    pub fn standings(&self) -> Vec<Standing> {
+        let standing = |track: &Track| {
+            let record = track.record();
+            let experts = track.standings(self.config.grid).into_iter().map(|(expert, weight, error)| {
+                let ratio = error.zip(record.mean_actual()).map(|(error, actual)| error / actual);
+                ExpertStanding { expert, weight, error_ratio: ratio.filter(|ratio| ratio.is_finite()) }
+            });
+            Standing {
+                horizon_steps: track.horizon_steps(),
+                outcomes: record.outcomes(),
+                error_ratio: record.error_ratio(),
+                skill_ratio: record.skill_ratio(),
+                coverage: record.coverage(),
+                gate: record.gate(),
+                experts: experts.collect(),
+            }
+        };
+        self.tracks.iter().map(standing).collect()
+    }
+
+    /// Forecasts again from the newest step, with what has been fitted since.
+    fn reissue(&mut self) {
+        let Self { config, history, filters, measure, tracks, fleet, .. } = self;
+        let origin = Origin::new(history, filters);
+        let now = Now { history, grid: config.grid, origin, measure: measure.as_ref() };
+        for (i, track) in tracks.iter_mut().enumerate() {
+            track.reissue(&now, fleet.as_ref().and_then(|fleet| fleet.regressions(i)));
+        }
+    }
+
     fn append(&mut self, value: Option<f64>) {
         self.history.push(clean(value));
-        for track in &mut self.tracks {
-            track.observe(&self.history, self.config.grid);
+        if let Some(value) = self.history.value(self.history.newest_step()) {
+            self.filters.push(value);
+        }
+        let Self { config, history, filters, measure, tracks, fleet, .. } = self;
+        let origin = Origin::new(history, filters);
+        let now = Now { history, grid: config.grid, origin, measure: measure.as_ref() };
+        for (i, track) in tracks.iter_mut().enumerate() {
+            track.observe(&now, fleet.as_ref().and_then(|fleet| fleet.regressions(i)));
         }
     }
 }
@@ -188,6 +293,8 @@ struct Saved {
     version: u32,
     config: DemandConfig,
     history: History,
+    filters: Filters,
+    measure: Option<Measure>,
     tracks: Vec<Track>,
 }
 
@@ -195,7 +302,7 @@ impl TryFrom<Saved> for DemandModel {
     type Error = Error;
 
     fn try_from(saved: Saved) -> Result<Self, Error> {
-        let Saved { version, config, history, tracks } = saved;
+        let Saved { version, config, history, filters, measure, tracks } = saved;
         if version != VERSION {
             return Err(Error::Version { found: version, supported: VERSION });
         }
@@ -210,9 +317,9 @@ impl TryFrom<Saved> for DemandModel {
         if !(-STEP_MAX - 1..=STEP_MAX).contains(&history.newest_step()) {
             return Err(Error::StepRange(history.newest_step()));
         }
-        if !tracks.iter().all(Track::is_sound) {
+        if !tracks.iter().all(Track::is_sound) || measure.is_some_and(|measure| !measure.is_sound()) {
             return Err(Error::Inconsistent("a regression that cannot be computed"));
         }
-        Ok(Self { version, config, history, tracks })
+        Ok(Self { version, config, history, filters, measure, tracks, fleet: None })
     }
 }

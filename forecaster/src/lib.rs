@@ -46,14 +46,20 @@
 //! The models implement serde's traits. Use a format that keeps every digit of an `f64`: with `serde_json` switch
 //! its feature `float_roundtrip` on. States carry a version, and one of another version is refused, not guessed at.
 
+mod backtest;
 mod demand;
 mod error;
 mod forgetting;
 mod linear;
 mod quantiles;
+mod silent;
 mod wait;
 
-pub use demand::{DemandConfig, DemandForecast, DemandModel, Expert, Grid, HISTORY_SEASONS, HorizonForecast};
+pub use backtest::{Backtest, Issue, Series, backtest};
+pub use demand::{
+    DemandConfig, DemandForecast, DemandModel, Expert, ExpertStanding, FleetFit, Grid, HISTORY_SEASONS,
+    HorizonForecast, Standing,
+};
 pub use error::Error;
 pub use quantiles::{QUANTILES, Quantiles};
 pub use wait::{WaitConfig, WaitModel, WaitPrediction, WaitSource, WaitState};

@@ -1,176 +1,311 @@
-use std::collections::VecDeque;
-
 use serde::{Deserialize, Serialize};
 
-use crate::forgetting::ForgettingMean;
-use crate::quantiles::{QUANTILES, Quantiles, empirical};
-
-use super::features::{Features, back_to_known};
+use super::features::back_to_known;
 use super::history::History;
-use super::regression::Regression;
 
-/// Where the median of a forecast comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Where a median of a forecast can come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expert {
     /// The newest observed rate.
     LastValue,
-    /// The rate at the same phase of the newest season in which it was observed.
+    /// The rate at the same phase of the newest season.
     SeasonalNaive,
-    /// The fitted regression.
+    /// Mean of the newest three steps.
+    RecentMean,
+    /// Exponential smoothing with a gain of 0.1.
+    SmoothedSlow,
+    /// Exponential smoothing with a gain of 0.3.
+    Smoothed,
+    /// Exponential smoothing with a gain of 0.6.
+    SmoothedFast,
+    /// Holt's linear trend, damped.
+    DampedTrend,
+    /// Mean of five steps around the same phase of the newest season.
+    SeasonalSmooth,
+    /// Median of the same phase in the newest three seasons.
+    SeasonalMedian,
+    /// The same phase seven seasons ago.
+    SevenSeasonsAgo,
+    /// The seasonal naive, times how the newest three steps compare with those of the season before.
+    SeasonalScaledShort,
+    /// The same with a twelfth of a season.
+    SeasonalScaled,
+    /// The same with half a season.
+    SeasonalScaledLong,
+    /// The seasonal naive, plus the difference of the newest three steps to those of the season before.
+    SeasonalShifted,
+    /// The rate at the same phase of the newest hour.
+    HourNaive,
+    /// Median of the newest season.
+    SeasonMedian,
+    /// Median of the newest three seasons.
+    ThreeSeasonsMedian,
+    /// Mean of the newest season.
+    SeasonMean,
+    /// The series' own regression on a logarithmic scale.
     Regression,
+    /// The series' own regression on a scale that is linear up to the mean.
+    RegressionLinear,
+    /// The regression of the whole fleet on a logarithmic scale.
+    FleetRegression,
+    /// The regression of the whole fleet on a scale that is linear up to the mean.
+    FleetRegressionLinear,
+    /// The median of all others.
+    Median,
 }
 
 impl Expert {
-    /// Every expert.
-    pub const ALL: [Self; 3] = [Self::LastValue, Self::SeasonalNaive, Self::Regression];
+    /// The two that every forecast has to beat.
+    pub(super) const BASELINES: [Self; 2] = [Self::LastValue, Self::SeasonalNaive];
 
-    /// Returns the name used in saved states: `last_value`, `seasonal_naive`, `regression`.
-    pub fn name(self) -> &'static str {
+    /// How many there are.
+    pub const COUNT: usize = 23;
+
+    /// Every expert.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::LastValue,
+        Self::SeasonalNaive,
+        Self::RecentMean,
+        Self::SmoothedSlow,
+        Self::Smoothed,
+        Self::SmoothedFast,
+        Self::DampedTrend,
+        Self::SeasonalSmooth,
+        Self::SeasonalMedian,
+        Self::SevenSeasonsAgo,
+        Self::SeasonalScaledShort,
+        Self::SeasonalScaled,
+        Self::SeasonalScaledLong,
+        Self::SeasonalShifted,
+        Self::HourNaive,
+        Self::SeasonMedian,
+        Self::ThreeSeasonsMedian,
+        Self::SeasonMean,
+        Self::Regression,
+        Self::RegressionLinear,
+        Self::FleetRegression,
+        Self::FleetRegressionLinear,
+        Self::Median,
+    ];
+
+    /// Returns the name used in saved states, such as `seasonal_naive`.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::LastValue => "last_value",
             Self::SeasonalNaive => "seasonal_naive",
+            Self::RecentMean => "recent_mean",
+            Self::SmoothedSlow => "smoothed_slow",
+            Self::Smoothed => "smoothed",
+            Self::SmoothedFast => "smoothed_fast",
+            Self::DampedTrend => "damped_trend",
+            Self::SeasonalSmooth => "seasonal_smooth",
+            Self::SeasonalMedian => "seasonal_median",
+            Self::SevenSeasonsAgo => "seven_seasons_ago",
+            Self::SeasonalScaledShort => "seasonal_scaled_short",
+            Self::SeasonalScaled => "seasonal_scaled",
+            Self::SeasonalScaledLong => "seasonal_scaled_long",
+            Self::SeasonalShifted => "seasonal_shifted",
+            Self::HourNaive => "hour_naive",
+            Self::SeasonMedian => "season_median",
+            Self::ThreeSeasonsMedian => "three_seasons_median",
+            Self::SeasonMean => "season_mean",
             Self::Regression => "regression",
+            Self::RegressionLinear => "regression_linear",
+            Self::FleetRegression => "fleet_regression",
+            Self::FleetRegressionLinear => "fleet_regression_linear",
+            Self::Median => "median",
         }
     }
 }
 
-/// One value for each of [`Expert::ALL`].
+/// What every expert says, in the order of [`Expert::ALL`]; NaN from one that has nothing to say.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Points(#[serde(with = "crate::silent")] [f32; Expert::COUNT]);
+
+impl PartialEq for Points {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Points {
+    fn silent() -> Self {
+        Self([f32::NAN; Expert::COUNT])
+    }
+
+    pub(super) fn get(&self, expert: Expert) -> Option<f64> {
+        let point = self.0[expert as usize];
+        point.is_finite().then(|| f64::from(point))
+    }
+
+    pub(super) fn set(&mut self, expert: Expert, point: Option<f64>) {
+        self.0[expert as usize] = point.filter(|point| *point >= 0.0).map_or(f32::NAN, |point| point as f32);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Expert, f64)> + '_ {
+        Expert::ALL.into_iter().filter_map(|expert| Some((expert, self.get(expert)?)))
+    }
+
+    /// Lets the median speak.
+    pub(super) fn close(&mut self) {
+        let mut all: Vec<f32> = self.0.iter().copied().filter(|point| point.is_finite()).collect();
+        self.set(Expert::Median, median(&mut all));
+    }
+}
+
+/// Gains of the exponential smoothing.
+const GAINS: [f64; 3] = [0.1, 0.3, 0.6];
+
+/// Gains of level and trend, and what is left of the trend after a step.
+const HOLT: (f64, f64, f64) = (0.7, 0.2, 0.85);
+
+/// Ratios of today to yesterday are held between a quarter and four.
+const RATIO_MAX: f64 = 4.0;
+
+/// Exponential filters of a series, of filled values too.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct PerExpert<T> {
-    pub(super) last_value: T,
-    pub(super) seasonal_naive: T,
-    pub(super) regression: T,
-}
-
-impl<T> PerExpert<T> {
-    pub(super) fn get(&self, expert: Expert) -> &T {
-        match expert {
-            Expert::LastValue => &self.last_value,
-            Expert::SeasonalNaive => &self.seasonal_naive,
-            Expert::Regression => &self.regression,
-        }
-    }
-
-    pub(super) fn get_mut(&mut self, expert: Expert) -> &mut T {
-        match expert {
-            Expert::LastValue => &mut self.last_value,
-            Expert::SeasonalNaive => &mut self.seasonal_naive,
-            Expert::Regression => &mut self.regression,
-        }
-    }
-}
-
-/// Returns what each expert says about the step one horizon after the newest one.
-pub(super) fn points(
-    history: &History,
-    features: &Features,
-    regression: Option<&Regression>,
-) -> PerExpert<Option<f64>> {
-    let season = history.season() as i64;
-    let target = history.newest_step() + features.horizon();
-    let mut step = target - season * back_to_known(features.horizon(), season);
-    let mut seasonal_naive = None;
-    while step >= history.oldest_step() && seasonal_naive.is_none() {
-        seasonal_naive = history.known(step);
-        step -= season;
-    }
-    PerExpert {
-        last_value: history.last_known(),
-        seasonal_naive,
-        regression: regression.and_then(|fit| fit.predict(history, features)),
-    }
-}
-
-/// How well one expert has done lately.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Record {
-    recent: ForgettingMean,
-    lasting: ForgettingMean,
-    scored: u32,
-    residuals: VecDeque<Residual>,
-}
-
-/// What an expert missed, and the level of demand at which it did.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-struct Residual {
-    error: f64,
+pub(super) struct Filters {
+    smoothed: Option<[f64; 3]>,
     level: f64,
+    trend: f64,
 }
 
-/// Share of the long memory in the score: keeps a lucky hour from unseating the better expert.
-const LASTING_SHARE: f64 = 0.5;
-
-/// Residuals from which the spread is the expert's own alone.
-const RESIDUALS_ENOUGH: usize = 60;
-
-/// Spread assumed while nothing is known, at each of `QUANTILES`, as a share of the level.
-const SPREAD_ASSUMED: [f64; 5] = [-0.3, 0.0, 0.4, 0.6, 1.2];
-
-/// How far a residual is rescaled at most when the level has changed since.
-const RESCALE_MAX: f64 = 4.0;
-
-impl Record {
-    /// `half_life` and `lasting_half_life` in steps.
-    pub(super) fn new(half_life: f64, lasting_half_life: f64) -> Self {
-        Self {
-            recent: ForgettingMean::new(half_life),
-            lasting: ForgettingMean::new(lasting_half_life),
-            scored: 0,
-            residuals: VecDeque::new(),
+impl Filters {
+    pub(super) fn push(&mut self, value: f64) {
+        let Some(smoothed) = &mut self.smoothed else {
+            *self = Self { smoothed: Some([value; 3]), level: value, trend: 0.0 };
+            return;
+        };
+        for (smoothed, gain) in smoothed.iter_mut().zip(GAINS) {
+            *smoothed += gain * (value - *smoothed);
         }
+        let (gain, trend_gain, damping) = HOLT;
+        let level = gain * value + (1.0 - gain) * (self.level + damping * self.trend);
+        self.trend = trend_gain * (level - self.level) + (1.0 - trend_gain) * damping * self.trend;
+        self.level = level;
     }
 
-    /// Takes in one outcome: what was forecast, what came, and the usual rate at the origin.
-    pub(super) fn score(&mut self, point: f64, actual: f64, usual: f64, window: usize) {
-        self.recent.add((actual - point).abs());
-        self.lasting.add((actual - point).abs());
-        self.scored = self.scored.saturating_add(1);
-        if self.residuals.len() >= window {
-            self.residuals.pop_front();
-        }
-        self.residuals.push_back(Residual { error: actual - point, level: level(point, usual) });
-    }
-
-    pub(super) fn scored(&self) -> u32 {
-        self.scored
-    }
-
-    /// Returns the recent absolute error; smaller is better. `None` before the first outcome.
-    pub(super) fn error(&self) -> Option<f64> {
-        Some(self.recent.mean()? + LASTING_SHARE * self.lasting.mean()?)
-    }
-
-    /// Returns the quantiles around `point`: its own recent residuals, rescaled by the change of level; mixed with
-    /// an assumed wide spread while they are few.
-    pub(super) fn quantiles(&self, point: f64, usual: f64) -> Quantiles {
-        let now = level(point, usual);
-        let mut errors: Vec<f64> = self.residuals.iter().map(|residual| residual.at(now)).collect();
-        errors.sort_by(f64::total_cmp);
-        let own = (errors.len() as f64 / RESIDUALS_ENOUGH as f64).min(1.0);
-        Quantiles::new(std::array::from_fn(|i| {
-            let error = empirical(&errors, QUANTILES[i]).unwrap_or(0.0);
-            // The point is the median; the spread may only lie around it.
-            let error = match QUANTILES[i] {
-                level if level < 0.5 => error.min(0.0),
-                level if level > 0.5 => error.max(0.0),
-                _ => 0.0,
-            };
-            point + own * error + (1.0 - own) * SPREAD_ASSUMED[i] * now
-        }))
+    fn damped_trend(&self, steps: i64) -> f64 {
+        let (_, _, damping) = HOLT;
+        let sum = damping * (1.0 - damping.powf(steps as f64)) / (1.0 - damping);
+        (self.level + self.trend * sum).max(0.0)
     }
 }
 
-impl Residual {
-    fn at(&self, level: f64) -> f64 {
-        if self.level <= 0.0 {
-            return self.error;
+/// What the experts of all horizons share at one origin.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    points: Points,
+    filters: Filters,
+    /// Means of the newest steps and of those a season before, for the windows of the scaled experts.
+    ratios: [Option<(f64, f64)>; 3],
+}
+
+impl Origin {
+    pub(super) fn new(history: &History, filters: &Filters) -> Self {
+        let (newest, season) = (history.newest_step(), history.season());
+        let mut points = Points::silent();
+        points.set(Expert::LastValue, history.last_known());
+        points.set(Expert::RecentMean, history.mean(newest, 3));
+        let smoothed = [Expert::SmoothedSlow, Expert::Smoothed, Expert::SmoothedFast];
+        for (i, expert) in smoothed.into_iter().enumerate() {
+            points.set(expert, filters.smoothed.map(|smoothed| smoothed[i]));
         }
-        self.error * (level / self.level).clamp(1.0 / RESCALE_MAX, RESCALE_MAX)
+        if history.len() >= season {
+            points.set(Expert::SeasonMean, history.mean(newest, season));
+            points.set(Expert::SeasonMedian, median(&mut history.window(newest, season).collect::<Vec<_>>()));
+        }
+        if history.len() >= 3 * season {
+            let mut window: Vec<_> = history.window(newest, 3 * season).collect();
+            points.set(Expert::ThreeSeasonsMedian, median(&mut window));
+        }
+        let ratios = [3, season.div_ceil(12), season.div_ceil(2)].map(|steps| {
+            history.value(newest - season as i64 - steps as i64 + 1)?;
+            history.mean(newest, steps).zip(history.mean(newest - season as i64, steps))
+        });
+        Self { points, filters: filters.clone(), ratios }
+    }
+
+    /// What the experts without a regression say about the step `horizon` after the newest.
+    pub(super) fn points(&self, history: &History, horizon: i64, hour: Option<i64>) -> Points {
+        let mut points = self.points;
+        let season = history.season() as i64;
+        let target = history.newest_step() + horizon;
+        if self.filters.smoothed.is_some() {
+            points.set(Expert::DampedTrend, Some(self.filters.damped_trend(horizon)));
+        }
+        if let Some(hour) = hour.filter(|hour| horizon % hour != 0) {
+            points.set(Expert::HourNaive, history.value(target - hour * back_to_known(horizon, hour)));
+        }
+        let newest = target - season * back_to_known(horizon, season);
+        let Some(naive) = history.value(newest) else { return points };
+        points.set(Expert::SeasonalNaive, Some(naive));
+        let near = (-2..=2).map(|offset| history.value((newest + offset).min(history.newest_step())));
+        points.set(Expert::SeasonalSmooth, near.sum::<Option<f64>>().map(|sum| sum / 5.0));
+        if let (Some(second), Some(third)) =
+            (history.value(newest - season), history.value(newest - 2 * season))
+        {
+            points.set(Expert::SeasonalMedian, median(&mut [naive as f32, second as f32, third as f32]));
+        }
+        points.set(Expert::SevenSeasonsAgo, history.value(newest - 6 * season));
+        if horizon < season {
+            let scaled = [Expert::SeasonalScaledShort, Expert::SeasonalScaled, Expert::SeasonalScaledLong];
+            for (expert, ratio) in scaled.into_iter().zip(self.ratios) {
+                points.set(expert, ratio.map(|(now, before)| naive * level_ratio(now, before)));
+            }
+            let shifted = self.ratios[0].map(|(now, before)| (naive + now - before).max(0.0));
+            points.set(Expert::SeasonalShifted, shifted);
+        }
+        points
     }
 }
 
-/// The level that a residual is seen against: half the forecast, half the usual rate. Errors grow with both.
-fn level(point: f64, usual: f64) -> f64 {
-    0.5 * (point + usual)
+fn level_ratio(now: f64, before: f64) -> f64 {
+    if now <= 0.0 && before <= 0.0 {
+        return 1.0;
+    }
+    // A season that was silent tells nothing but that there is more now.
+    if before <= 0.0 { RATIO_MAX } else { (now / before).clamp(1.0 / RATIO_MAX, RATIO_MAX) }
+}
+
+/// The middle value, or the mean of the two in the middle.
+fn median(values: &mut [f32]) -> Option<f64> {
+    let middle = values.len() / 2;
+    if values.is_empty() {
+        return None;
+    }
+    let even = values.len().is_multiple_of(2);
+    let (below, upper, _) = values.select_nth_unstable_by(middle, f32::total_cmp);
+    let upper = f64::from(*upper);
+    let lower = below.iter().copied().max_by(f32::total_cmp).map(f64::from).filter(|_| even);
+    Some(lower.map_or(upper, |lower| 0.5 * (lower + upper)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_expert_has_its_place_and_name() {
+        for (place, expert) in Expert::ALL.into_iter().enumerate() {
+            assert_eq!(expert as usize, place);
+            assert_eq!(serde_json::to_string(&expert).unwrap(), format!("\"{}\"", expert.name()));
+        }
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(&mut []), None);
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+
+    #[test]
+    fn ratios_survive_silence() {
+        assert_eq!(level_ratio(0.0, 0.0), 1.0);
+        assert_eq!(level_ratio(5.0, 0.0), 4.0);
+        assert_eq!(level_ratio(0.0, 5.0), 0.25);
+        assert_eq!(level_ratio(6.0, 3.0), 2.0);
+    }
 }

@@ -8,25 +8,17 @@ const RATE_MAX: f64 = 1e12;
 /// The newest steps of a series, without holes: an unknown step is filled with the same phase of the season before,
 /// else with the step before, which uses nothing from its future.
 ///
-/// Starts with the first known value; the oldest steps leave when it is full.
+/// Starts with the first known value; the oldest steps leave when it is full. Five bytes a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Saved")]
+#[serde(from = "Saved", into = "Saved")]
 pub(super) struct History {
     newest_step: i64,
     capacity: usize,
     season: usize,
-    cells: VecDeque<Cell>,
-    /// The newest of these steps that was observed; follows from the cells.
-    #[serde(skip_serializing)]
+    values: VecDeque<f32>,
+    known: VecDeque<bool>,
+    /// The newest of these steps that was observed; follows from the rest.
     newest_known_step: Option<i64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-struct Cell {
-    value: f64,
-    known: bool,
-    /// Sum of all values up to this one, so that a mean over any window is one subtraction.
-    total: f64,
 }
 
 /// Returns a rate to compute with: not finite is unknown, negative is zero.
@@ -37,7 +29,8 @@ pub(super) fn clean(value: Option<f64>) -> Option<f64> {
 impl History {
     /// An empty history, `newest_step` being the last step that is over.
     pub(super) fn new(newest_step: i64, capacity: usize, season: usize) -> Self {
-        Self { newest_step, capacity, season, cells: VecDeque::new(), newest_known_step: None }
+        let (values, known) = (VecDeque::new(), VecDeque::new());
+        Self { newest_step, capacity, season, values, known, newest_known_step: None }
     }
 
     pub(super) fn newest_step(&self) -> i64 {
@@ -45,7 +38,7 @@ impl History {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.cells.len()
+        self.values.len()
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -57,42 +50,41 @@ impl History {
     }
 
     pub(super) fn oldest_step(&self) -> i64 {
-        self.newest_step - self.cells.len() as i64 + 1
+        self.newest_step - self.len() as i64 + 1
     }
 
     /// Appends the step after the newest one.
     pub(super) fn push(&mut self, value: Option<f64>) {
-        let total = self.cells.back().map_or(0.0, |cell| cell.total);
         let known = value.is_some();
-        let value = value.or_else(|| self.fill());
+        let value = value.map(|value| value as f32).or_else(|| self.fill());
         self.newest_step += 1;
         let Some(value) = value else { return };
         if known {
             self.newest_known_step = Some(self.newest_step);
         }
-        if self.cells.len() == self.capacity {
-            self.cells.pop_front();
+        if self.len() == self.capacity {
+            self.values.pop_front();
+            self.known.pop_front();
         }
-        self.cells.push_back(Cell { value, known, total: total + value });
+        self.values.push_back(value);
+        self.known.push_back(known);
         let oldest_step = self.oldest_step();
         self.newest_known_step = self.newest_known_step.filter(|step| *step >= oldest_step);
     }
 
     /// Forgets everything, and goes on at `newest_step`.
     pub(super) fn restart(&mut self, newest_step: i64) {
-        self.cells.clear();
-        self.newest_known_step = None;
-        self.newest_step = newest_step;
+        *self = Self::new(newest_step, self.capacity, self.season);
     }
 
     /// Returns the value of a step, filled where it was unknown; `None` outside the history.
     pub(super) fn value(&self, step: i64) -> Option<f64> {
-        self.cell(step).map(|cell| cell.value)
+        self.values.get(self.index(step)?).map(|value| f64::from(*value))
     }
 
     /// Returns the value of a step that was observed.
     pub(super) fn known(&self, step: i64) -> Option<f64> {
-        self.cell(step).filter(|cell| cell.known).map(|cell| cell.value)
+        self.known.get(self.index(step)?).filter(|known| **known).and_then(|_| self.value(step))
     }
 
     /// Returns the newest observed value.
@@ -100,56 +92,79 @@ impl History {
         self.value(self.newest_known_step?)
     }
 
-    /// Returns the mean of up to `steps` steps, the last of them `newest`, as far as the history reaches.
+    /// Returns up to `steps` values, the last of them that of the step `newest`, as far as the history reaches;
+    /// none when `newest` is outside of it.
+    pub(super) fn window(&self, newest: i64, steps: usize) -> impl Iterator<Item = f32> + '_ {
+        let end = self.index(newest).map_or(0, |index| (index + 1).min(self.len()));
+        self.values.range(end.saturating_sub(steps)..end).copied()
+    }
+
+    /// Returns the mean of such a window.
     pub(super) fn mean(&self, newest: i64, steps: usize) -> Option<f64> {
-        let end = self.cell(newest)?;
-        let oldest = (newest - steps as i64 + 1).max(self.oldest_step());
-        let start = self.cell(oldest)?;
-        let count = (newest - oldest + 1) as f64;
-        // The difference of two large sums can fall below zero by rounding.
-        Some(((end.total - start.total + start.value) / count).max(0.0))
+        let (mut count, mut sum) = (0_u32, 0.0);
+        self.window(newest, steps).for_each(|value| {
+            count += 1;
+            sum += f64::from(value);
+        });
+        (count > 0).then(|| sum / f64::from(count))
     }
 
     /// Returns mean and maximum of the observed values.
     pub(super) fn known_mean_and_max(&self) -> Option<(f64, f64)> {
         let mut count = 0.0;
         let (mut sum, mut max) = (0.0, 0.0_f64);
-        for cell in self.cells.iter().filter(|cell| cell.known) {
+        let known = self.values.iter().zip(&self.known).filter(|(_, known)| **known);
+        for value in known.map(|(value, _)| f64::from(*value)) {
             count += 1.0;
-            sum += cell.value;
-            max = max.max(cell.value);
+            sum += value;
+            max = max.max(value);
         }
         (count > 0.0).then(|| (sum / count, max))
     }
 
     /// What to take for the step after the newest one.
-    fn fill(&self) -> Option<f64> {
-        let season_before = self.value(self.newest_step + 1 - self.season as i64);
-        season_before.or_else(|| self.cells.back().map(|cell| cell.value))
+    fn fill(&self) -> Option<f32> {
+        let season_before = self.index(self.newest_step + 1 - self.season as i64);
+        season_before.and_then(|index| self.values.get(index)).or(self.values.back()).copied()
     }
 
-    fn cell(&self, step: i64) -> Option<&Cell> {
+    fn index(&self, step: i64) -> Option<usize> {
         let age = usize::try_from(self.newest_step.checked_sub(step)?).ok()?;
-        let index = self.cells.len().checked_sub(age + 1)?;
-        self.cells.get(index)
+        self.len().checked_sub(age + 1)
     }
 }
 
 /// A history as it is saved.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Saved {
     newest_step: i64,
     capacity: usize,
     season: usize,
-    cells: VecDeque<Cell>,
+    values: VecDeque<f32>,
+    /// Places of the values that were not observed, ascending.
+    filled: Vec<usize>,
 }
 
 impl From<Saved> for History {
     fn from(saved: Saved) -> Self {
-        let Saved { newest_step, capacity, season, cells } = saved;
-        let age = cells.iter().rev().position(|cell| cell.known);
+        let Saved { newest_step, capacity, season, values, filled } = saved;
+        let mut known = VecDeque::from(vec![true; values.len()]);
+        for place in filled {
+            if let Some(known) = known.get_mut(place) {
+                *known = false;
+            }
+        }
+        let age = known.iter().rev().position(|known| *known);
         let newest_known_step = age.and_then(|age| newest_step.checked_sub(age as i64));
-        Self { newest_step, capacity, season, cells, newest_known_step }
+        Self { newest_step, capacity, season, values, known, newest_known_step }
+    }
+}
+
+impl From<History> for Saved {
+    fn from(history: History) -> Self {
+        let History { newest_step, capacity, season, values, known, .. } = history;
+        let filled = known.iter().enumerate().filter(|(_, known)| !**known).map(|(place, _)| place).collect();
+        Self { newest_step, capacity, season, values, filled }
     }
 }
 

@@ -62,11 +62,13 @@ fn forecasts_the_future_and_not_the_present() {
 }
 
 #[test]
-fn a_regression_beats_both_baselines_where_there_is_something_to_learn() {
+fn both_baselines_are_beaten_where_there_is_something_to_learn() {
     // The level moves from day to day, so the season before is off, and the last value lags the wave.
     let drift = |step: i64| wave(step) * (1.0 + 0.5 * (step as f64 / 61.0).sin());
     let mut model = train(&[3], &steps(12 * SEASON as usize, drift));
-    assert_eq!(model.forecast().points[0].expert, Expert::Regression, "from the first forecast on");
+    let champion = model.forecast().points[0].expert;
+    let baselines = [Expert::LastValue, Expert::SeasonalNaive];
+    assert!(!baselines.contains(&champion), "{champion:?} carries the first forecast");
 
     let (mut errors, mut demand) = ([0.0; 3], 0.0);
     for _ in 0..3 * SEASON {
@@ -85,7 +87,7 @@ fn a_regression_beats_both_baselines_where_there_is_something_to_learn() {
 }
 
 #[test]
-fn a_baseline_carries_what_no_regression_can_improve() {
+fn nothing_is_lost_where_there_is_nothing_to_learn() {
     let mut state = 7_u64;
     let mut level = 100.0;
     let walk = (0..10 * SEASON).map(|_| {
@@ -223,13 +225,14 @@ fn what_no_rate_can_be_is_unknown_or_zero() {
 
 #[test]
 fn memory_does_not_grow_with_age() {
-    let mut model = train(&[1, 6], &steps(2000, wave));
+    let mut model = train(&[1, 6], &steps(1000, wave));
     let size = |model: &DemandModel| serde_json::to_string(model).unwrap().len();
-    let before = size(&model);
-    for step in 3000..6000 {
-        model.observe(step, Some(wave(step)));
-    }
-    assert!(size(&model) < before + before / 4, "{} after {before}", size(&model));
+    let mut grow = |steps: std::ops::Range<i64>| {
+        steps.for_each(|step| model.observe(step, Some(wave(step))));
+        size(&model)
+    };
+    let (before, after) = (grow(2000..4000), grow(4000..6000));
+    assert!(after < before + before / 20, "{after} after {before}");
     assert_eq!(model.history.len() as u32, model.config().history_steps());
 }
 
@@ -271,8 +274,8 @@ fn refuses_states_it_cannot_read() {
         assert!(text.contains(from), "{from} in {text}");
         serde_json::from_str::<DemandModel>(&text.replacen(from, to, 1)).unwrap_err().to_string()
     };
-    let message = refused("\"version\":1", "\"version\":2");
-    assert!(message.contains("state version 2: this library reads 1"), "{message}");
+    let message = refused("\"version\":2", "\"version\":3");
+    assert!(message.contains("state version 3: this library reads 2"), "{message}");
     assert!(refused("\"season_steps\":24", "\"season_steps\":0").contains("season of 0 steps"));
     assert!(refused("\"horizons\":[1,6]", "\"horizons\":[1,5]").contains("inconsistent"));
     assert!(refused("\"season\":24", "\"season\":23").contains("inconsistent"));

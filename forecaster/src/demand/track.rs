@@ -2,73 +2,70 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::forgetting::ForgettingMean;
-use crate::quantiles::Quantiles;
+use crate::quantiles::{QUANTILES, Quantiles};
 
+use super::blend::{Errors, Temper};
+use super::bounds::{Bounds, Candidates, Care, OUTER};
 use super::config::Grid;
-use super::experts::{Expert, PerExpert, Record, points};
-use super::features::Features;
+use super::experts::{Expert, Origin, Points};
+use super::features::{Features, hour_steps};
 use super::history::History;
-use super::regression::Regression;
+use super::record::Record;
+use super::regression::{Measure, Regressions};
 
-/// Outcomes an expert must have been scored on before it may carry a forecast.
-const SCORED_MIN: u32 = 24;
+/// Forecasts of one horizon that wait for their outcome, at most: of a longer horizon only every second, third, …
+/// is scored, as neighbours miss nearly the same.
+const PENDING_MAX: u32 = 48;
 
-/// How much better another expert must be to take over.
-const SWITCH_BELOW: f64 = 0.97;
-
-/// Seasons after which an error in the long memory weighs half.
-const LASTING_SEASONS: f64 = 4.0;
-
-/// Seasons of residuals behind a quantile, and the bounds of that window in steps.
-const RESIDUAL_SEASONS: u32 = 2;
-const RESIDUALS_MIN: u32 = 100;
-const RESIDUALS_MAX: u32 = 1_000;
-
-/// Everything about one horizon: the regression, what it and the baselines forecast, and how that went.
+/// Everything about one horizon: its regressions, what every expert forecast, and how that went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Track {
     horizon_steps: u32,
-    chosen: Expert,
-    regression: Option<Regression>,
-    records: PerExpert<Record>,
+    regressions: Option<Regressions>,
+    errors: Errors,
+    bounds: Bounds,
+    record: Record,
     pending: VecDeque<Pending>,
-    issued_error: ForgettingMean,
-    issued_actual: ForgettingMean,
+    issued: Issued,
+}
+
+/// A forecast as it went out.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct Issued {
+    pub(super) quantiles: Quantiles,
+    /// The expert with the most weight, if any has something to say.
+    pub(super) champion: Option<Expert>,
 }
 
 /// A forecast whose target is still to come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Pending {
     target_step: i64,
-    points: PerExpert<Option<f64>>,
-    chosen: Expert,
-    usual: f64,
+    points: Points,
+    blend: f32,
+    usual: f32,
+    candidates: Candidates,
+    quantiles: Quantiles,
 }
 
-/// Returns the half-life of an error, in steps: a short horizon can follow the last hours, the error of a long one
-/// is known late and says something about the pattern rather than about the moment.
-fn half_life(grid: Grid, horizon_steps: u32) -> f64 {
-    match horizon_steps {
-        0..=2 => 24.0,
-        3..=6 => 48.0,
-        _ => LASTING_SEASONS * f64::from(grid.season_steps).max(12.0),
-    }
+/// What all horizons share when a step is taken in.
+pub(super) struct Now<'a> {
+    pub(super) history: &'a History,
+    pub(super) grid: Grid,
+    pub(super) origin: Origin,
+    pub(super) measure: Option<&'a Measure>,
 }
 
 impl Track {
-    pub(super) fn new(grid: Grid, horizon_steps: u32) -> Self {
-        let season = f64::from(grid.season_steps);
-        let lasting = (LASTING_SEASONS * season).max(48.0);
-        let record = || Record::new(half_life(grid, horizon_steps), lasting);
+    pub(super) fn new(horizon_steps: u32) -> Self {
         Self {
             horizon_steps,
-            chosen: Expert::LastValue,
-            regression: None,
-            records: PerExpert { last_value: record(), seasonal_naive: record(), regression: record() },
+            regressions: None,
+            errors: Errors::new(),
+            bounds: Bounds::new(),
+            record: Record::default(),
             pending: VecDeque::new(),
-            issued_error: ForgettingMean::new(season),
-            issued_actual: ForgettingMean::new(season),
+            issued: Issued::default(),
         }
     }
 
@@ -76,91 +73,126 @@ impl Track {
         self.horizon_steps
     }
 
+    pub(super) fn issued(&self) -> &Issued {
+        &self.issued
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    pub(super) fn refit(&mut self, history: &History, measure: Option<&Measure>, grid: Grid) {
+        let features = self.features(grid);
+        self.regressions = measure.and_then(|measure| Regressions::fit(history, measure, &features));
+    }
+
+    pub(super) fn features(&self, grid: Grid) -> Features {
+        Features::new(grid, self.horizon_steps)
+    }
+
     /// Takes in the newest step of the history: scores what was forecast for it, and issues the next forecast.
-    pub(super) fn observe(&mut self, history: &History, grid: Grid) {
-        let newest = history.newest_step();
+    pub(super) fn observe(&mut self, now: &Now<'_>, fleet: Option<&Regressions>) {
+        let newest = now.history.newest_step();
         while let Some(due) = self.pending.pop_front_if(|pending| pending.target_step <= newest) {
-            if let Some(actual) = history.known(due.target_step) {
-                self.score(&due, actual, grid);
+            if let Some(actual) = now.history.known(due.target_step) {
+                self.score(&due, actual, now.grid);
             }
         }
-        self.choose();
-        let points = points(history, &self.features(grid), self.regression.as_ref());
-        self.pending.push_back(Pending {
-            target_step: newest + i64::from(self.horizon_steps),
-            chosen: self.carrier(&points),
-            points,
-            usual: usual(history),
-        });
+        let pending = self.issue(now, fleet);
+        if newest.rem_euclid(i64::from(self.stride())) == 0 {
+            self.pending.push_back(pending);
+        }
+    }
+
+    /// Issues the forecast of the newest step once more.
+    pub(super) fn reissue(&mut self, now: &Now<'_>, fleet: Option<&Regressions>) {
+        let pending = self.issue(now, fleet);
+        if let Some(last) = self.pending.back_mut().filter(|last| last.target_step == pending.target_step) {
+            *last = pending;
+        }
     }
 
     /// Drops the forecasts that are still open, as after a gap longer than the history.
     pub(super) fn forget_pending(&mut self) {
         self.pending.clear();
-    }
-
-    pub(super) fn refit(&mut self, history: &History, grid: Grid) {
-        self.regression = Regression::fit(history, &self.features(grid));
-    }
-
-    /// Returns the quantiles for one horizon after the newest step, and the expert behind them.
-    pub(super) fn forecast(&self, history: &History, grid: Grid) -> (Quantiles, Expert) {
-        let points = points(history, &self.features(grid), self.regression.as_ref());
-        let expert = self.carrier(&points);
-        let Some(point) = *points.get(expert) else { return (Quantiles::default(), expert) };
-        (self.records.get(expert).quantiles(point, usual(history)), expert)
-    }
-
-    /// Returns the recent absolute error of the issued medians per unit of demand.
-    pub(super) fn error_ratio(&self) -> Option<f64> {
-        let (error, actual) = (self.issued_error.mean()?, self.issued_actual.mean()?);
-        Some(error / actual).filter(|ratio| ratio.is_finite())
+        self.issued = Issued::default();
     }
 
     pub(super) fn is_sound(&self) -> bool {
-        self.regression.as_ref().is_none_or(Regression::is_sound)
+        self.regressions.as_ref().is_none_or(Regressions::is_sound)
+            && self.errors.is_sound()
+            && self.bounds.is_sound()
     }
 
-    fn features(&self, grid: Grid) -> Features {
-        Features::new(grid, self.horizon_steps)
+    /// Returns each expert that spoke last, with its weight and its recent absolute error, the heaviest first.
+    pub(super) fn standings(&self, grid: Grid) -> Vec<(Expert, f64, Option<f64>)> {
+        let temper = Temper::new(grid.season_steps, self.horizon_steps);
+        let Some(last) = self.pending.back() else { return Vec::new() };
+        let mut weights = self.errors.weights(&last.points, &temper);
+        weights.sort_by(|a, b| b.1.total_cmp(&a.1));
+        weights.into_iter().map(|(expert, weight)| (expert, weight, self.errors.recent(expert))).collect()
     }
 
-    /// The chosen expert, or the last value where that one has nothing to say.
-    fn carrier(&self, points: &PerExpert<Option<f64>>) -> Expert {
-        if points.get(self.chosen).is_some() { self.chosen } else { Expert::LastValue }
+    fn issue(&mut self, now: &Now<'_>, fleet: Option<&Regressions>) -> Pending {
+        let (history, grid) = (now.history, now.grid);
+        let horizon = i64::from(self.horizon_steps);
+        let mut points = now.origin.points(history, horizon, hour_steps(grid));
+        let regressions = self.regress(now, fleet);
+        let places = [
+            Expert::Regression,
+            Expert::RegressionLinear,
+            Expert::FleetRegression,
+            Expert::FleetRegressionLinear,
+        ];
+        for (expert, quantiles) in places.into_iter().zip(regressions) {
+            points.set(expert, quantiles.map(|quantiles| quantiles.median()));
+        }
+        points.close();
+
+        let temper = Temper::new(grid.season_steps, self.horizon_steps);
+        let weights = self.errors.weights(&points, &temper);
+        let blend = match weights.as_slice() {
+            [] => points.get(Expert::LastValue).unwrap_or(0.0),
+            weights => weights.iter().map(|(expert, by)| by * points.get(*expert).unwrap_or(0.0)).sum(),
+        };
+        let gate = self.record.gate().and_then(|expert| Some((expert, points.get(expert)?)));
+        let heaviest = weights.iter().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(expert, _)| *expert);
+        let (median, champion) = match gate {
+            Some((expert, point)) => (point, Some(expert)),
+            None => (blend, heaviest.or(points.get(Expert::LastValue).map(|_| Expert::LastValue))),
+        };
+
+        let usual = history.mean(history.newest_step(), history.season()).unwrap_or(0.0);
+        let candidates = self.bounds.candidates(median, usual, history, regressions);
+        let outer = self.bounds.bounds(median, &candidates, Care::new(grid.season_steps, self.horizon_steps));
+        let mut values = [median; QUANTILES.len()];
+        OUTER.into_iter().zip(outer).for_each(|(place, bound)| values[place] = bound);
+        let quantiles = if champion.is_some() { Quantiles::new(values) } else { Quantiles::default() };
+        self.issued = Issued { quantiles, champion };
+        let target_step = history.newest_step() + horizon;
+        Pending { target_step, points, blend: blend as f32, usual: usual as f32, candidates, quantiles }
+    }
+
+    fn regress(&self, now: &Now<'_>, fleet: Option<&Regressions>) -> [Option<Quantiles>; 4] {
+        let sight = self.features(now.grid).look(now.history, now.history.newest_step());
+        let (Some(sight), Some(measure)) = (sight, now.measure) else { return [None; 4] };
+        let predict = |fit: Option<&Regressions>| fit.map_or([None; 2], |fit| fit.predict(&sight, measure));
+        let ([log, linear], [fleet_log, fleet_linear]) = (predict(self.regressions.as_ref()), predict(fleet));
+        [log, linear, fleet_log, fleet_linear]
     }
 
     fn score(&mut self, due: &Pending, actual: f64, grid: Grid) {
-        let window = (RESIDUAL_SEASONS * grid.season_steps).clamp(RESIDUALS_MIN, RESIDUALS_MAX) as usize;
-        for expert in Expert::ALL {
-            let record = self.records.get_mut(expert);
-            match *due.points.get(expert) {
-                Some(point) => record.score(point, actual, due.usual, window),
-                // Silent for this one: its score would be of other steps than those of the rest.
-                None => continue,
-            }
-        }
-        if let Some(point) = *due.points.get(due.chosen) {
-            self.issued_error.add((actual - point).abs());
-            self.issued_actual.add(actual);
-        }
+        let stride = self.stride();
+        let temper = Temper::new(grid.season_steps, self.horizon_steps);
+        self.errors.score(&due.points, actual, &temper, stride);
+        let care = Care::new(grid.season_steps, self.horizon_steps);
+        let (median, usual) = (due.quantiles.median(), f64::from(due.usual));
+        self.bounds.score(actual, median, usual, &due.candidates, &due.quantiles, care, stride);
+        let baselines = Expert::BASELINES.map(|expert| due.points.get(expert));
+        self.record.score(actual, due.blend.into(), &due.quantiles, baselines, grid.season_steps, stride);
     }
 
-    fn choose(&mut self) {
-        let mut best = self.chosen;
-        let mut limit = self.records.get(best).error().map_or(f64::INFINITY, |error| error * SWITCH_BELOW);
-        for expert in Expert::ALL {
-            let record = self.records.get(expert);
-            let Some(error) = record.error().filter(|_| record.scored() >= SCORED_MIN) else { continue };
-            if error < limit {
-                (best, limit) = (expert, error);
-            }
-        }
-        self.chosen = best;
+    fn stride(&self) -> u32 {
+        self.horizon_steps.div_ceil(PENDING_MAX)
     }
-}
-
-/// The usual rate now: the mean of the last season.
-fn usual(history: &History) -> f64 {
-    history.mean(history.newest_step(), history.season()).unwrap_or(0.0)
 }

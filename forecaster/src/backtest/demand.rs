@@ -1,0 +1,92 @@
+use std::sync::Arc;
+
+use crate::demand::{DemandConfig, DemandModel, FleetFit};
+use crate::{Error, Quantiles};
+
+/// Seasons before the first fit.
+const FIRST_FIT_SEASONS: usize = 2;
+
+/// One series: its name and, for each step, the mean rate or `None` where it is unknown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// Name of the model whose demand it is.
+    pub name: String,
+    /// Rates by step.
+    pub values: Vec<Option<f64>>,
+}
+
+/// How to run a backtest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backtest {
+    /// Grid and horizons.
+    pub config: DemandConfig,
+    /// Steps that are known before the first origin.
+    pub train_steps: usize,
+    /// Steps between two origins, for horizons of more than two steps; the nearest two are wanted at every origin, as
+    /// replicas are planned by them.
+    pub every_steps: usize,
+}
+
+/// One forecast that was issued.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Issue {
+    /// Place of the series.
+    pub series: usize,
+    /// Steps known when it was issued: the steps `0..origin`.
+    pub origin: usize,
+    /// Steps ahead; the forecast is of step `origin + horizon_steps - 1`.
+    pub horizon_steps: u32,
+    /// What was forecast.
+    pub quantiles: Quantiles,
+}
+
+/// Runs the forecaster over all series side by side, as it would have run live: every step is forecast before it is
+/// shown, regressions are fitted anew once a season, and the fleet's among them.
+///
+/// `progress` is told how many steps are done, of how many.
+///
+/// # Errors
+///
+/// Those of [`DemandConfig::validate`].
+pub fn backtest(
+    series: &[Series],
+    how: &Backtest,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Vec<Issue>, Error> {
+    let season = how.config.grid.season_steps as usize;
+    let steps = series.iter().map(|series| series.values.len()).max().unwrap_or(0);
+    let models = series.iter().map(|_| DemandModel::train(&how.config, 0, &[]));
+    let mut models = models.collect::<Result<Vec<_>, _>>()?;
+    let mut issues = Vec::new();
+    for origin in 0..steps {
+        progress(origin, steps);
+        if origin >= how.train_steps {
+            let all = (origin - how.train_steps).is_multiple_of(how.every_steps.max(1));
+            for (place, (model, series)) in models.iter().zip(series).enumerate() {
+                let known = series.values.len();
+                issues.extend(model.forecast().points.iter().filter_map(|point| {
+                    let reached = origin + point.horizon_steps as usize <= known;
+                    (reached && (all || point.horizon_steps <= 2)).then_some(Issue {
+                        series: place,
+                        origin,
+                        horizon_steps: point.horizon_steps,
+                        quantiles: point.quantiles,
+                    })
+                }));
+            }
+        }
+        if origin >= FIRST_FIT_SEASONS * season && origin.is_multiple_of(season) {
+            models.iter_mut().for_each(DemandModel::refit);
+            if let Some(fleet) = FleetFit::fit(&models).map(Arc::new) {
+                models.iter_mut().for_each(|model| model.adopt(&fleet));
+            }
+        }
+        for (model, series) in models.iter_mut().zip(series) {
+            if let Some(value) = series.values.get(origin) {
+                model.observe(origin as i64, *value);
+            }
+        }
+    }
+    progress(steps, steps);
+    Ok(issues)
+}

@@ -1,0 +1,52 @@
+use serde::{Deserialize, Serialize};
+
+use super::DemandModel;
+use super::config::DemandConfig;
+use super::regression::{Lesson, Regressions};
+
+/// Ridge penalty per row.
+const RIDGE: f64 = 1e-3;
+
+/// Rows of all series together, at most: more are thinned evenly.
+const ROWS_MAX: usize = 8_000;
+
+/// Regressions that a whole fleet of series has in common.
+///
+/// A series that is young or rare learns from the others how demand tends to move. Fit it once a season on all
+/// models of one configuration, and hand it to each with [`DemandModel::adopt`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FleetFit {
+    config: DemandConfig,
+    regressions: Vec<Option<Regressions>>,
+}
+
+impl FleetFit {
+    /// Fits the series of all models that have the configuration of the first; `None` without a model.
+    pub fn fit<'a>(models: impl IntoIterator<Item = &'a DemandModel>) -> Option<Self> {
+        let models: Vec<&DemandModel> = models.into_iter().collect();
+        let config = models.first()?.config().clone();
+        let models: Vec<_> = models.into_iter().filter(|model| *model.config() == config).collect();
+        let rows: usize = models.iter().map(|model| model.history.len()).sum();
+        let thinning = rows.div_ceil(ROWS_MAX);
+        let fit = |track: usize| {
+            let mut lesson = Lesson::default();
+            for model in &models {
+                if let Some(measure) = model.measure() {
+                    let features = model.tracks[track].features(config.grid);
+                    lesson.add(&model.history, &measure, &features, thinning);
+                }
+            }
+            lesson.fit(RIDGE)
+        };
+        let regressions = (0..config.horizons.len()).map(fit).collect();
+        Some(Self { config, regressions })
+    }
+
+    pub(super) fn config(&self) -> &DemandConfig {
+        &self.config
+    }
+
+    pub(super) fn regressions(&self, track: usize) -> Option<&Regressions> {
+        self.regressions.get(track)?.as_ref()
+    }
+}

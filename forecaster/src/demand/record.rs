@@ -1,0 +1,101 @@
+//! How the forecasts of one horizon have done, as they were issued.
+
+use serde::{Deserialize, Serialize};
+
+use crate::quantiles::{QUANTILES, Quantiles};
+
+use super::experts::Expert;
+
+/// Seasons after which an outcome weighs half.
+const HALF_LIFE_SEASONS: f64 = 2.0;
+
+/// The weight of outcomes from which the gate may close.
+const WEIGHT_MIN: f64 = 24.0;
+
+/// The blend is left for a baseline when its error is so many times the baseline's, and taken up again below the
+/// other.
+const CLOSE_ABOVE: f64 = 1.03;
+const OPEN_BELOW: f64 = 1.0;
+
+/// Means that forget exponentially, all with the same weights.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct Record {
+    outcomes: u64,
+    weight: f64,
+    actual: f64,
+    issued: f64,
+    blend: f64,
+    baselines: [f64; Expert::BASELINES.len()],
+    below: [f64; QUANTILES.len()],
+    gate: Option<Expert>,
+}
+
+impl Record {
+    pub(super) fn score(
+        &mut self,
+        actual: f64,
+        blend: f64,
+        issued: &Quantiles,
+        baselines: [Option<f64>; Expert::BASELINES.len()],
+        season_steps: u32,
+        stride: u32,
+    ) {
+        let half_life = HALF_LIFE_SEASONS * f64::from(season_steps).max(24.0);
+        let keep = 0.5_f64.powf(f64::from(stride) / half_life);
+        let add = |mean: &mut f64, value: f64| *mean = *mean * keep + value;
+        self.outcomes += 1;
+        add(&mut self.weight, 1.0);
+        add(&mut self.actual, actual);
+        add(&mut self.issued, (actual - issued.median()).abs());
+        add(&mut self.blend, (actual - blend).abs());
+        for (mean, point) in self.baselines.iter_mut().zip(baselines) {
+            // A baseline that is silent is no better than the blend.
+            add(mean, (actual - point.unwrap_or(blend)).abs());
+        }
+        for (mean, bound) in self.below.iter_mut().zip(issued.values()) {
+            add(mean, f64::from(actual <= bound));
+        }
+        self.decide();
+    }
+
+    fn decide(&mut self) {
+        let best = if self.baselines[0] <= self.baselines[1] { 0 } else { 1 };
+        let limit = self.baselines[best] * if self.gate.is_some() { OPEN_BELOW } else { CLOSE_ABOVE };
+        let closed = self.weight >= WEIGHT_MIN && self.blend > limit;
+        self.gate = closed.then(|| Expert::BASELINES[best]);
+    }
+
+    /// The baseline that carries the forecast because the blend has lately done worse.
+    pub(super) fn gate(&self) -> Option<Expert> {
+        self.gate
+    }
+
+    /// Outcomes that were scored, ever.
+    pub(super) fn outcomes(&self) -> u64 {
+        self.outcomes
+    }
+
+    /// Absolute error of the issued medians per unit of demand.
+    pub(super) fn error_ratio(&self) -> Option<f64> {
+        ratio(self.issued, self.actual)
+    }
+
+    /// Absolute error of the issued medians in parts of that of the better baseline.
+    pub(super) fn skill_ratio(&self) -> Option<f64> {
+        ratio(self.issued, self.baselines[0].min(self.baselines[1]))
+    }
+
+    /// Share of outcomes at or below each issued quantile.
+    pub(super) fn coverage(&self) -> Option<[f64; QUANTILES.len()]> {
+        (self.weight > 0.0).then(|| self.below.map(|below| below / self.weight))
+    }
+
+    /// The mean rate behind the errors.
+    pub(super) fn mean_actual(&self) -> Option<f64> {
+        ratio(self.actual, self.weight)
+    }
+}
+
+fn ratio(part: f64, whole: f64) -> Option<f64> {
+    Some(part / whole).filter(|ratio| ratio.is_finite())
+}
