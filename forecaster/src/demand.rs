@@ -254,7 +254,7 @@ impl DemandModel {
         let origin = Origin::new(history, filters);
         let now = Now { history, grid: config.grid, origin, measure: measure.as_ref() };
         for (i, track) in tracks.iter_mut().enumerate() {
-            track.reissue(&now, fleet.as_ref().and_then(|fleet| fleet.regressions(i)));
+            track.reissue(&now, fleet.as_ref().and_then(|fleet| fleet.regression(i)));
         }
     }
 
@@ -267,7 +267,7 @@ impl DemandModel {
         let origin = Origin::new(history, filters);
         let now = Now { history, grid: config.grid, origin, measure: measure.as_ref() };
         for (i, track) in tracks.iter_mut().enumerate() {
-            track.observe(&now, fleet.as_ref().and_then(|fleet| fleet.regressions(i)));
+            track.observe(&now, fleet.as_ref().and_then(|fleet| fleet.regression(i)));
         }
     }
 }

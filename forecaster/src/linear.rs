@@ -1,9 +1,11 @@
-use linfa::Dataset;
-use linfa::traits::Fit;
-use linfa_linalg::cholesky::CholeskyInplace;
-use linfa_linear::LinearRegression;
-use ndarray::{Array1, Array2, Axis, s};
 use serde::{Deserialize, Serialize};
+
+mod design;
+mod online;
+
+use design::{Design, solve};
+
+pub(crate) use online::OnlineFit;
 
 /// Standard deviations beyond which a feature is cut: one burst must not carry a whole prediction.
 const CLIP: f64 = 6.0;
@@ -11,24 +13,14 @@ const CLIP: f64 = 6.0;
 /// Below this spread a feature is constant and left out.
 const CONSTANT: f64 = 1e-9;
 
-/// Residuals below this count alike in the reweighting, in units of the (logarithmic) target.
-const SMALL_RESIDUAL: f64 = 0.02;
-
-/// Passes of reweighting at most, for each level.
+/// Passes of reweighting at most.
 const PASSES: usize = 12;
-
-/// A pass that moves no prediction by more than this, in units of the target, is the last.
-const SETTLED: f64 = 0.002;
-
-/// Keeps the factorisation away from zero where the penalty does not, as part of the weight of all rows.
-const JITTER: f64 = 1e-10;
 
 /// Linear quantile regressions with a ridge penalty on the same standardised features, one for each level.
 ///
 /// A quantile regression is reached by iteratively reweighted least squares: weights `level / |residual|` above the
 /// line and `(1 - level) / |residual|` below it (Schlossmacher 1973 for the median), each pass one least-squares fit
-/// by linfa. A least-squares fit sees its rows only through their products, so each pass hands linfa the triangular
-/// factor of `XᵀWX + ridge`, which has as many rows as columns and the same solution, instead of thousands of rows.
+/// by linfa.
 ///
 /// A feature that is NaN is unknown and counts as its mean.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,6 +70,12 @@ impl Rows {
 }
 
 impl Column {
+    /// Measures all columns; `None` without any.
+    fn all(rows: &Rows) -> Option<Vec<Self>> {
+        let width = rows.width();
+        (width > 0).then(|| (0..width).map(|index| Self::measure(rows, index, width)).collect())
+    }
+
     /// Measures column `index` of rows that are `width` wide, over its known values.
     fn measure(rows: &Rows, index: usize, width: usize) -> Self {
         let known = || {
@@ -109,29 +107,15 @@ impl Column {
 }
 
 impl LinearFit {
-    /// Fits the median of the rows with `ridge` as penalty per row; `None` when there are no rows or no solution.
+    /// Fits the median of the rows; `ridge` is the penalty in parts of the reweighted rows. `None` when there are no
+    /// rows or no solution.
     pub(crate) fn fit(rows: &Rows, ridge: f64) -> Option<Self> {
-        Self::fit_levels(rows, ridge, &[0.5])
-    }
-
-    /// Fits several quantiles, each by itself, beginning with the solution of the nearest level that came before it:
-    /// the median goes first.
-    pub(crate) fn fit_levels(rows: &Rows, ridge: f64, levels: &[f64]) -> Option<Self> {
-        let (count, width) = (rows.len(), rows.width());
-        if count == 0 || width == 0 {
-            return None;
-        }
-        let columns: Vec<Column> = (0..width).map(|index| Column::measure(rows, index, width)).collect();
-        let mut design = Design::new(rows, &columns, ridge);
-        let mean = design.least_squares(&rows.weights)?;
-        let mut solutions: Vec<Vec<f64>> = Vec::with_capacity(levels.len());
-        for (i, &level) in levels.iter().enumerate() {
-            let distance = |&near: &usize| (levels[near] - level).abs();
-            let nearest = (0..i).min_by(|a, b| distance(a).total_cmp(&distance(b)));
-            let start = nearest.map_or(&mean, |near| &solutions[near]);
-            solutions.push(design.reweight(rows, level, start.clone())?);
-        }
-        Some(Self { columns, lines: solutions.iter().map(|solution| Line::new(solution)).collect() })
+        let columns = Column::all(rows)?;
+        let mut design = Design::new(rows, &columns);
+        let solve = |products, total| solve(products, total, ridge);
+        let mean = solve(design.products(&rows.weights), rows.weights.iter().sum())?;
+        let median = design.reweight(rows, 0.5, PASSES, mean, solve)?;
+        Some(Self { columns, lines: vec![Line::new(&median)] })
     }
 
     /// Predicts the first level for one row of as many features as were fitted, each held inside the range met in
@@ -167,84 +151,15 @@ impl LinearFit {
 }
 
 impl Line {
+    /// From the intercept and the coefficients after it.
     fn new(solution: &[f64]) -> Self {
-        let (coefficients, intercept) = solution.split_at(solution.len() - 1);
-        let coefficients = coefficients.iter().map(|value| *value as f32).collect();
-        Self { intercept: intercept[0] as f32, coefficients }
+        let mut values = solution.iter().map(|value| *value as f32);
+        Self { intercept: values.next().unwrap_or(0.0), coefficients: values.collect() }
     }
 
     fn at(&self, standard: &[f64]) -> f64 {
         let products = standard.iter().zip(&self.coefficients).map(|(value, by)| value * f64::from(*by));
         f64::from(self.intercept) + products.sum::<f64>()
-    }
-}
-
-/// Standardised rows as least squares wants them.
-struct Design {
-    /// `[features | 1 | target]` by row.
-    table: Array2<f64>,
-    /// The same, each row times the root of its weight.
-    weighted: Array2<f64>,
-    ridge: f64,
-}
-
-impl Design {
-    fn new(rows: &Rows, columns: &[Column], ridge: f64) -> Self {
-        let width = columns.len();
-        let mut table = Array2::ones((rows.len(), width + 2));
-        for (i, row) in rows.features.chunks_exact(width).enumerate() {
-            for ((value, column), cell) in row.iter().zip(columns).zip(table.row_mut(i)) {
-                *cell = column.standardise(*value);
-            }
-            table[[i, width + 1]] = rows.targets[i];
-        }
-        Self { weighted: table.clone(), table, ridge }
-    }
-
-    /// Improves a solution until it is that of the quantile, or the passes are used up.
-    fn reweight(&mut self, rows: &Rows, level: f64, mut solution: Vec<f64>) -> Option<Vec<f64>> {
-        let mut residuals = self.residuals(&solution);
-        for _ in 0..PASSES {
-            let weights = residuals.iter().zip(&rows.weights).map(|(residual, weight)| {
-                let side = if *residual > 0.0 { level } else { 1.0 - level };
-                weight * side / residual.abs().max(SMALL_RESIDUAL)
-            });
-            solution = self.least_squares(&weights.collect::<Vec<f64>>())?;
-            let moved = self.residuals(&solution);
-            let most = moved.iter().zip(&residuals).map(|(new, old)| (new - old).abs()).fold(0.0, f64::max);
-            residuals = moved;
-            if most < SETTLED {
-                break;
-            }
-        }
-        Some(solution)
-    }
-
-    fn residuals(&self, solution: &[f64]) -> Array1<f64> {
-        let width = solution.len() - 1;
-        let lines = self.table.slice(s![.., ..=width]).dot(&Array1::from(solution.to_vec()));
-        &self.table.column(width + 1) - &lines
-    }
-
-    /// One weighted ridge fit; returns the coefficients, then the intercept, which is not penalised.
-    fn least_squares(&mut self, weights: &[f64]) -> Option<Vec<f64>> {
-        let total: f64 = weights.iter().sum();
-        for ((into, from), weight) in
-            self.weighted.axis_iter_mut(Axis(0)).zip(self.table.axis_iter(Axis(0))).zip(weights)
-        {
-            let root = (weight / total).sqrt();
-            into.into_iter().zip(from).for_each(|(into, from)| *into = root * from);
-        }
-        let mut products = self.weighted.t().dot(&self.weighted);
-        let size = products.nrows();
-        for i in 0..size {
-            products[[i, i]] += if i < size - 2 { self.ridge } else { JITTER };
-        }
-        let factor = products.cholesky_into().ok()?.reversed_axes();
-        let records = factor.slice(s![.., ..size - 1]).to_owned();
-        let targets = factor.column(size - 1).to_owned();
-        let fit = LinearRegression::new().with_intercept(false).fit(&Dataset::new(records, targets)).ok()?;
-        fit.params().iter().all(|value| value.is_finite()).then(|| fit.params().to_vec())
     }
 }
 
@@ -289,28 +204,6 @@ mod tests {
         }
         let fit = LinearFit::fit(&rows, 1e-3).unwrap();
         assert!((fit.predict(&[4.0, 4.0, 4.0, 1.0]) - 8.0).abs() < 0.1);
-    }
-
-    #[test]
-    fn a_level_has_its_share_of_rows_below() {
-        let mut rows = Rows::default();
-        for i in 0..4000_u32 {
-            let (x, noise) = (f64::from(i % 40), f64::from(i * 7919 % 3989) / 3989.0);
-            rows.push(&[x], 0.1 * x + noise * (1.0 + 0.1 * x), 1.0);
-        }
-        let levels = [0.5, 0.9, 0.95, 0.1];
-        let fit = LinearFit::fit_levels(&rows, 1e-6, &levels).unwrap();
-        let mut below = [0.0; 4];
-        for (row, target) in rows.features.iter().zip(&rows.targets) {
-            let predicted = fit.predict_levels(&[*row]);
-            below
-                .iter_mut()
-                .zip(predicted)
-                .for_each(|(sum, line)| *sum += f64::from(*target <= line) / 4000.0);
-        }
-        for (share, level) in below.into_iter().zip(levels) {
-            assert!((share - level).abs() < 0.03, "{share} below the line of {level}");
-        }
     }
 
     #[test]

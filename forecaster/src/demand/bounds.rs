@@ -13,8 +13,8 @@ use super::history::History;
 pub(super) const OUTER: [usize; 4] = [0, 2, 3, 4];
 
 /// Candidates for each level: residuals of a short and of a long window, residuals in parts of the median, what the
-/// series itself did, and four regressions.
-pub(super) const CANDIDATES: usize = 8;
+/// series itself did, and the two regressions.
+pub(super) const CANDIDATES: usize = 6;
 
 /// Windows of residuals, in outcomes.
 const WINDOW_SHORT: usize = 288;
@@ -104,7 +104,7 @@ impl Bounds {
         median: f64,
         usual: f64,
         history: &History,
-        regressions: [Option<Quantiles>; 4],
+        regressions: [Option<Quantiles>; 2],
     ) -> Candidates {
         let mut candidates = Candidates([Row([f32::NAN; CANDIDATES]); OUTER.len()]);
         let mut set = |candidate: usize, values: [f64; OUTER.len()]| {

@@ -11,32 +11,30 @@ pub enum Expert {
     LastValue,
     /// The rate at the same phase of the newest season.
     SeasonalNaive,
-    /// Mean of the newest three steps.
-    RecentMean,
     /// Exponential smoothing with a gain of 0.1.
     SmoothedSlow,
     /// Exponential smoothing with a gain of 0.3.
     Smoothed,
-    /// Exponential smoothing with a gain of 0.6.
-    SmoothedFast,
     /// Holt's linear trend, damped.
     DampedTrend,
     /// Mean of five steps around the same phase of the newest season.
     SeasonalSmooth,
     /// Median of the same phase in the newest three seasons.
     SeasonalMedian,
+    /// Median of the same phase in the newest seven seasons, or as many as there are.
+    SevenSeasonsMedian,
+    /// The median of three seasons, times half of how the newest quarter of a season compares with it, as a power.
+    SeasonalMedianScaled,
     /// The same phase seven seasons ago.
     SevenSeasonsAgo,
-    /// The seasonal naive, times how the newest three steps compare with those of the season before.
+    /// The seasonal naive, times how the newest three steps compare with those a season before.
     SeasonalScaledShort,
     /// The same with a twelfth of a season.
     SeasonalScaled,
-    /// The same with half a season.
-    SeasonalScaledLong,
-    /// The seasonal naive, plus the difference of the newest three steps to those of the season before.
-    SeasonalShifted,
     /// The rate at the same phase of the newest hour.
     HourNaive,
+    /// Median of the same phase in the newest six hours.
+    HoursMedian,
     /// Median of the newest season.
     SeasonMedian,
     /// Median of the newest three seasons.
@@ -45,12 +43,8 @@ pub enum Expert {
     SeasonMean,
     /// The series' own regression on a logarithmic scale.
     Regression,
-    /// The series' own regression on a scale that is linear up to the mean.
-    RegressionLinear,
     /// The regression of the whole fleet on a logarithmic scale.
     FleetRegression,
-    /// The regression of the whole fleet on a scale that is linear up to the mean.
-    FleetRegressionLinear,
     /// The median of all others.
     Median,
 }
@@ -60,32 +54,29 @@ impl Expert {
     pub(super) const BASELINES: [Self; 2] = [Self::LastValue, Self::SeasonalNaive];
 
     /// How many there are.
-    pub const COUNT: usize = 23;
+    pub const COUNT: usize = 20;
 
     /// Every expert.
     pub const ALL: [Self; Self::COUNT] = [
         Self::LastValue,
         Self::SeasonalNaive,
-        Self::RecentMean,
         Self::SmoothedSlow,
         Self::Smoothed,
-        Self::SmoothedFast,
         Self::DampedTrend,
         Self::SeasonalSmooth,
         Self::SeasonalMedian,
+        Self::SevenSeasonsMedian,
+        Self::SeasonalMedianScaled,
         Self::SevenSeasonsAgo,
         Self::SeasonalScaledShort,
         Self::SeasonalScaled,
-        Self::SeasonalScaledLong,
-        Self::SeasonalShifted,
         Self::HourNaive,
+        Self::HoursMedian,
         Self::SeasonMedian,
         Self::ThreeSeasonsMedian,
         Self::SeasonMean,
         Self::Regression,
-        Self::RegressionLinear,
         Self::FleetRegression,
-        Self::FleetRegressionLinear,
         Self::Median,
     ];
 
@@ -94,26 +85,23 @@ impl Expert {
         match self {
             Self::LastValue => "last_value",
             Self::SeasonalNaive => "seasonal_naive",
-            Self::RecentMean => "recent_mean",
             Self::SmoothedSlow => "smoothed_slow",
             Self::Smoothed => "smoothed",
-            Self::SmoothedFast => "smoothed_fast",
             Self::DampedTrend => "damped_trend",
             Self::SeasonalSmooth => "seasonal_smooth",
             Self::SeasonalMedian => "seasonal_median",
+            Self::SevenSeasonsMedian => "seven_seasons_median",
+            Self::SeasonalMedianScaled => "seasonal_median_scaled",
             Self::SevenSeasonsAgo => "seven_seasons_ago",
             Self::SeasonalScaledShort => "seasonal_scaled_short",
             Self::SeasonalScaled => "seasonal_scaled",
-            Self::SeasonalScaledLong => "seasonal_scaled_long",
-            Self::SeasonalShifted => "seasonal_shifted",
             Self::HourNaive => "hour_naive",
+            Self::HoursMedian => "hours_median",
             Self::SeasonMedian => "season_median",
             Self::ThreeSeasonsMedian => "three_seasons_median",
             Self::SeasonMean => "season_mean",
             Self::Regression => "regression",
-            Self::RegressionLinear => "regression_linear",
             Self::FleetRegression => "fleet_regression",
-            Self::FleetRegressionLinear => "fleet_regression_linear",
             Self::Median => "median",
         }
     }
@@ -155,7 +143,7 @@ impl Points {
 }
 
 /// Gains of the exponential smoothing.
-const GAINS: [f64; 3] = [0.1, 0.3, 0.6];
+const GAINS: [f64; 2] = [0.1, 0.3];
 
 /// Gains of level and trend, and what is left of the trend after a step.
 const HOLT: (f64, f64, f64) = (0.7, 0.2, 0.85);
@@ -166,7 +154,7 @@ const RATIO_MAX: f64 = 4.0;
 /// Exponential filters of a series, of filled values too.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Filters {
-    smoothed: Option<[f64; 3]>,
+    smoothed: Option<[f64; 2]>,
     level: f64,
     trend: f64,
 }
@@ -174,7 +162,7 @@ pub(super) struct Filters {
 impl Filters {
     pub(super) fn push(&mut self, value: f64) {
         let Some(smoothed) = &mut self.smoothed else {
-            *self = Self { smoothed: Some([value; 3]), level: value, trend: 0.0 };
+            *self = Self { smoothed: Some([value; 2]), level: value, trend: 0.0 };
             return;
         };
         for (smoothed, gain) in smoothed.iter_mut().zip(GAINS) {
@@ -199,7 +187,9 @@ pub(super) struct Origin {
     points: Points,
     filters: Filters,
     /// Means of the newest steps and of those a season before, for the windows of the scaled experts.
-    ratios: [Option<(f64, f64)>; 3],
+    ratios: [Option<f64>; 2],
+    /// How the newest quarter of a season compares with the median of the three before.
+    median_ratio: Option<f64>,
 }
 
 impl Origin {
@@ -207,9 +197,7 @@ impl Origin {
         let (newest, season) = (history.newest_step(), history.season());
         let mut points = Points::silent();
         points.set(Expert::LastValue, history.last_known());
-        points.set(Expert::RecentMean, history.mean(newest, 3));
-        let smoothed = [Expert::SmoothedSlow, Expert::Smoothed, Expert::SmoothedFast];
-        for (i, expert) in smoothed.into_iter().enumerate() {
+        for (i, expert) in [Expert::SmoothedSlow, Expert::Smoothed].into_iter().enumerate() {
             points.set(expert, filters.smoothed.map(|smoothed| smoothed[i]));
         }
         if history.len() >= season {
@@ -220,11 +208,12 @@ impl Origin {
             let mut window: Vec<_> = history.window(newest, 3 * season).collect();
             points.set(Expert::ThreeSeasonsMedian, median(&mut window));
         }
-        let ratios = [3, season.div_ceil(12), season.div_ceil(2)].map(|steps| {
+        let ratios = [3, season.div_ceil(12)].map(|steps| {
             history.value(newest - season as i64 - steps as i64 + 1)?;
-            history.mean(newest, steps).zip(history.mean(newest - season as i64, steps))
+            let before = history.mean(newest - season as i64, steps)?;
+            Some(level_ratio(history.mean(newest, steps)?, before))
         });
-        Self { points, filters: filters.clone(), ratios }
+        Self { points, filters: filters.clone(), ratios, median_ratio: median_ratio(history) }
     }
 
     /// What the experts without a regression say about the step `horizon` after the newest.
@@ -235,30 +224,54 @@ impl Origin {
         if self.filters.smoothed.is_some() {
             points.set(Expert::DampedTrend, Some(self.filters.damped_trend(horizon)));
         }
-        if let Some(hour) = hour.filter(|hour| horizon % hour != 0) {
-            points.set(Expert::HourNaive, history.value(target - hour * back_to_known(horizon, hour)));
+        if let Some(hour) = hour {
+            let newest = target - hour * back_to_known(horizon, hour);
+            if horizon % hour != 0 {
+                points.set(Expert::HourNaive, history.value(newest));
+            }
+            let hours = (0..6).filter_map(|hours| history.value(newest - hours * hour));
+            points.set(Expert::HoursMedian, median(&mut hours.map(|value| value as f32).collect::<Vec<_>>()));
         }
         let newest = target - season * back_to_known(horizon, season);
         let Some(naive) = history.value(newest) else { return points };
         points.set(Expert::SeasonalNaive, Some(naive));
         let near = (-2..=2).map(|offset| history.value((newest + offset).min(history.newest_step())));
         points.set(Expert::SeasonalSmooth, near.sum::<Option<f64>>().map(|sum| sum / 5.0));
-        if let (Some(second), Some(third)) =
-            (history.value(newest - season), history.value(newest - 2 * season))
-        {
-            points.set(Expert::SeasonalMedian, median(&mut [naive as f32, second as f32, third as f32]));
-        }
+        let three = seasons_median(history, newest);
+        points.set(Expert::SeasonalMedian, three);
+        let scaled = three.zip(self.median_ratio).map(|(median, ratio)| median * ratio.sqrt());
+        points.set(Expert::SeasonalMedianScaled, scaled);
+        let seven = (0..7).filter_map(|seasons| history.value(newest - seasons * season));
+        points.set(
+            Expert::SevenSeasonsMedian,
+            median(&mut seven.map(|value| value as f32).collect::<Vec<_>>()),
+        );
         points.set(Expert::SevenSeasonsAgo, history.value(newest - 6 * season));
         if horizon < season {
-            let scaled = [Expert::SeasonalScaledShort, Expert::SeasonalScaled, Expert::SeasonalScaledLong];
+            let scaled = [Expert::SeasonalScaledShort, Expert::SeasonalScaled];
             for (expert, ratio) in scaled.into_iter().zip(self.ratios) {
-                points.set(expert, ratio.map(|(now, before)| naive * level_ratio(now, before)));
+                points.set(expert, ratio.map(|ratio| naive * ratio));
             }
-            let shifted = self.ratios[0].map(|(now, before)| (naive + now - before).max(0.0));
-            points.set(Expert::SeasonalShifted, shifted);
         }
         points
     }
+}
+
+/// The median of a step and of those one and two seasons before.
+fn seasons_median(history: &History, newest: i64) -> Option<f64> {
+    let season = history.season() as i64;
+    let (first, second) = (history.value(newest)?, history.value(newest - season)?);
+    let third = history.value(newest - 2 * season)?;
+    Some(first.min(second).max(first.max(second).min(third)))
+}
+
+/// How the newest quarter of a season compares with the median of the three seasons before it.
+fn median_ratio(history: &History) -> Option<f64> {
+    let (newest, season) = (history.newest_step(), history.season() as i64);
+    let steps = (season + 3) / 4;
+    let medians = (0..steps).map(|back| seasons_median(history, newest - season - back));
+    let before = medians.sum::<Option<f64>>()? / steps as f64;
+    Some(level_ratio(history.mean(newest, steps as usize)?, before))
 }
 
 fn level_ratio(now: f64, before: f64) -> f64 {

@@ -2,10 +2,11 @@ use serde::{Deserialize, Serialize};
 
 use super::DemandModel;
 use super::config::DemandConfig;
-use super::regression::{Lesson, Regressions};
+use super::regression::{LEVELS, add_rows, enough};
+use crate::linear::{LinearFit, OnlineFit, Rows};
 
 /// Ridge penalty per row.
-const RIDGE: f64 = 1e-3;
+const RIDGE: f64 = 1e-2;
 
 /// Rows of all series together, at most: more are thinned evenly.
 const ROWS_MAX: usize = 8_000;
@@ -17,7 +18,7 @@ const ROWS_MAX: usize = 8_000;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FleetFit {
     config: DemandConfig,
-    regressions: Vec<Option<Regressions>>,
+    regressions: Vec<Option<LinearFit>>,
 }
 
 impl FleetFit {
@@ -29,14 +30,14 @@ impl FleetFit {
         let rows: usize = models.iter().map(|model| model.history.len()).sum();
         let thinning = rows.div_ceil(ROWS_MAX);
         let fit = |track: usize| {
-            let mut lesson = Lesson::default();
+            let mut rows = Rows::default();
             for model in &models {
                 if let Some(measure) = model.measure() {
                     let features = model.tracks[track].features(config.grid);
-                    lesson.add(&model.history, &measure, &features, thinning);
+                    add_rows(&mut rows, &model.history, &measure, &features, thinning);
                 }
             }
-            lesson.fit(RIDGE)
+            enough(&rows).then(|| OnlineFit::fit(&rows, RIDGE, &LEVELS))?.map(|fit| fit.lines().clone())
         };
         let regressions = (0..config.horizons.len()).map(fit).collect();
         Some(Self { config, regressions })
@@ -46,7 +47,7 @@ impl FleetFit {
         &self.config
     }
 
-    pub(super) fn regressions(&self, track: usize) -> Option<&Regressions> {
+    pub(super) fn regression(&self, track: usize) -> Option<&LinearFit> {
         self.regressions.get(track)?.as_ref()
     }
 }

@@ -2,16 +2,17 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use crate::linear::LinearFit;
 use crate::quantiles::{QUANTILES, Quantiles};
 
-use super::blend::{Errors, Temper};
+use super::blend::{Blend, Experience, Temper};
 use super::bounds::{Bounds, Candidates, Care, OUTER};
 use super::config::Grid;
 use super::experts::{Expert, Origin, Points};
 use super::features::{Features, hour_steps};
 use super::history::History;
 use super::record::Record;
-use super::regression::{Measure, Regressions};
+use super::regression::{Measure, Regression, predict};
 
 /// Forecasts of one horizon that wait for their outcome, at most: of a longer horizon only every second, third, …
 /// is scored, as neighbours miss nearly the same.
@@ -21,8 +22,8 @@ const PENDING_MAX: u32 = 48;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Track {
     horizon_steps: u32,
-    regressions: Option<Regressions>,
-    errors: Errors,
+    regression: Option<Regression>,
+    experience: Experience,
     bounds: Bounds,
     record: Record,
     pending: VecDeque<Pending>,
@@ -43,6 +44,7 @@ struct Pending {
     target_step: i64,
     points: Points,
     blend: f32,
+    gradient: f32,
     usual: f32,
     candidates: Candidates,
     quantiles: Quantiles,
@@ -60,8 +62,8 @@ impl Track {
     pub(super) fn new(horizon_steps: u32) -> Self {
         Self {
             horizon_steps,
-            regressions: None,
-            errors: Errors::new(),
+            regression: None,
+            experience: Experience::new(),
             bounds: Bounds::new(),
             record: Record::default(),
             pending: VecDeque::new(),
@@ -83,7 +85,7 @@ impl Track {
 
     pub(super) fn refit(&mut self, history: &History, measure: Option<&Measure>, grid: Grid) {
         let features = self.features(grid);
-        self.regressions = measure.and_then(|measure| Regressions::fit(history, measure, &features));
+        self.regression = measure.and_then(|measure| Regression::fit(history, measure, &features));
     }
 
     pub(super) fn features(&self, grid: Grid) -> Features {
@@ -91,12 +93,15 @@ impl Track {
     }
 
     /// Takes in the newest step of the history: scores what was forecast for it, and issues the next forecast.
-    pub(super) fn observe(&mut self, now: &Now<'_>, fleet: Option<&Regressions>) {
+    pub(super) fn observe(&mut self, now: &Now<'_>, fleet: Option<&LinearFit>) {
         let newest = now.history.newest_step();
         while let Some(due) = self.pending.pop_front_if(|pending| pending.target_step <= newest) {
             if let Some(actual) = now.history.known(due.target_step) {
                 self.score(&due, actual, now.grid);
             }
+        }
+        if let (Some(own), Some(measure)) = (&mut self.regression, now.measure) {
+            own.learn(now.history, measure, &Features::new(now.grid, self.horizon_steps));
         }
         let pending = self.issue(now, fleet);
         if newest.rem_euclid(i64::from(self.stride())) == 0 {
@@ -105,7 +110,7 @@ impl Track {
     }
 
     /// Issues the forecast of the newest step once more.
-    pub(super) fn reissue(&mut self, now: &Now<'_>, fleet: Option<&Regressions>) {
+    pub(super) fn reissue(&mut self, now: &Now<'_>, fleet: Option<&LinearFit>) {
         let pending = self.issue(now, fleet);
         if let Some(last) = self.pending.back_mut().filter(|last| last.target_step == pending.target_step) {
             *last = pending;
@@ -119,47 +124,43 @@ impl Track {
     }
 
     pub(super) fn is_sound(&self) -> bool {
-        self.regressions.as_ref().is_none_or(Regressions::is_sound)
-            && self.errors.is_sound()
+        self.regression.as_ref().is_none_or(Regression::is_sound)
+            && self.experience.is_sound()
             && self.bounds.is_sound()
     }
 
     /// Returns each expert that spoke last, with its weight and its recent absolute error, the heaviest first.
     pub(super) fn standings(&self, grid: Grid) -> Vec<(Expert, f64, Option<f64>)> {
-        let temper = Temper::new(grid.season_steps, self.horizon_steps);
-        let Some(last) = self.pending.back() else { return Vec::new() };
-        let mut weights = self.errors.weights(&last.points, &temper);
+        let blend =
+            self.pending.back().and_then(|last| self.experience.blend(&last.points, &self.temper(grid)));
+        let mut weights = blend.map(|blend| blend.weights).unwrap_or_default();
         weights.sort_by(|a, b| b.1.total_cmp(&a.1));
-        weights.into_iter().map(|(expert, weight)| (expert, weight, self.errors.recent(expert))).collect()
+        weights.into_iter().map(|(expert, weight)| (expert, weight, self.experience.recent(expert))).collect()
     }
 
-    fn issue(&mut self, now: &Now<'_>, fleet: Option<&Regressions>) -> Pending {
+    fn issue(&mut self, now: &Now<'_>, fleet: Option<&LinearFit>) -> Pending {
         let (history, grid) = (now.history, now.grid);
         let horizon = i64::from(self.horizon_steps);
         let mut points = now.origin.points(history, horizon, hour_steps(grid));
         let regressions = self.regress(now, fleet);
-        let places = [
-            Expert::Regression,
-            Expert::RegressionLinear,
-            Expert::FleetRegression,
-            Expert::FleetRegressionLinear,
-        ];
-        for (expert, quantiles) in places.into_iter().zip(regressions) {
+        for (expert, quantiles) in [Expert::Regression, Expert::FleetRegression].into_iter().zip(regressions)
+        {
             points.set(expert, quantiles.map(|quantiles| quantiles.median()));
         }
         points.close();
 
-        let temper = Temper::new(grid.season_steps, self.horizon_steps);
-        let weights = self.errors.weights(&points, &temper);
-        let blend = match weights.as_slice() {
-            [] => points.get(Expert::LastValue).unwrap_or(0.0),
-            weights => weights.iter().map(|(expert, by)| by * points.get(*expert).unwrap_or(0.0)).sum(),
-        };
+        let temper = self.temper(grid);
+        let last = points.get(Expert::LastValue).unwrap_or(0.0);
+        let blend = self.experience.blend(&points, &temper).unwrap_or_else(|| Blend {
+            point: last,
+            gradient: last,
+            weights: points.get(Expert::LastValue).map(|_| (Expert::LastValue, 1.0)).into_iter().collect(),
+        });
         let gate = self.record.gate().and_then(|expert| Some((expert, points.get(expert)?)));
-        let heaviest = weights.iter().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(expert, _)| *expert);
+        let heaviest = blend.weights.iter().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(expert, _)| *expert);
         let (median, champion) = match gate {
             Some((expert, point)) => (point, Some(expert)),
-            None => (blend, heaviest.or(points.get(Expert::LastValue).map(|_| Expert::LastValue))),
+            None => (blend.point, heaviest),
         };
 
         let usual = history.mean(history.newest_step(), history.season()).unwrap_or(0.0);
@@ -170,26 +171,36 @@ impl Track {
         let quantiles = if champion.is_some() { Quantiles::new(values) } else { Quantiles::default() };
         self.issued = Issued { quantiles, champion };
         let target_step = history.newest_step() + horizon;
-        Pending { target_step, points, blend: blend as f32, usual: usual as f32, candidates, quantiles }
+        Pending {
+            target_step,
+            points,
+            blend: blend.point as f32,
+            gradient: blend.gradient as f32,
+            usual: usual as f32,
+            candidates,
+            quantiles,
+        }
     }
 
-    fn regress(&self, now: &Now<'_>, fleet: Option<&Regressions>) -> [Option<Quantiles>; 4] {
+    fn regress(&self, now: &Now<'_>, fleet: Option<&LinearFit>) -> [Option<Quantiles>; 2] {
         let sight = self.features(now.grid).look(now.history, now.history.newest_step());
-        let (Some(sight), Some(measure)) = (sight, now.measure) else { return [None; 4] };
-        let predict = |fit: Option<&Regressions>| fit.map_or([None; 2], |fit| fit.predict(&sight, measure));
-        let ([log, linear], [fleet_log, fleet_linear]) = (predict(self.regressions.as_ref()), predict(fleet));
-        [log, linear, fleet_log, fleet_linear]
+        let (Some(sight), Some(measure)) = (sight, now.measure) else { return [None; 2] };
+        let own = self.regression.as_ref().and_then(|own| own.predict(&sight, measure));
+        [own, fleet.and_then(|fleet| predict(fleet, &sight, measure))]
     }
 
     fn score(&mut self, due: &Pending, actual: f64, grid: Grid) {
         let stride = self.stride();
-        let temper = Temper::new(grid.season_steps, self.horizon_steps);
-        self.errors.score(&due.points, actual, &temper, stride);
+        self.experience.score(&due.points, due.gradient.into(), actual, &self.temper(grid));
         let care = Care::new(grid.season_steps, self.horizon_steps);
         let (median, usual) = (due.quantiles.median(), f64::from(due.usual));
         self.bounds.score(actual, median, usual, &due.candidates, &due.quantiles, care, stride);
         let baselines = Expert::BASELINES.map(|expert| due.points.get(expert));
         self.record.score(actual, due.blend.into(), &due.quantiles, baselines, grid.season_steps, stride);
+    }
+
+    fn temper(&self, grid: Grid) -> Temper {
+        Temper::new(grid.season_steps, self.horizon_steps, self.stride())
     }
 
     fn stride(&self) -> u32 {
