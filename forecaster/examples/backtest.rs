@@ -25,6 +25,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let t = Instant::now();
     let issues = backtest(&all, &how, |_, _| {})?;
     eprintln!("{:.1} s", t.elapsed().as_secs_f64());
+    for s in clairvoy_forecaster::score(&all, &how, &issues) {
+        println!(
+            "{} {:.4} {:.4} pl {:.4} cov {:.4?} {:.4}",
+            s.horizon_steps,
+            s.wape,
+            s.cwape,
+            s.mean_pinball(),
+            s.coverage,
+            s.coverage_error
+        );
+    }
+    for s in
+        clairvoy_forecaster::score_reference(&all, &how, &issues, clairvoy_forecaster::Reference::LastValue)
+    {
+        println!("last {} {:.4} {:.4} pl {:.4}", s.horizon_steps, s.wape, s.cwape, s.mean_pinball());
+    }
+    for p in [clairvoy_forecaster::Policy::Reactive, clairvoy_forecaster::Policy::Hybrid(0.9)] {
+        println!("{p:?} {:?}", clairvoy_forecaster::score_replicas(&all, &how, &issues, p, 5));
+    }
     let mut o = std::io::BufWriter::new(std::fs::File::create(&a[2])?);
     writeln!(o, "model,origin_s,horizon_s,quantile,value")?;
     for i in issues {

@@ -55,7 +55,10 @@ mod quantiles;
 mod silent;
 mod wait;
 
-pub use backtest::{Backtest, Issue, Series, backtest};
+pub use backtest::{
+    Backtest, Issue, Policy, Reference, ReplicaScore, Score, Series, backtest, score, score_reference,
+    score_replicas,
+};
 pub use demand::{
     DemandConfig, DemandForecast, DemandModel, Expert, ExpertStanding, FleetFit, Grid, HISTORY_SEASONS,
     HorizonForecast, Standing,

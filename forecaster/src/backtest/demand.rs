@@ -40,6 +40,21 @@ pub struct Issue {
     pub quantiles: Quantiles,
 }
 
+impl Issue {
+    /// Returns the step that is forecast.
+    pub fn target(&self) -> usize {
+        self.origin + self.horizon_steps as usize - 1
+    }
+}
+
+impl Backtest {
+    /// Returns whether all horizons are forecast from an origin, and scored.
+    pub(super) fn is_scored(&self, origin: usize) -> bool {
+        let after = origin.checked_sub(self.train_steps);
+        after.is_some_and(|after| after.is_multiple_of(self.every_steps.max(1)))
+    }
+}
+
 /// Runs the forecaster over all series side by side, as it would have run live: every step is forecast before it is
 /// shown, regressions are fitted anew once a season, and the fleet's among them.
 ///
@@ -61,7 +76,7 @@ pub fn backtest(
     for origin in 0..steps {
         progress(origin, steps);
         if origin >= how.train_steps {
-            let all = (origin - how.train_steps).is_multiple_of(how.every_steps.max(1));
+            let all = how.is_scored(origin);
             for (place, (model, series)) in models.iter().zip(series).enumerate() {
                 let known = series.values.len();
                 issues.extend(model.forecast().points.iter().filter_map(|point| {
