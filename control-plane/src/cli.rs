@@ -1,5 +1,6 @@
 //! The command line.
 
+mod backtest;
 mod bootstrap;
 mod check;
 mod serve;
@@ -33,6 +34,13 @@ enum Command {
     /// Ends with 1 when something would keep it from running, with 0 otherwise: a backend that does not answer yet is only
     /// named.
     Check(check::Arguments),
+    /// Tell how good the forecasts would have been on past demand.
+    ///
+    /// Every step is forecast with nothing known but what lay before it, and compared with what came: with the last value,
+    /// with the season before, and with what a reactive autoscaler would have done. Two runs give the same bytes.
+    ///
+    /// Example: clairvoy backtest --series demand.csv --out forecasts.csv
+    Backtest(backtest::Arguments),
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Print the version.
@@ -59,6 +67,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Bootstrap(arguments) => bootstrap::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Backtest(arguments) => backtest::run(arguments),
         Command::Schema => schema(),
         Command::Version => {
             println!("clairvoy {}", env!("CARGO_PKG_VERSION"));
