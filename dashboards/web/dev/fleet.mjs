@@ -45,6 +45,14 @@ export function demand(name, windowSeconds, now) {
   return { model: name, step_seconds: STEP, lead_seconds: LEAD, actual, issued, latest: { issued_at: last, points } };
 }
 
+/** One horizon of each kind: with skill, with bounds that do not hold, carried by a baseline, and too new to judge. */
+const RECORD = [
+  { horizon_seconds: 60, outcomes: 25_904, error_ratio: 0.061, skill_ratio: 0.62, coverage_q90: 0.905, coverage_q95: 0.948, baseline: null, experts: [['regression', 0.58], ['smoothed', 0.21], ['seasonal_scaled_short', 0.12], ['last_value', 0.06], ['damped_trend', 0.03]] },
+  { horizon_seconds: 300, outcomes: 25_880, error_ratio: 0.097, skill_ratio: 0.81, coverage_q90: 0.822, coverage_q95: 0.961, baseline: null, experts: [['seasonal_smooth', 0.47], ['regression', 0.35], ['seasonal_median', 0.18]] },
+  { horizon_seconds: 3600, outcomes: 25_550, error_ratio: 0.148, skill_ratio: 1.05, coverage_q90: 0.967, coverage_q95: 0.981, baseline: 'seasonal_naive', experts: [['seven_seasons_median', 0.64], ['regression', 0.36]] },
+  { horizon_seconds: 21_600, outcomes: 0, error_ratio: null, skill_ratio: null, coverage_q90: null, coverage_q95: null, baseline: null, experts: [] },
+].map((entry) => ({ ...entry, experts: entry.experts.map(([name, weight]) => ({ name, weight })) }));
+
 /** 0 to 1: how slow backend 9012 is; it comes and goes each four minutes. */
 const trouble = (t) => Math.max(0, Math.min(1, 1.6 * Math.sin((2 * Math.PI * t) / 240)));
 
@@ -113,7 +121,7 @@ export function state(now, scenario) {
       return {
         name: model.name, demand_rps: empty ? 0 : demandAt(model, now), tokens_per_second: empty ? 0 : demandAt(model, now) * model.tokens,
         step_seconds: STEP, slo_ttft_seconds: model.slo,
-        forecast: empty ? null : { issued_at: iso(issued), expert: model.name === 'chat-large' ? 'regression' : 'seasonal_naive', error_ratio: model.name === 'chat-large' ? 0.061 : 0.114, cold_start: { horizon_seconds: 20, q50: next.q50, q90: next.q90 } },
+        forecast: empty ? null : { issued_at: iso(issued), expert: model.name === 'chat-large' ? 'regression' : 'seasonal_naive', error_ratio: model.name === 'chat-large' ? 0.061 : 0.114, cold_start: { horizon_seconds: 20, q50: next.q50, q90: next.q90 }, record: model.name === 'chat-large' ? RECORD : [] },
         shares: [],
       };
     }),

@@ -1,12 +1,12 @@
 import { describe, expect, test } from 'vitest';
 
-import { clock, count, NONE, percent, plural, rate, seconds, secondsBetween, span } from './format';
+import { clock, count, horizon, NONE, percent, plural, rate, seconds, secondsBetween, span } from './format';
 
 const flat = (text: string) => text.replaceAll('\u202f', ' ');
 
 describe('numbers', () => {
   test('an unknown value is a dash everywhere', () => {
-    for (const text of [count, rate, percent, seconds, span]) {
+    for (const text of [count, rate, percent, seconds, span, horizon]) {
       expect(text(null)).toBe(NONE);
       expect(text(undefined)).toBe(NONE);
       expect(text(NaN)).toBe(NONE);
@@ -44,6 +44,13 @@ describe('times', () => {
     expect(span(7500)).toBe('2 h 05 min');
     expect(span(100 * 3600)).toBe('4 d 4 h');
     expect(span(-3)).toBe('0 s');
+  });
+
+  test('horizons leave out what is zero', () => {
+    expect([10, 60, 300, 3600, 21_600, 86_400].map(horizon)).toEqual(['10 s', '1 min', '5 min', '1 h', '6 h', '1 d']);
+    expect(horizon(129_600)).toBe('1 d 12 h');
+    expect(horizon(88_200)).toBe('1 d 30 min');
+    expect(horizon(0)).toBe('0 s');
   });
 
   test('the clock has a fixed width', () => {

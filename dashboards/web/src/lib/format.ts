@@ -53,6 +53,19 @@ export function span(totalSeconds: Maybe): string {
   return `${s} s`;
 }
 
+/** A horizon in full, without units that are zero: `5 min`, `1 h`, `1 d 12 h`. */
+export function horizon(totalSeconds: Maybe): string {
+  if (!known(totalSeconds)) return NONE;
+  let rest = Math.max(0, Math.round(totalSeconds));
+  const parts: string[] = [];
+  for (const [unit, size] of [['d', 86_400], ['h', 3600], ['min', 60], ['s', 1]] as const) {
+    const n = Math.floor(rest / size);
+    rest -= n * size;
+    if (n > 0) parts.push(`${n} ${unit}`);
+  }
+  return parts.join(' ') || '0 s';
+}
+
 /** Wall-clock time of an instant (RFC 3339 or Unix milliseconds) in the reader's zone: `04:30:09`. */
 export function clock(at: string | number | null | undefined): string {
   const date = new Date(at ?? NaN);

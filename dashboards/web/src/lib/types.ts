@@ -26,15 +26,36 @@ export interface Model {
   shares: GroupShare[];
 }
 
-export type Expert = 'regression' | 'seasonal_naive' | 'last_value';
+/** Name of a forecasting method, such as `seasonal_naive`; `expertName` has the words. */
+export type Expert = string;
 
 export interface Forecast {
   issued_at: string;
-  expert: Expert | (string & {}) | null;
+  expert: Expert | null;
   /** Weighted absolute percentage error of recent one-step medians, as a ratio. */
   error_ratio: number | null;
   /** Demand expected once a replica started now would be ready. */
   cold_start: { horizon_seconds: number; q50: number; q90: number } | null;
+  /** One entry per horizon; servers before this field do not send it. */
+  record?: HorizonRecord[];
+}
+
+/** How the forecasts of one horizon have done over the last days, as they were issued. */
+export interface HorizonRecord {
+  horizon_seconds: number;
+  outcomes: number;
+  /** Absolute error of the median per unit of demand. */
+  error_ratio: number | null;
+  /** That error in parts of the better baseline's: below 1 is skill. */
+  skill_ratio: number | null;
+  /** Share of outcomes at or below the 90 % bound. */
+  coverage_q90: number | null;
+  /** Share of outcomes at or below the 95 % bound. */
+  coverage_q95: number | null;
+  /** The baseline that carries the forecast because all experts together have lately done worse. */
+  baseline: Expert | null;
+  /** By weight in the median, heaviest first. */
+  experts: { name: Expert; weight: number }[];
 }
 
 export interface GroupShare {

@@ -4,6 +4,8 @@ import { BACKEND_MARK, changeValue, expertName, PROXY_MARK } from './words';
 
 test('experts in words, unknown ones by their name', () => {
   expect(expertName('seasonal_naive')).toBe('last season');
+  expect(expertName('seasonal_smooth')).toBe('last season, smoothed');
+  expect(expertName('median')).toBe('median of all');
   expect(expertName('gradient_boosting')).toBe('gradient boosting');
 });
 

@@ -2,9 +2,26 @@ import type { BackendState, Decision, ProxyState } from './types';
 import { count, NONE, percent } from './format';
 
 const EXPERTS: Record<string, string> = {
-  regression: 'regression',
-  seasonal_naive: 'last season',
   last_value: 'last value',
+  seasonal_naive: 'last season',
+  smoothed_slow: 'slow average',
+  smoothed: 'average',
+  damped_trend: 'damped trend',
+  seasonal_smooth: 'last season, smoothed',
+  seasonal_median: 'median of three seasons',
+  seven_seasons_median: 'median of seven seasons',
+  seasonal_median_scaled: 'median of seasons, scaled',
+  seven_seasons_ago: 'seven seasons ago',
+  seasonal_scaled_short: 'last season, scaled by the last steps',
+  seasonal_scaled: 'last season, scaled',
+  hour_naive: 'last hour',
+  hours_median: 'median of six hours',
+  half_season_median: 'median of half a season',
+  season_median: 'median of a season',
+  three_seasons_median: "median of three seasons' steps",
+  season_mean: 'mean of a season',
+  regression: 'regression',
+  median: 'median of all',
 };
 
 /** An expert in words; one that this page does not know keeps its own name. */

@@ -1,0 +1,102 @@
+import { render } from 'svelte/server';
+import { describe, expect, test, vi } from 'vitest';
+
+import type { HorizonRecord, Model } from '../lib/types';
+import ForecastRecord from './ForecastRecord.svelte';
+import ModelPanel from './ModelPanel.svelte';
+
+// The theme asks the browser, which is not here; the chart that needs it is not drawn on the server either.
+vi.mock('../lib/theme.svelte', () => ({ theme: {} }));
+
+const text = (html: string) =>
+  html
+    .replace(/<!--.*?-->/g, '')
+    .replace(/<[^>]+>/g, ' ')
+    .replace(/\s+/g, ' ');
+
+const GOOD: HorizonRecord = {
+  horizon_seconds: 60,
+  outcomes: 4320,
+  error_ratio: 0.042,
+  skill_ratio: 0.62,
+  coverage_q90: 0.91,
+  coverage_q95: 0.95,
+  baseline: null,
+  experts: [
+    { name: 'regression', weight: 0.62 },
+    { name: 'seasonal_smooth', weight: 0.38 },
+  ],
+};
+
+function show(...record: HorizonRecord[]) {
+  const { body } = render(ForecastRecord, { props: { record, model: 'chat' } });
+  return { body, rows: body.split('<tr').slice(2).map(text), all: text(body) };
+}
+
+describe('the record of the forecasts', () => {
+  test('is closed until it is opened', () => {
+    const { body, all } = show(GOOD);
+    expect(body).toMatch(/<details(?![^>]*\bopen\b)/);
+    expect(all).toContain('How good are the forecasts?');
+  });
+
+  test('has a row per horizon', () => {
+    const { rows } = show(GOOD, { ...GOOD, horizon_seconds: 21_600 });
+    expect(rows).toHaveLength(2);
+    for (const part of ['1 min', '4.2 %', '38 % less', '91 %', '95 %', '4 320', 'regression 62 %']) {
+      expect(rows[0]).toContain(part);
+    }
+    expect(rows[0]).toContain('then last season, smoothed 38 %');
+    expect(rows[0]).not.toContain('bound too');
+    expect(rows[1]).toContain('6 h');
+  });
+
+  test('says which bound does not hold its promise', () => {
+    const { body, rows } = show({ ...GOOD, coverage_q90: 0.81, coverage_q95: 0.95 });
+    expect(rows[0]).toContain('81 % bound too low');
+    expect(rows[0]?.match(/bound too/g)).toHaveLength(1);
+    expect(body).toContain('<path d="M6 1 11.5 11H.5z"');
+  });
+
+  test('says when a baseline carries the forecast, and still who leads', () => {
+    const { rows } = show({ ...GOOD, baseline: 'last_value' });
+    expect(rows[0]).toContain('carried by last value: the experts have lately done worse');
+    expect(rows[0]).toContain('among the experts: regression 62 % · last season, smoothed 38 %');
+  });
+
+  test('unknown values are dashes', () => {
+    const unknown = { error_ratio: null, skill_ratio: null, coverage_q90: null, coverage_q95: null };
+    const { rows } = show({ ...GOOD, ...unknown, outcomes: 0, experts: [] });
+    expect(rows[0]?.match(/–/g)).toHaveLength(5);
+  });
+
+  test('without an entry it says so in place of a table', () => {
+    const { body, all } = show();
+    expect(body).not.toContain('<table');
+    expect(all).toContain('No record yet');
+  });
+});
+
+describe('the panel of a model', () => {
+  const forecast = { issued_at: '2026-11-21T04:30:00Z', expert: 'regression', error_ratio: 0.06, cold_start: null };
+  const model: Model = {
+    name: 'chat',
+    demand_rps: 12,
+    tokens_per_second: null,
+    step_seconds: 10,
+    slo_ttft_seconds: null,
+    forecast: null,
+    shares: [],
+  };
+  const panel = (of: Model['forecast']) =>
+    text(render(ModelPanel, { props: { model: { ...model, forecast: of }, pools: [], now: '2026-11-21T04:30:05Z' } }).body);
+
+  test('shows the record', () => {
+    expect(panel({ ...forecast, record: [GOOD] })).toContain('38 % less');
+  });
+
+  test('takes a server that sends none, or a model without forecast, as an empty record', () => {
+    expect(panel(forecast)).toContain('No record yet');
+    expect(panel(null)).toContain('No record yet');
+  });
+});
