@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 
 use chrono::{DateTime, Utc};
 
-use clairvoy_forecaster::{DemandForecast, WaitPrediction};
+use clairvoy_forecaster::{DemandForecast, FleetFits, Standing, WaitPrediction};
 
 use crate::config::Forecast;
 use crate::fleet::Step;
@@ -22,6 +22,9 @@ pub use thread::{LearnerHandle, spawn};
 
 /// Backends whose wait model is fitted anew within one tick: bounds the time that a tick takes.
 const MOST_WAIT_FITS_A_TICK: usize = 20;
+
+/// The key under which the one fit of the fleet is kept.
+const FLEET_KEY: &str = "all";
 
 /// What the learner is told.
 #[derive(Debug)]
@@ -47,8 +50,8 @@ pub enum Lesson {
 pub enum Insight {
     /// The wait of the next request at a backend, and when the sample behind it was taken.
     Wait(SocketAddr, DateTime<Utc>, WaitPrediction),
-    /// A forecast of a model's demand, made at the end of its origin step.
-    Forecast(String, DemandForecast),
+    /// A forecast of a model's demand, made at the end of its origin step, and how those before it have done.
+    Forecast(String, DemandForecast, Vec<Standing>),
     /// A model was fitted; its state is worth keeping.
     Trained {
         /// What was fitted.
@@ -69,6 +72,8 @@ pub enum Insight {
 pub enum ModelKind {
     /// Demand of one model.
     Demand,
+    /// What the demand of all models has in common; there is one.
+    Fleet,
     /// Wait at one backend.
     Wait,
 }
@@ -78,6 +83,7 @@ impl ModelKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Demand => "demand",
+            Self::Fleet => "demand_fleet",
             Self::Wait => "wait",
         }
     }
@@ -87,13 +93,21 @@ impl ModelKind {
 pub struct Learner {
     settings: demand::Settings,
     demand: BTreeMap<String, demand::Lessons>,
+    fleet: Option<FleetFits>,
+    fleet_fitted_at: Option<DateTime<Utc>>,
     waits: BTreeMap<SocketAddr, wait::Lessons>,
 }
 
 impl Learner {
     /// Nothing learned yet.
     pub fn new(forecast: &Forecast) -> Self {
-        Self { settings: demand::Settings::of(forecast), demand: BTreeMap::new(), waits: BTreeMap::new() }
+        Self {
+            settings: demand::Settings::of(forecast),
+            demand: BTreeMap::new(),
+            fleet: None,
+            fleet_fitted_at: None,
+            waits: BTreeMap::new(),
+        }
     }
 
     /// Takes one lesson.
@@ -112,7 +126,7 @@ impl Learner {
             Lesson::CatchUp(model, first_step, values) => match self.demand.get_mut(&model) {
                 Some(lessons) => {
                     let forecast = lessons.catch_up(first_step, &values);
-                    vec![Insight::Forecast(model, forecast)]
+                    vec![Insight::Forecast(model, forecast, lessons.standings())]
                 }
                 None if values.is_empty() => Vec::new(),
                 None => self.history(model, first_step, &values),
@@ -131,15 +145,15 @@ impl Learner {
             },
         };
         let forecast = lessons.observe(step);
-        vec![Insight::Forecast(model, forecast)]
+        vec![Insight::Forecast(model, forecast, lessons.standings())]
     }
 
     fn history(&mut self, model: String, first_step: i64, values: &[Option<f64>]) -> Vec<Insight> {
         match demand::Lessons::train(&self.settings, first_step, values) {
             Ok(lessons) => {
-                let forecast = lessons.forecast();
-                self.demand.insert(model.clone(), lessons);
-                vec![Insight::Forecast(model, forecast)]
+                let insight = Insight::Forecast(model.clone(), lessons.forecast(), lessons.standings());
+                self.take_in(model, lessons);
+                vec![insight]
             }
             Err(error) => vec![Insight::Refused(format!("the history of {model} cannot be used: {error}"))],
         }
@@ -152,11 +166,18 @@ impl Learner {
         match kind {
             ModelKind::Demand => match demand::Lessons::restore(&self.settings, state) {
                 Ok(lessons) => {
-                    let forecast = lessons.forecast();
-                    self.demand.insert(key.clone(), lessons);
-                    vec![Insight::Forecast(key, forecast)]
+                    let insight = Insight::Forecast(key.clone(), lessons.forecast(), lessons.standings());
+                    self.take_in(key, lessons);
+                    vec![insight]
                 }
                 Err(error) => refused(error),
+            },
+            ModelKind::Fleet => match serde_json::from_value(state) {
+                Ok(fleet) => {
+                    self.share(fleet);
+                    Vec::new()
+                }
+                Err(error) => refused(error.to_string()),
             },
             ModelKind::Wait => match (key.parse(), wait::Lessons::restore(state)) {
                 (Ok(address), Ok(lessons)) => {
@@ -169,8 +190,34 @@ impl Learner {
         }
     }
 
+    fn take_in(&mut self, model: String, mut lessons: demand::Lessons) {
+        if let Some(fleet) = &self.fleet {
+            lessons.adopt(fleet);
+        }
+        self.demand.insert(model, lessons);
+    }
+
+    /// Hands what the fleet has in common to everyone.
+    fn share(&mut self, fleet: FleetFits) {
+        self.demand.values_mut().for_each(|lessons| lessons.adopt(&fleet));
+        self.fleet = Some(fleet);
+    }
+
+    fn fit_fleet_when_due(&mut self, now: DateTime<Utc>) -> Option<Insight> {
+        let at = *self.fleet_fitted_at.get_or_insert(now);
+        if (now - at).as_seconds_f64() < self.settings.fleet_every_seconds() || self.demand.is_empty() {
+            return None;
+        }
+        self.fleet_fitted_at = Some(now);
+        let fleet = FleetFits::fit(self.demand.values().map(demand::Lessons::forecaster));
+        let state = serde_json::to_value(&fleet).ok();
+        self.share(fleet);
+        let (kind, key) = (ModelKind::Fleet, FLEET_KEY.to_owned());
+        Some(Insight::Trained { kind, key, state: state?, at: now })
+    }
+
     fn tick(&mut self, now: DateTime<Utc>) -> Vec<Insight> {
-        let mut insights = Vec::new();
+        let mut insights: Vec<Insight> = self.fit_fleet_when_due(now).into_iter().collect();
         for (model, lessons) in &mut self.demand {
             if let Some(state) = lessons.refit_when_due(&self.settings, now) {
                 insights.push(Insight::Trained {

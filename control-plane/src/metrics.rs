@@ -7,7 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::view::{BackendState, ProxyState, State};
+use crate::view::{BackendState, ProxyState, RecordView, State};
 
 type Number = Gauge<f64, AtomicU64>;
 
@@ -19,6 +19,19 @@ struct OfModel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfForecast {
     model: String,
+    quantile: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfHorizon {
+    model: String,
+    horizon_seconds: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfBound {
+    model: String,
+    horizon_seconds: u32,
     quantile: &'static str,
 }
 
@@ -45,6 +58,10 @@ struct OfState {
 pub struct ControlMetrics {
     demand: Family<OfModel, Number>,
     forecast: Family<OfForecast, Number>,
+    forecast_error: Family<OfHorizon, Number>,
+    forecast_skill: Family<OfHorizon, Number>,
+    forecast_baseline: Family<OfHorizon, Number>,
+    forecast_coverage: Family<OfBound, Number>,
     ready: Family<OfPool, Gauge>,
     planned: Family<OfPool, Gauge>,
     share: Family<OfBackend, Number>,
@@ -86,6 +103,29 @@ impl ControlMetrics {
             registry.register("clairvoy_forecast_requests_per_second", help, family.clone());
             family
         };
+        let mut of_horizon = |name: &str, help: &str| {
+            let family = Family::<OfHorizon, Number>::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        let forecast_error = of_horizon(
+            "clairvoy_forecast_error_ratio",
+            "Absolute error of the medians that were forecast, per unit of demand, over the last days",
+        );
+        let forecast_skill = of_horizon(
+            "clairvoy_forecast_skill_ratio",
+            "The same error in parts of that of the better of last value and last season; below 1 is skill",
+        );
+        let forecast_baseline = of_horizon(
+            "clairvoy_forecast_baseline",
+            "1 while a baseline carries the forecast because all experts together have done worse, else 0",
+        );
+        let forecast_coverage = Family::<OfBound, Number>::default();
+        registry.register(
+            "clairvoy_forecast_coverage_ratio",
+            "Share of outcomes at or below a bound that was forecast, over the last days",
+            forecast_coverage.clone(),
+        );
         let mut of_backend = |name: &str, help: &str| {
             let family = Family::<OfBackend, Number>::default();
             registry.register(name, help, family.clone());
@@ -117,7 +157,22 @@ impl ControlMetrics {
         let proxies = of_state("clairvoy_proxies", "Connected Envoys by state");
         let totals = Family::<OfTotal, Gauge>::default();
         registry.register("clairvoy_events", "Counts since the start, by what was counted", totals.clone());
-        Self { demand, forecast, ready, planned, share, wait, age, backends, proxies, totals }
+        Self {
+            demand,
+            forecast,
+            forecast_error,
+            forecast_skill,
+            forecast_baseline,
+            forecast_coverage,
+            ready,
+            planned,
+            share,
+            wait,
+            age,
+            backends,
+            proxies,
+            totals,
+        }
     }
 
     /// Sets every series from the live picture.
@@ -152,6 +207,10 @@ impl ControlMetrics {
     fn read_models(&self, state: &State) {
         self.demand.clear();
         self.forecast.clear();
+        self.forecast_error.clear();
+        self.forecast_skill.clear();
+        self.forecast_baseline.clear();
+        self.forecast_coverage.clear();
         for model in &state.models {
             self.demand.get_or_create(&OfModel { model: model.name.clone() }).set(model.demand_rps);
             if let Some(forecast) = &model.forecast {
@@ -161,6 +220,7 @@ impl ControlMetrics {
                         .get_or_create(&OfForecast { model: model.name.clone(), quantile })
                         .set(value);
                 }
+                forecast.record.iter().for_each(|record| self.read_record(&model.name, record));
             }
         }
         self.ready.clear();
@@ -169,6 +229,25 @@ impl ControlMetrics {
             let labels = OfPool { model: pool.model.clone(), pool: pool.name.clone() };
             self.ready.get_or_create(&labels).set(i64::from(pool.replicas.ready));
             self.planned.get_or_create(&labels).set(i64::from(pool.replicas.planned));
+        }
+    }
+
+    fn read_record(&self, model: &str, record: &RecordView) {
+        let horizon_seconds = record.horizon_seconds;
+        let labels = OfHorizon { model: model.to_owned(), horizon_seconds };
+        let set = |family: &Family<OfHorizon, Number>, value: Option<f64>| {
+            if let Some(value) = value {
+                family.get_or_create(&labels).set(value);
+            }
+        };
+        set(&self.forecast_error, record.error_ratio);
+        set(&self.forecast_skill, record.skill_ratio);
+        set(&self.forecast_baseline, Some(f64::from(record.baseline.is_some())));
+        for (quantile, coverage) in [("0.9", record.coverage_q90), ("0.95", record.coverage_q95)] {
+            if let Some(coverage) = coverage {
+                let labels = OfBound { model: model.to_owned(), horizon_seconds, quantile };
+                self.forecast_coverage.get_or_create(&labels).set(coverage);
+            }
         }
     }
 

@@ -53,12 +53,44 @@ pub struct ModelView {
 pub struct ForecastView {
     /// When it was made.
     pub issued_at: DateTime<Utc>,
-    /// Who carries the nearest step: `last_value`, `seasonal_naive` or `regression`.
+    /// Who has the most weight in the nearest step, such as `last_value` or `regression`.
     pub expert: String,
     /// Recent error of its median relative to the demand; none while unknown.
     pub error_ratio: Option<f64>,
     /// The forecast at now + cold start.
     pub cold_start: ColdStartView,
+    /// How the forecasts of each horizon have done, as they were issued.
+    pub record: Vec<RecordView>,
+}
+
+/// How the forecasts of one horizon have done over the last days, as they were issued.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct RecordView {
+    /// How far ahead, seconds.
+    pub horizon_seconds: u32,
+    /// Outcomes that came since the model was made.
+    pub outcomes: u64,
+    /// Absolute error of the median per unit of demand; none while unknown.
+    pub error_ratio: Option<f64>,
+    /// The same in parts of that of the better baseline (last value, last season): below one is skill.
+    pub skill_ratio: Option<f64>,
+    /// Share of outcomes at or below the 90 % bound.
+    pub coverage_q90: Option<f64>,
+    /// Share of outcomes at or below the 95 % bound.
+    pub coverage_q95: Option<f64>,
+    /// The baseline that carries the forecast because all experts together have lately done worse.
+    pub baseline: Option<String>,
+    /// Experts by their weight in the median, the heaviest first, a few.
+    pub experts: Vec<ExpertView>,
+}
+
+/// One expert of a forecast.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ExpertView {
+    /// Its name, such as `seasonal_naive`.
+    pub name: String,
+    /// Its part of the median, 0 to 1.
+    pub weight: f64,
 }
 
 /// The forecast by which replicas are planned.

@@ -5,15 +5,17 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::quantiles::Quantiles;
 
-mod blend;
 mod bounds;
 mod config;
 mod experts;
 mod features;
 mod fleet;
+mod forecaster;
 mod history;
+mod jury;
 mod record;
 mod regression;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod track;
@@ -21,6 +23,7 @@ mod track;
 pub use config::{DemandConfig, Grid, HISTORY_SEASONS};
 pub use experts::Expert;
 pub use fleet::FleetFit;
+pub use forecaster::{DemandForecaster, FleetFits};
 
 use experts::{Filters, Origin};
 use history::{History, clean};
@@ -77,9 +80,13 @@ pub struct DemandForecast {
 /// A forecast at one horizon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HorizonForecast {
-    /// Steps from the origin to the step that is forecast; at least 1.
+    /// How far ahead the target ends, in steps from the end of the newest one; at least 1.
     pub horizon_steps: u32,
-    /// Quantiles of the mean rate in that step. All zero while nothing has been observed.
+    /// The first step of the target.
+    pub target_step: i64,
+    /// How many steps the target has.
+    pub target_steps: u32,
+    /// Quantiles of the mean rate in the target. All zero while nothing has been observed.
     pub quantiles: Quantiles,
     /// The expert with the most weight in the median: the champion.
     pub expert: Expert,
@@ -114,8 +121,9 @@ pub struct ExpertStanding {
     pub expert: Expert,
     /// Its part of the median, 0 to 1.
     pub weight: f64,
-    /// Its recent absolute error per unit of demand.
-    pub error_ratio: Option<f64>,
+    /// Its mean loss over the last days, to be compared with that of others: half its absolute error, seen against the
+    /// root of the level of demand. `None` before it was scored.
+    pub loss: Option<f64>,
 }
 
 impl DemandModel {
@@ -192,6 +200,16 @@ impl DemandModel {
         self.append(value);
     }
 
+    /// Returns whether any rate was ever observed.
+    fn has_observed(&self) -> bool {
+        self.history.len() > 0
+    }
+
+    #[cfg(test)]
+    fn observed(&self) -> Vec<f32> {
+        self.history.window(self.newest_step(), self.history.len()).collect()
+    }
+
     /// Returns what regressions measure the series by.
     fn measure(&self) -> Option<Measure> {
         self.measure.or_else(|| Measure::of(&self.history))
@@ -220,6 +238,8 @@ impl DemandModel {
     pub fn forecast(&self) -> DemandForecast {
         let points = self.tracks.iter().map(|track| HorizonForecast {
             horizon_steps: track.horizon_steps(),
+            target_step: self.newest_step() + i64::from(track.horizon_steps()),
+            target_steps: 1,
             quantiles: track.issued().quantiles,
             expert: track.issued().champion.unwrap_or(Expert::LastValue),
             error_ratio: track.record().error_ratio(),
@@ -231,10 +251,9 @@ impl DemandModel {
     pub fn standings(&self) -> Vec<Standing> {
         let standing = |track: &Track| {
             let record = track.record();
-            let experts = track.standings(self.config.grid).into_iter().map(|(expert, weight, error)| {
-                let ratio = error.zip(record.mean_actual()).map(|(error, actual)| error / actual);
-                ExpertStanding { expert, weight, error_ratio: ratio.filter(|ratio| ratio.is_finite()) }
-            });
+            let standings = track.standings(self.config.grid);
+            let experts =
+                standings.into_iter().map(|(expert, weight, loss)| ExpertStanding { expert, weight, loss });
             Standing {
                 horizon_steps: track.horizon_steps(),
                 outcomes: record.outcomes(),

@@ -60,8 +60,8 @@ pub use backtest::{
     score_replicas,
 };
 pub use demand::{
-    DemandConfig, DemandForecast, DemandModel, Expert, ExpertStanding, FleetFit, Grid, HISTORY_SEASONS,
-    HorizonForecast, Standing,
+    DemandConfig, DemandForecast, DemandForecaster, DemandModel, Expert, ExpertStanding, FleetFit, FleetFits,
+    Grid, HISTORY_SEASONS, HorizonForecast, Standing,
 };
 pub use error::Error;
 pub use quantiles::{QUANTILES, Quantiles};

@@ -97,7 +97,7 @@ pub(super) async fn import(
     let mut histories = Vec::new();
     for model in models {
         let (first_step, values) =
-            demand_history(&store, &config, model, Utc::now()).await.map_err(failed)?;
+            demand_history(&store, &config, model, None, Utc::now()).await.map_err(failed)?;
         histories.push((model.to_owned(), first_step, values));
     }
     let sent = state.commands.send(Command::Learn(histories)).await;

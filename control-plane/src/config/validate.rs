@@ -2,6 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use garde::{Error, Path, Report, Validate};
 
+use clairvoy_forecaster::DemandForecaster;
+
 use super::Config;
 
 /// What spans several fields: names that must be unique or exist, and values that must fit each other.
@@ -121,9 +123,8 @@ impl Config {
                 fault(path.join("horizons").join(index), message);
             }
         }
-        let config = self.forecast.in_steps();
-        match config.validate() {
-            Ok(()) => {}
+        match DemandForecaster::history_steps(&self.forecast.in_steps()) {
+            Ok(_) => {}
             Err(error @ clairvoy_forecaster::Error::SeasonSteps { .. }) => {
                 fault(path.join("season"), error.to_string())
             }

@@ -1,6 +1,6 @@
 use chrono::{DateTime, Utc};
 
-use clairvoy_forecaster::{DemandConfig, DemandForecast, DemandModel, Error};
+use clairvoy_forecaster::{DemandConfig, DemandForecast, DemandForecaster, Error, FleetFits, Standing};
 
 use crate::config::Forecast;
 use crate::fleet::Step;
@@ -15,44 +15,67 @@ impl Settings {
     pub(super) fn of(forecast: &Forecast) -> Self {
         Self { config: forecast.in_steps(), refit_every_seconds: forecast.refit_every.as_seconds() }
     }
+
+    /// Time between two fits of the fleet: what models have in common changes slowly, and costs all of them at once.
+    pub(super) fn fleet_every_seconds(&self) -> f64 {
+        let grid = self.config.grid;
+        f64::from(grid.season_steps) * f64::from(grid.step_seconds) / 4.0
+    }
 }
 
-/// The demand model of one model, and when it was fitted.
+/// The demand forecaster of one model, and when it was fitted.
 pub(super) struct Lessons {
-    model: DemandModel,
+    forecaster: DemandForecaster,
     fitted_at: Option<DateTime<Utc>>,
 }
 
 impl Lessons {
     pub(super) fn train(settings: &Settings, first_step: i64, values: &[Option<f64>]) -> Result<Self, Error> {
-        Ok(Self { model: DemandModel::train(&settings.config, first_step, values)?, fitted_at: None })
+        Ok(Self {
+            forecaster: DemandForecaster::train(&settings.config, first_step, values)?,
+            fitted_at: None,
+        })
     }
 
     /// Takes up a saved model, unless it was made for another grid or other horizons.
     pub(super) fn restore(settings: &Settings, state: serde_json::Value) -> Result<Self, String> {
-        let model: DemandModel = serde_json::from_value(state).map_err(|error| error.to_string())?;
-        if *model.config() != settings.config {
+        let forecaster: DemandForecaster =
+            serde_json::from_value(state).map_err(|error| error.to_string())?;
+        if *forecaster.config() != settings.config {
             return Err("it was made for another step, season or horizons".to_owned());
         }
-        Ok(Self { model, fitted_at: None })
+        Ok(Self { forecaster, fitted_at: None })
     }
 
     pub(super) fn observe(&mut self, step: Step) -> DemandForecast {
-        self.model.observe(step.index, step.requests_per_second);
-        self.model.forecast()
+        self.forecaster.observe(step.index, step.requests_per_second);
+        self.forecaster.forecast()
     }
 
     /// Takes the steps that the model does not know yet.
     pub(super) fn catch_up(&mut self, first_step: i64, values: &[Option<f64>]) -> DemandForecast {
-        let origin = self.model.forecast().origin_step;
+        let origin = self.forecaster.newest_step();
         for (step, value) in (first_step..).zip(values).filter(|(step, _)| *step > origin) {
-            self.model.observe(step, *value);
+            self.forecaster.observe(step, *value);
         }
-        self.model.forecast()
+        self.forecaster.forecast()
     }
 
     pub(super) fn forecast(&self) -> DemandForecast {
-        self.model.forecast()
+        self.forecaster.forecast()
+    }
+
+    pub(super) fn forecaster(&self) -> &DemandForecaster {
+        &self.forecaster
+    }
+
+    /// How the forecasts have done, as they were issued.
+    pub(super) fn standings(&self) -> Vec<Standing> {
+        self.forecaster.standings()
+    }
+
+    pub(super) fn adopt(&mut self, fleet: &FleetFits) {
+        self.forecaster.adopt(fleet);
     }
 
     /// Fits anew when it is time; returns the state to keep. A model that was just trained or restored is kept first.
@@ -63,10 +86,10 @@ impl Lessons {
     ) -> Option<serde_json::Value> {
         match self.fitted_at {
             Some(at) if (now - at).as_seconds_f64() < settings.refit_every_seconds => return None,
-            Some(_) => self.model.refit(),
+            Some(_) => self.forecaster.refit(),
             None => {}
         }
         self.fitted_at = Some(now);
-        serde_json::to_value(&self.model).ok()
+        serde_json::to_value(&self.forecaster).ok()
     }
 }

@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use clairvoy_forecaster::DemandForecast;
+use clairvoy_forecaster::{DemandForecast, Standing};
 use clairvoy_xds::{ClientEvent, XdsServer};
 
 use crate::config::{Config, ConfigError};
@@ -91,6 +91,8 @@ pub(super) struct Controller {
 struct Issued {
     at: DateTime<Utc>,
     forecast: DemandForecast,
+    /// How those before it have done.
+    standings: Vec<Standing>,
 }
 
 #[derive(Default)]

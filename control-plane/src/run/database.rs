@@ -6,10 +6,13 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::learn::ModelKind;
 use crate::store::{DatabaseSettings, RegisteredBackend, Retention, Store, StoreError};
 
 /// Seasons of demand history that are read back at start.
 const SEASONS: i32 = 15;
+/// How long before a saved model was saved its newest step may lie: two steps of an hour.
+const OVERLAP: TimeDelta = TimeDelta::hours(2);
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// What the last run left behind.
@@ -19,7 +22,7 @@ pub(super) struct Memory {
     /// Telemetry rows ever written.
     pub(super) telemetry_rows: u64,
     /// Saved demand and wait models: kind, key, state.
-    pub(super) models: Vec<(crate::learn::ModelKind, String, serde_json::Value)>,
+    pub(super) models: Vec<(ModelKind, String, serde_json::Value)>,
     /// Published weights: model, when, state.
     pub(super) weights: Vec<(String, DateTime<Utc>, serde_json::Value)>,
     /// Demand history: model, first step, requests/s by step.
@@ -74,36 +77,49 @@ async fn remember(store: &Store, config: &Config, now: DateTime<Utc>) -> Result<
         telemetry_rows: u64::try_from(rows).unwrap_or_default(),
         ..Memory::default()
     };
+    let [weights, demand, fleet, waits] =
+        ["weights", ModelKind::Demand.as_str(), ModelKind::Fleet.as_str(), ModelKind::Wait.as_str()]
+            .map(|kind| store.newest_model_states(kind));
+    let (mut weights, mut demand, fleet, mut waits) = tokio::try_join!(weights, demand, fleet, waits)?;
+    memory.models.extend(fleet.into_iter().map(|(key, saved)| (ModelKind::Fleet, key, saved.state)));
+    let grid = serde_json::to_value(config.forecast.in_steps()).ok();
     for model in &config.models {
-        if let Some(saved) = store.load_model_state("weights", &model.name).await? {
+        if let Some(saved) = weights.remove(&model.name) {
             memory.weights.push((model.name.clone(), saved.trained_at, saved.state));
         }
-        if let Some(saved) = store.load_model_state("demand", &model.name).await? {
-            memory.models.push((crate::learn::ModelKind::Demand, model.name.clone(), saved.state));
-        }
-        let (first_step, values) = demand_history(store, config, &model.name, now).await?;
+        let saved = demand.remove(&model.name);
+        // A model that can be used knows all that was known when it was saved.
+        let usable = saved.as_ref().filter(|saved| saved.state.get("config") == grid.as_ref());
+        let since = usable.map(|saved| saved.trained_at - OVERLAP);
+        let (first_step, values) = demand_history(store, config, &model.name, since, now).await?;
         memory.demand.push((model.name.clone(), first_step, values));
+        if let Some(saved) = saved {
+            memory.models.push((ModelKind::Demand, model.name.clone(), saved.state));
+        }
     }
     let configured = config.pools.iter().flat_map(|pool| pool.backends.iter().map(ToString::to_string));
     let registered = memory.registered.iter().map(|backend| backend.address.clone());
     for address in configured.chain(registered).collect::<Vec<_>>() {
-        if let Some(saved) = store.load_model_state("wait", &address).await? {
-            memory.models.push((crate::learn::ModelKind::Wait, address, saved.state));
+        if let Some(saved) = waits.remove(&address) {
+            memory.models.push((ModelKind::Wait, address, saved.state));
         }
     }
     Ok(memory)
 }
 
-/// A model's demand of the last seasons on the forecast grid, gaps as `None`: number of the first step, and values.
+/// A model's demand of the last seasons, or of those after `since`, on the forecast grid, gaps as `None`: number of the first step, and values.
 pub(crate) async fn demand_history(
     store: &Store,
     config: &Config,
     model: &str,
+    since: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 ) -> Result<(i64, Vec<Option<f64>>), StoreError> {
     let step = i64::try_from(config.forecast.step.0.as_secs().max(1)).unwrap_or(i64::MAX);
     let span = TimeDelta::from_std(config.forecast.season.0).unwrap_or(TimeDelta::MAX) * SEASONS;
-    let rows = store.demand(model, u32::try_from(step).unwrap_or(u32::MAX), now - span, now).await?;
+    let rows = store
+        .demand(model, u32::try_from(step).unwrap_or(u32::MAX), since.unwrap_or(now - span), now)
+        .await?;
     let index = |at: DateTime<Utc>| at.timestamp().div_euclid(step);
     let Some(first) = rows.first().map(|row| index(row.at)) else { return Ok((index(now), Vec::new())) };
     let last = rows.last().map_or(first, |row| index(row.at));

@@ -13,8 +13,10 @@ pub struct ForecastRow {
     pub issued_at: DateTime<Utc>,
     /// How far ahead this point lies, in seconds.
     pub horizon_seconds: i32,
-    /// Start of the step that is forecast.
+    /// Start of the time that is forecast.
     pub target_at: DateTime<Utc>,
+    /// Its length, in seconds: one step, or several for a far horizon.
+    pub target_seconds: i32,
     /// 10 % quantile.
     pub q10: f64,
     /// Median.
@@ -39,9 +41,10 @@ impl Store {
             rows.iter().map(value).collect()
         }
         sqlx::query(
-            "INSERT INTO forecast (model, issued_at, horizon_seconds, target_at, q10, q50, q90, q95, q99, expert)
+            "INSERT INTO forecast (model, issued_at, horizon_seconds, target_at, q10, q50, q90, q95, q99, expert,
+                                   target_seconds)
              SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::integer[], $4::timestamptz[],
-                                  $5::float8[], $6::float8[], $7::float8[], $8::float8[], $9::float8[], $10::text[])
+                                  $5::float8[], $6::float8[], $7::float8[], $8::float8[], $9::float8[], $10::text[], $11::integer[])
              ON CONFLICT DO NOTHING",
         )
         .bind(column(rows, |row| row.model.as_str()))
@@ -54,6 +57,7 @@ impl Store {
         .bind(column(rows, |row| row.q95))
         .bind(column(rows, |row| row.q99))
         .bind(column(rows, |row| row.expert.as_str()))
+        .bind(column(rows, |row| row.target_seconds))
         .execute(self.pool())
         .await
         .map(|done| done.rows_affected())
@@ -74,7 +78,7 @@ impl Store {
     ) -> Result<Vec<ForecastRow>, StoreError> {
         sqlx::query_as(
             "SELECT DISTINCT ON (target_at)
-                    model, issued_at, horizon_seconds, target_at, q10, q50, q90, q95, q99, expert
+                    model, issued_at, horizon_seconds, target_at, target_seconds, q10, q50, q90, q95, q99, expert
              FROM forecast
              WHERE model = $1 AND horizon_seconds >= $2 AND target_at >= $3 AND target_at < $4
              ORDER BY target_at, issued_at DESC, horizon_seconds",
@@ -94,7 +98,7 @@ impl Store {
     /// When the database does not answer.
     pub async fn latest_forecast(&self, model: &str) -> Result<Vec<ForecastRow>, StoreError> {
         sqlx::query_as(
-            "SELECT model, issued_at, horizon_seconds, target_at, q10, q50, q90, q95, q99, expert
+            "SELECT model, issued_at, horizon_seconds, target_at, target_seconds, q10, q50, q90, q95, q99, expert
              FROM forecast
              WHERE model = $1 AND issued_at = (SELECT max(issued_at) FROM forecast WHERE model = $1)
              ORDER BY horizon_seconds",

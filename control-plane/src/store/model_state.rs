@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
@@ -79,4 +81,27 @@ impl Store {
         .await
         .map_err(StoreError::query("load a trained model"))
     }
+
+    /// Returns the newest version of every state of `kind`, by key.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn newest_model_states(&self, kind: &str) -> Result<BTreeMap<String, ModelState>, StoreError> {
+        let rows: Vec<Keyed> = sqlx::query_as(
+            "SELECT DISTINCT ON (key) key, version, trained_at, state FROM model_state
+             WHERE kind = $1 ORDER BY key, version DESC",
+        )
+        .bind(kind)
+        .fetch_all(self.pool())
+        .await
+        .map_err(StoreError::query("load trained models"))?;
+        Ok(rows.into_iter().map(|Keyed { key, model }| (key, model)).collect())
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct Keyed {
+    key: String,
+    #[sqlx(flatten)]
+    model: ModelState,
 }

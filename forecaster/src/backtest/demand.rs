@@ -1,6 +1,6 @@
-use std::sync::Arc;
+use std::ops::Range;
 
-use crate::demand::{DemandConfig, DemandModel, FleetFit};
+use crate::demand::{DemandConfig, DemandForecaster, FleetFits};
 use crate::{Error, Quantiles};
 
 /// Seasons before the first fit.
@@ -28,22 +28,26 @@ pub struct Backtest {
 }
 
 /// One forecast that was issued.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Issue {
     /// Place of the series.
     pub series: usize,
     /// Steps known when it was issued: the steps `0..origin`.
     pub origin: usize,
-    /// Steps ahead; the forecast is of step `origin + horizon_steps - 1`.
+    /// How far ahead the target ends, in steps.
     pub horizon_steps: u32,
+    /// The steps whose mean rate is forecast.
+    pub target: Range<usize>,
     /// What was forecast.
     pub quantiles: Quantiles,
 }
 
 impl Issue {
-    /// Returns the step that is forecast.
-    pub fn target(&self) -> usize {
-        self.origin + self.horizon_steps as usize - 1
+    /// Returns what came: the mean of the target's steps, as far as they are known.
+    pub fn actual(&self, series: &[Series]) -> Option<f64> {
+        let known = series.get(self.series)?.values.get(self.target.clone())?.iter().flatten();
+        let count = known.clone().count();
+        (count > 0).then(|| known.sum::<f64>() / count as f64)
     }
 }
 
@@ -70,7 +74,7 @@ pub fn backtest(
 ) -> Result<Vec<Issue>, Error> {
     let season = how.config.grid.season_steps as usize;
     let steps = series.iter().map(|series| series.values.len()).max().unwrap_or(0);
-    let models = series.iter().map(|_| DemandModel::train(&how.config, 0, &[]));
+    let models = series.iter().map(|_| DemandForecaster::train(&how.config, 0, &[]));
     let mut models = models.collect::<Result<Vec<_>, _>>()?;
     let mut issues = Vec::new();
     for origin in 0..steps {
@@ -80,21 +84,23 @@ pub fn backtest(
             for (place, (model, series)) in models.iter().zip(series).enumerate() {
                 let known = series.values.len();
                 issues.extend(model.forecast().points.iter().filter_map(|point| {
-                    let reached = origin + point.horizon_steps as usize <= known;
-                    (reached && (all || point.horizon_steps <= 2)).then_some(Issue {
+                    let target = usize::try_from(point.target_step).ok()?;
+                    let target = target..target + point.target_steps as usize;
+                    let wanted = all || point.horizon_steps <= 2;
+                    (wanted && target.end <= known).then_some(Issue {
                         series: place,
                         origin,
                         horizon_steps: point.horizon_steps,
+                        target,
                         quantiles: point.quantiles,
                     })
                 }));
             }
         }
         if origin >= FIRST_FIT_SEASONS * season && origin.is_multiple_of(season) {
-            models.iter_mut().for_each(DemandModel::refit);
-            if let Some(fleet) = FleetFit::fit(&models).map(Arc::new) {
-                models.iter_mut().for_each(|model| model.adopt(&fleet));
-            }
+            models.iter_mut().for_each(DemandForecaster::refit);
+            let fleet = FleetFits::fit(&models);
+            models.iter_mut().for_each(|model| model.adopt(&fleet));
         }
         for (model, series) in models.iter_mut().zip(series) {
             if let Some(value) = series.values.get(origin) {

@@ -90,7 +90,7 @@ pub fn score_reference(
     for issue in issues.iter().filter(|issue| how.is_scored(issue.origin)) {
         let known = &series[issue.series].values[..issue.origin];
         let last = || known.iter().rev().find_map(|value| *value);
-        let target = issue.target();
+        let target = issue.target.start;
         let value = match reference {
             Reference::LastValue => last(),
             Reference::SeasonalNaive => {
@@ -178,7 +178,7 @@ struct Sums {
 
 impl Outcomes {
     fn add(&mut self, series: &[Series], issue: &Issue, quantiles: [f64; QUANTILES.len()]) {
-        let Some(Some(actual)) = series[issue.series].values.get(issue.target()) else { return };
+        let Some(actual) = issue.actual(series) else { return };
         let sums = self.0.entry(issue.horizon_steps).or_default().entry(issue.series).or_default();
         sums.count += 1.0;
         sums.demand += actual;
@@ -188,7 +188,7 @@ impl Outcomes {
             *sum += (level * error).max((level - 1.0) * error);
         }
         for (sum, place) in sums.below.iter_mut().zip(&SCORED[1..]) {
-            *sum += f64::from(*actual <= quantiles[*place]);
+            *sum += f64::from(actual <= quantiles[*place]);
         }
     }
 

@@ -7,30 +7,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::quantiles::{QUANTILES, Quantiles};
 
-use super::history::History;
+use super::jury::Jury;
+use super::settings::Settings;
+use super::track::Now;
 
 /// Levels other than the median, as places in [`QUANTILES`].
 pub(super) const OUTER: [usize; 4] = [0, 2, 3, 4];
 
-/// Candidates for each level: residuals of a short and of a long window, residuals in parts of the median, what the
-/// series itself did, and the two regressions.
+/// Candidates for each level: residuals of a short and of a long window, residuals in parts of the median, residuals
+/// in parts of how much the experts disagree, what the series itself did, and a regression.
 pub(super) const CANDIDATES: usize = 6;
 
-/// Windows of residuals, in outcomes.
+/// Windows of residuals, in outcomes, and that of the rates themselves, in steps.
 const WINDOW_SHORT: usize = 288;
+const WINDOW_RELATIVE: usize = 432;
 const WINDOW_LONG: usize = 1_008;
-
-/// Window of the rates themselves, in steps.
 const WINDOW_RATES: usize = 288;
 
 /// Residuals from which the spread is the series' own alone.
-const RESIDUALS_ENOUGH: f64 = 60.0;
+const RESIDUALS_ENOUGH: f64 = 30.0;
+
+/// Outcomes of a grown series after which those of its first season are forgotten.
+const GROWN_ENOUGH: u32 = 8;
+
+/// No bound is higher than so many times the highest rate that is remembered.
+const HEADROOM: f64 = 2.0;
 
 /// Spread assumed while nothing is known, at each of [`OUTER`], as a share of the level.
 const SPREAD_ASSUMED: [f64; 4] = [-0.3, 0.4, 0.6, 1.2];
-
-/// Outcomes after which a loss weighs half.
-const HALF_LIFE: f64 = 288.0;
 
 /// The stretch that is learned stays within these, as a logarithm.
 const STRETCH_LIMIT: f64 = 1.5;
@@ -39,42 +43,39 @@ const STRETCH_LIMIT: f64 = 1.5;
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Row(#[serde(with = "crate::silent")] [f32; CANDIDATES]);
 
-/// What the candidates say at each of [`OUTER`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(super) struct Candidates([Row; OUTER.len()]);
-
 impl PartialEq for Row {
     fn eq(&self, other: &Self) -> bool {
         self.0.iter().zip(&other.0).all(|(a, b)| a == b || (a.is_nan() && b.is_nan()))
     }
 }
 
-/// How the bounds of a horizon are weighed and corrected.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Care {
-    power: f64,
-    gain: f64,
+/// What the candidates say at each of [`OUTER`], and what the juries' gradients make of it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Candidates {
+    rows: [Row; OUTER.len()],
+    gradients: [f32; OUTER.len()],
 }
 
-impl Care {
-    pub(super) fn new(season_steps: u32, horizon_steps: u32) -> Self {
-        let part = f64::from(horizon_steps) / f64::from(season_steps);
-        match part {
-            part if part <= 1.0 / 24.0 => Self { power: 6.0, gain: 0.005 },
-            part if part <= 0.5 => Self { power: 3.0, gain: 0.003 },
-            _ => Self { power: 2.0, gain: 0.002 },
-        }
-    }
+/// What bounds are made around.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Centre {
+    pub(super) median: f32,
+    /// The usual rate: errors grow with it and with the median.
+    pub(super) usual: f32,
+    /// Standard deviation of the experts' points.
+    pub(super) disagreement: f32,
+    /// Whether the series had been known for a season.
+    pub(super) grown: bool,
 }
 
 /// What is remembered of past bounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Bounds {
     residuals: VecDeque<Residual>,
-    /// Pinball losses, forgotten exponentially.
-    losses: Vec<[f32; CANDIDATES]>,
-    weight: f32,
-    /// Logarithm of the stretch, by level (Gibbs and Candès 2021).
+    /// Outcomes of the grown series, up to [`GROWN_ENOUGH`].
+    grown: u32,
+    juries: [Jury; OUTER.len()],
+    /// Logarithm of the stretch, by level (adaptive conformal inference, Gibbs and Candès 2021).
     stretch: [f64; OUTER.len()],
 }
 
@@ -82,141 +83,158 @@ pub(super) struct Bounds {
 struct Residual {
     error: f32,
     level: f32,
+    disagreement: f32,
+}
+
+impl Centre {
+    fn median(&self) -> f64 {
+        self.median.into()
+    }
+
+    /// The level that a residual is seen against.
+    fn level(&self) -> f64 {
+        f64::from(self.median).max(0.1 * f64::from(self.usual)).max(f64::MIN_POSITIVE)
+    }
+
+    fn disagreement(&self) -> f64 {
+        (f64::from(self.disagreement) + 0.02 * f64::from(self.usual)).max(f64::MIN_POSITIVE)
+    }
 }
 
 impl Bounds {
     pub(super) fn new() -> Self {
         Self {
             residuals: VecDeque::new(),
-            losses: vec![[0.0; CANDIDATES]; OUTER.len()],
-            weight: 0.0,
+            grown: 0,
+            juries: std::array::from_fn(|_| Jury::new(CANDIDATES)),
             stretch: [0.0; OUTER.len()],
         }
     }
 
     pub(super) fn is_sound(&self) -> bool {
-        self.losses.len() == OUTER.len()
+        self.juries.iter().all(|jury| jury.has(CANDIDATES))
     }
 
-    /// Collects the candidates around a median.
-    pub(super) fn candidates(
+    /// Returns the candidates around a centre, and the bounds at [`OUTER`], on their side of the median.
+    pub(super) fn bounds(
         &self,
-        median: f64,
-        usual: f64,
-        history: &History,
-        regressions: [Option<Quantiles>; 2],
+        centre: &Centre,
+        now: &Now<'_>,
+        regression: Option<Quantiles>,
+        settings: &Settings,
+    ) -> (Candidates, [f64; OUTER.len()]) {
+        let mut candidates = self.candidates(centre, now, regression, settings);
+        let median = centre.median();
+        let bounds = std::array::from_fn(|i| {
+            let row = &candidates.rows[i].0;
+            let verdict = self.juries[i].blend(row, &settings.bounds[i]);
+            let plain = || {
+                let spoken = || row.iter().filter(|point| point.is_finite()).map(|point| f64::from(*point));
+                spoken().sum::<f64>() / spoken().count().max(1) as f64
+            };
+            let (point, gradient) =
+                verdict.map_or_else(|| (plain(), plain()), |verdict| (verdict.point, verdict.gradient));
+            candidates.gradients[i] = gradient as f32;
+            let spread = (point - median) * self.stretch[i].exp();
+            median + if QUANTILES[OUTER[i]] < 0.5 { spread.min(0.0) } else { spread.max(0.0) }
+        });
+        (candidates, bounds)
+    }
+
+    fn candidates(
+        &self,
+        centre: &Centre,
+        now: &Now<'_>,
+        regression: Option<Quantiles>,
+        settings: &Settings,
     ) -> Candidates {
-        let mut candidates = Candidates([Row([f32::NAN; CANDIDATES]); OUTER.len()]);
+        let silent = Row([f32::NAN; CANDIDATES]);
+        let mut candidates = Candidates { rows: [silent; OUTER.len()], gradients: [f32::NAN; OUTER.len()] };
         let mut set = |candidate: usize, values: [f64; OUTER.len()]| {
-            candidates.0.iter_mut().zip(values).for_each(|(row, value)| row.0[candidate] = value as f32);
+            candidates.rows.iter_mut().zip(values).for_each(|(row, value)| row.0[candidate] = value as f32);
         };
-        let level = level(median, usual);
-        let mut scratch: Vec<f32> = Vec::with_capacity(WINDOW_LONG);
         let own = (self.residuals.len() as f64 / RESIDUALS_ENOUGH).min(1.0);
-        let around = |scratch: &mut Vec<f32>, scale: f64| {
-            let errors = outer_quantiles(scratch).unwrap_or_default();
+        let mut scratch: Vec<f32> = Vec::with_capacity(WINDOW_LONG);
+        let mut around = |window: usize, scale: f64, part: fn(&Residual) -> f32| {
+            scratch.clear();
+            scratch.extend(self.residuals.iter().rev().take(settings.outcomes(window)).map(part));
+            let errors = outer_quantiles(&mut scratch, settings.dependent).unwrap_or_default();
             std::array::from_fn(|i| {
-                median + own * errors[i] * scale + (1.0 - own) * SPREAD_ASSUMED[i] * level
+                let assumed = SPREAD_ASSUMED[i] * centre.level();
+                centre.median() + own * errors[i] * scale + (1.0 - own) * assumed
             })
         };
-        scratch.extend(self.residuals.iter().rev().take(WINDOW_SHORT).map(|residual| residual.error));
-        set(0, around(&mut scratch, 1.0));
-        scratch.clear();
-        scratch.extend(self.residuals.iter().map(|residual| residual.error));
-        set(1, around(&mut scratch, 1.0));
-        scratch.clear();
-        scratch.extend(self.residuals.iter().filter(|r| r.level > 0.0).map(|r| r.error / r.level));
-        set(2, around(&mut scratch, level));
-        scratch.clear();
-        scratch.extend(history.window(history.newest_step(), WINDOW_RATES));
-        if let Some(rates) = outer_quantiles(&mut scratch) {
-            set(3, rates);
+        set(0, around(WINDOW_SHORT, 1.0, |residual| residual.error));
+        set(1, around(WINDOW_LONG, 1.0, |residual| residual.error));
+        set(2, around(WINDOW_RELATIVE, centre.level(), |residual| residual.error / residual.level));
+        let disagreement = centre.disagreement();
+        set(3, around(WINDOW_LONG, disagreement, |residual| residual.error / residual.disagreement));
+        let mut rates: Vec<f32> = now.history.window(now.history.newest_step(), WINDOW_RATES).collect();
+        if let Some(rates) = outer_quantiles(&mut rates, settings.dependent) {
+            set(4, rates);
         }
-        for (i, quantiles) in regressions.into_iter().enumerate() {
-            if let Some(quantiles) = quantiles {
-                set(4 + i, OUTER.map(|place| quantiles.values()[place]));
+        if let Some(quantiles) = regression {
+            set(5, OUTER.map(|place| quantiles.values()[place]));
+        }
+        let highest = (HEADROOM * now.origin.highest.max(centre.median())) as f32;
+        for row in &mut candidates.rows {
+            for (point, is_used) in row.0.iter_mut().zip(settings.candidates) {
+                *point = if is_used && point.is_finite() { point.min(highest) } else { f32::NAN };
             }
         }
         candidates
-    }
-
-    /// Returns the bounds at [`OUTER`], on their side of the median.
-    pub(super) fn bounds(&self, median: f64, candidates: &Candidates, care: Care) -> [f64; OUTER.len()] {
-        std::array::from_fn(|i| {
-            let blended = self.blend(i, &candidates.0[i].0, care);
-            let spread = (blended - median) * self.stretch[i].exp();
-            median + if QUANTILES[OUTER[i]] < 0.5 { spread.min(0.0) } else { spread.max(0.0) }
-        })
-    }
-
-    fn blend(&self, i: usize, candidates: &[f32; CANDIDATES], care: Care) -> f64 {
-        let spoken = || candidates.iter().zip(&self.losses[i]).filter(|(value, _)| value.is_finite());
-        let least = spoken().map(|(_, loss)| *loss).fold(f32::INFINITY, f32::min).max(f32::MIN_POSITIVE);
-        let (mut total, mut sum) = (0.0, 0.0);
-        for (value, loss) in spoken() {
-            let weight = f64::from(loss.max(least) / least).powf(-care.power);
-            total += weight;
-            sum += weight * f64::from(*value);
-        }
-        sum / total
     }
 
     /// Learns from an outcome: what was missed, what each candidate cost, and whether the bounds held.
     pub(super) fn score(
         &mut self,
         actual: f64,
-        median: f64,
-        usual: f64,
+        unit: f64,
+        centre: &Centre,
         candidates: &Candidates,
         issued: &Quantiles,
-        care: Care,
-        stride: u32,
+        settings: &Settings,
     ) {
-        let keep = 0.5_f64.powf(f64::from(stride) / HALF_LIFE) as f32;
-        self.weight = self.weight * keep + 1.0;
-        for (i, place) in OUTER.into_iter().enumerate() {
-            let tau = QUANTILES[place];
-            let losses = &mut self.losses[i];
-            let mut worst = 0.0_f32;
-            for (loss, candidate) in losses.iter_mut().zip(&candidates.0[i].0) {
-                let error = actual - f64::from(*candidate);
-                let pinball = (tau * error).max((tau - 1.0) * error) as f32;
-                if pinball.is_finite() {
-                    worst = worst.max(pinball);
-                    *loss = *loss * keep + pinball;
-                } else {
-                    // Silent: as bad as the worst, so that it has no head start when it speaks.
-                    *loss = *loss * keep + worst;
-                }
+        if centre.grown && self.grown < GROWN_ENOUGH {
+            self.grown += 1;
+            if self.grown == GROWN_ENOUGH {
+                let young = self.residuals.len().saturating_sub(GROWN_ENOUGH as usize - 1);
+                self.residuals.drain(..young);
+                self.juries = std::array::from_fn(|_| Jury::new(CANDIDATES));
             }
-            let beyond =
-                if tau < 0.5 { actual < issued.values()[place] } else { actual > issued.values()[place] };
-            let wanted = tau.min(1.0 - tau);
-            let step = care.gain * f64::from(stride) * (f64::from(beyond) - wanted);
+        }
+        for (i, place) in OUTER.into_iter().enumerate() {
+            let gradient = f64::from(candidates.gradients[i]);
+            self.juries[i].score(&candidates.rows[i].0, gradient, actual, unit, &settings.bounds[i]);
+            let (level, bound) = (QUANTILES[place], issued.values()[place]);
+            let beyond = if level < 0.5 { actual < bound } else { actual > bound };
+            let step = settings.stretch_gain * (f64::from(beyond) - level.min(1.0 - level));
             self.stretch[i] = (self.stretch[i] + step).clamp(-STRETCH_LIMIT, STRETCH_LIMIT);
         }
-        if self.residuals.len() >= WINDOW_LONG.div_ceil(stride as usize) {
+        if self.residuals.len() >= settings.outcomes(WINDOW_LONG) {
             self.residuals.pop_front();
         }
-        let level = level(median, usual) as f32;
-        self.residuals.push_back(Residual { error: (actual - median) as f32, level });
+        self.residuals.push_back(Residual {
+            error: (actual - centre.median()) as f32,
+            level: centre.level() as f32,
+            disagreement: centre.disagreement() as f32,
+        });
     }
 }
 
-/// The level that a residual is seen against: half the forecast, half the usual rate. Errors grow with both.
-fn level(median: f64, usual: f64) -> f64 {
-    0.5 * (median + usual)
-}
-
-/// Returns the quantiles of unordered values at [`OUTER`], by the conformal position `(n + 1) level`.
-fn outer_quantiles(values: &mut [f32]) -> Option<[f64; OUTER.len()]> {
+/// Returns the quantiles of unordered values at [`OUTER`], by the conformal position `(n + 1) level`, further out by
+/// as many as `dependent` neighbours tell the same.
+fn outer_quantiles(values: &mut [f32], dependent: f64) -> Option<[f64; OUTER.len()]> {
     let count = values.len();
     let last = count.checked_sub(1)?;
     let mut rest = &mut values[..];
     let mut before = 0;
     let mut found = [0.0; OUTER.len()];
     for (found, place) in found.iter_mut().zip(OUTER) {
-        let position = ((count + 1) as f64 * QUANTILES[place] - 1.0).clamp(0.0, last as f64);
+        let level = QUANTILES[place];
+        let far = 1.0 + dependent / count as f64;
+        let level = if level < 0.5 { level / far } else { (level * far).min(1.0) };
+        let position = ((count + 1) as f64 * level - 1.0).clamp(0.0, last as f64);
         let below = position.floor() as usize;
         let (_, value, above) = rest.select_nth_unstable_by(below - before, f32::total_cmp);
         let next = above.iter().copied().min_by(f32::total_cmp).unwrap_or(*value);
@@ -234,8 +252,8 @@ mod tests {
     #[test]
     fn quantiles_use_the_conformal_position() {
         let mut values: Vec<f32> = (1..=99).rev().map(|value| value as f32).collect();
-        assert_eq!(outer_quantiles(&mut values), Some([10.0, 90.0, 95.0, 99.0]));
-        assert_eq!(outer_quantiles(&mut [3.0]), Some([3.0; 4]));
-        assert_eq!(outer_quantiles(&mut []), None);
+        assert_eq!(outer_quantiles(&mut values, 0.0), Some([10.0, 90.0, 95.0, 99.0]));
+        assert_eq!(outer_quantiles(&mut [3.0], 0.0), Some([3.0; 4]));
+        assert_eq!(outer_quantiles(&mut [], 0.0), None);
     }
 }

@@ -9,8 +9,14 @@ pub const HISTORY_SEASONS: u32 = 15;
 /// The shortest history that is kept, in steps: a short season says nothing about how much a regression needs.
 const HISTORY_STEPS_MIN: u32 = 512;
 
-/// The longest history that is kept, in steps: 1.5 MiB a series.
+/// The longest history that is kept, in steps, of a season of which three fit: 21 KiB a series.
+const HISTORY_STEPS_USUAL: u32 = 4_320;
+
+/// The longest history that is kept at all, in steps.
 const HISTORY_STEPS_MAX: u32 = 65_536;
+
+/// Seasons that are kept at least, as far as the longest history goes.
+const HISTORY_SEASONS_MIN: u32 = 3;
 
 /// The most horizons of one model.
 const HORIZONS_MAX: usize = 64;
@@ -35,10 +41,12 @@ pub struct DemandConfig {
 }
 
 impl DemandConfig {
-    /// Returns how many steps of history are kept: [`HISTORY_SEASONS`] seasons, but at least 512 steps and at most
-    /// 65,536.
+    /// Returns how many steps of history are kept: [`HISTORY_SEASONS`] seasons, or 4,320 steps if that is less, or
+    /// three seasons if that is more; at least 512 steps and at most 65,536.
     pub fn history_steps(&self) -> u32 {
-        self.grid.season_steps.saturating_mul(HISTORY_SEASONS).clamp(HISTORY_STEPS_MIN, HISTORY_STEPS_MAX)
+        let seasons = |count: u32| self.grid.season_steps.saturating_mul(count);
+        let usual = seasons(HISTORY_SEASONS).min(HISTORY_STEPS_USUAL);
+        usual.max(seasons(HISTORY_SEASONS_MIN)).clamp(HISTORY_STEPS_MIN, HISTORY_STEPS_MAX)
     }
 
     /// Checks the configuration.

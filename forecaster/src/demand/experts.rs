@@ -35,6 +35,8 @@ pub enum Expert {
     HourNaive,
     /// Median of the same phase in the newest six hours.
     HoursMedian,
+    /// Median of the newest half of a season, for targets that far.
+    HalfSeasonMedian,
     /// Median of the newest season.
     SeasonMedian,
     /// Median of the newest three seasons.
@@ -43,8 +45,6 @@ pub enum Expert {
     SeasonMean,
     /// The series' own regression on a logarithmic scale.
     Regression,
-    /// The regression of the whole fleet on a logarithmic scale.
-    FleetRegression,
     /// The median of all others.
     Median,
 }
@@ -72,11 +72,11 @@ impl Expert {
         Self::SeasonalScaled,
         Self::HourNaive,
         Self::HoursMedian,
+        Self::HalfSeasonMedian,
         Self::SeasonMedian,
         Self::ThreeSeasonsMedian,
         Self::SeasonMean,
         Self::Regression,
-        Self::FleetRegression,
         Self::Median,
     ];
 
@@ -97,11 +97,11 @@ impl Expert {
             Self::SeasonalScaled => "seasonal_scaled",
             Self::HourNaive => "hour_naive",
             Self::HoursMedian => "hours_median",
+            Self::HalfSeasonMedian => "half_season_median",
             Self::SeasonMedian => "season_median",
             Self::ThreeSeasonsMedian => "three_seasons_median",
             Self::SeasonMean => "season_mean",
             Self::Regression => "regression",
-            Self::FleetRegression => "fleet_regression",
             Self::Median => "median",
         }
     }
@@ -129,6 +129,23 @@ impl Points {
 
     pub(super) fn set(&mut self, expert: Expert, point: Option<f64>) {
         self.0[expert as usize] = point.filter(|point| *point >= 0.0).map_or(f32::NAN, |point| point as f32);
+    }
+
+    /// The points by place; NaN for silence.
+    pub(super) fn as_slice(&self) -> &[f32] {
+        &self.0
+    }
+
+    /// Standard deviation of what is said.
+    pub(super) fn disagreement(&self) -> f64 {
+        let (mut count, mut sum, mut squares) = (0.0, 0.0, 0.0);
+        for (_, point) in self.iter() {
+            count += 1.0;
+            sum += point;
+            squares += point * point;
+        }
+        let mean = sum / f64::max(count, 1.0);
+        (squares / f64::max(count, 1.0) - mean * mean).max(0.0).sqrt()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Expert, f64)> + '_ {
@@ -190,6 +207,11 @@ pub(super) struct Origin {
     ratios: [Option<f64>; 2],
     /// How the newest quarter of a season compares with the median of the three before.
     median_ratio: Option<f64>,
+    /// What losses are multiplied by, so that a busy time does not drown a quiet one.
+    pub(super) unit: f64,
+    /// The highest rate that is remembered.
+    pub(super) highest: f64,
+    half_season_median: Option<f64>,
 }
 
 impl Origin {
@@ -213,7 +235,17 @@ impl Origin {
             let before = history.mean(newest - season as i64, steps)?;
             Some(level_ratio(history.mean(newest, steps)?, before))
         });
-        Self { points, filters: filters.clone(), ratios, median_ratio: median_ratio(history) }
+        let median_ratio = median_ratio(history);
+        let mut half: Vec<_> = history.window(newest, season.div_ceil(2)).collect();
+        Self {
+            points,
+            filters: filters.clone(),
+            ratios,
+            median_ratio,
+            unit: unit(history),
+            highest: history.window(newest, history.len()).fold(0.0, f32::max).into(),
+            half_season_median: median(&mut half),
+        }
     }
 
     /// What the experts without a regression say about the step `horizon` after the newest.
@@ -221,7 +253,7 @@ impl Origin {
         let mut points = self.points;
         let season = history.season() as i64;
         let target = history.newest_step() + horizon;
-        if self.filters.smoothed.is_some() {
+        if self.filters.smoothed.is_some() && horizon < season {
             points.set(Expert::DampedTrend, Some(self.filters.damped_trend(horizon)));
         }
         if let Some(hour) = hour {
@@ -234,7 +266,8 @@ impl Origin {
         }
         let newest = target - season * back_to_known(horizon, season);
         let Some(naive) = history.value(newest) else { return points };
-        points.set(Expert::SeasonalNaive, Some(naive));
+        // Where it is the last value itself, it would have two votes.
+        points.set(Expert::SeasonalNaive, Some(naive).filter(|_| newest < history.newest_step()));
         let near = (-2..=2).map(|offset| history.value((newest + offset).min(history.newest_step())));
         points.set(Expert::SeasonalSmooth, near.sum::<Option<f64>>().map(|sum| sum / 5.0));
         let three = seasons_median(history, newest);
@@ -246,8 +279,10 @@ impl Origin {
             Expert::SevenSeasonsMedian,
             median(&mut seven.map(|value| value as f32).collect::<Vec<_>>()),
         );
-        points.set(Expert::SevenSeasonsAgo, history.value(newest - 6 * season));
-        if horizon < season {
+        if horizon >= season {
+            points.set(Expert::HalfSeasonMedian, self.half_season_median);
+        } else {
+            points.set(Expert::SevenSeasonsAgo, history.value(newest - 6 * season));
             let scaled = [Expert::SeasonalScaledShort, Expert::SeasonalScaled];
             for (expert, ratio) in scaled.into_iter().zip(self.ratios) {
                 points.set(expert, ratio.map(|ratio| naive * ratio));
@@ -272,6 +307,13 @@ fn median_ratio(history: &History) -> Option<f64> {
     let medians = (0..steps).map(|back| seasons_median(history, newest - season - back));
     let before = medians.sum::<Option<f64>>()? / steps as f64;
     Some(level_ratio(history.mean(newest, steps as usize)?, before))
+}
+
+/// One over the root of the level: losses grow with demand, but not in proportion.
+fn unit(history: &History) -> f64 {
+    let mean = |steps: usize| history.mean(history.newest_step(), steps).unwrap_or(0.0);
+    let level = mean(history.season().div_ceil(4)).max(0.05 * mean(history.len()));
+    if level > 0.0 { 1.0 / level.sqrt() } else { 1.0 }
 }
 
 fn level_ratio(now: f64, before: f64) -> f64 {

@@ -93,7 +93,7 @@ impl Features {
 
         let mut rates = Vec::with_capacity(26);
         rates.extend(LAGS.iter().map(|lag| at(origin - lag)));
-        for steps in [3, 6, 12, season.div_ceil(4), season.div_ceil(2), season, 3 * season] {
+        for steps in [3, 6, 12, season.div_ceil(4), season.div_ceil(2), season, 3 * season, 7 * season] {
             rates.push(history.mean(origin, steps)?);
         }
         self.seasons(&at, history, origin, &mut rates);

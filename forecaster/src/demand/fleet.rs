@@ -2,11 +2,18 @@ use serde::{Deserialize, Serialize};
 
 use super::DemandModel;
 use super::config::DemandConfig;
-use super::regression::{LEVELS, add_rows, enough};
+use super::regression::{LEVELS, ROWS_MAX as OWN_ROWS_MAX, add_rows, enough};
 use crate::linear::{LinearFit, OnlineFit, Rows};
+
+/// Seasons after which a series is listened to, or half of what is kept if that is less: younger ones tell little of
+/// the targets of a season ahead, which are what the fleet is asked for.
+const SEASONS_MIN: usize = 4;
 
 /// Ridge penalty per row.
 const RIDGE: f64 = 1e-2;
+
+/// Passes of reweighting for the bounds: few, as what is fitted to all fits nobody exactly.
+const PASSES: usize = 3;
 
 /// Rows of all series together, at most: more are thinned evenly.
 const ROWS_MAX: usize = 8_000;
@@ -26,8 +33,11 @@ impl FleetFit {
     pub fn fit<'a>(models: impl IntoIterator<Item = &'a DemandModel>) -> Option<Self> {
         let models: Vec<&DemandModel> = models.into_iter().collect();
         let config = models.first()?.config().clone();
-        let models: Vec<_> = models.into_iter().filter(|model| *model.config() == config).collect();
-        let rows: usize = models.iter().map(|model| model.history.len()).sum();
+        let grown = SEASONS_MIN * config.grid.season_steps as usize;
+        let grown = grown.min(config.history_steps() as usize / 2);
+        let is_grown = |model: &&DemandModel| *model.config() == config && model.history.len() >= grown;
+        let models: Vec<_> = models.into_iter().filter(is_grown).collect();
+        let rows: usize = models.iter().map(|model| model.history.len().min(OWN_ROWS_MAX)).sum();
         let thinning = rows.div_ceil(ROWS_MAX);
         let fit = |track: usize| {
             let mut rows = Rows::default();
@@ -37,7 +47,9 @@ impl FleetFit {
                     add_rows(&mut rows, &model.history, &measure, &features, thinning);
                 }
             }
-            enough(&rows).then(|| OnlineFit::fit(&rows, RIDGE, &LEVELS))?.map(|fit| fit.lines().clone())
+            enough(&rows)
+                .then(|| OnlineFit::fit(&rows, RIDGE, &LEVELS, PASSES))?
+                .map(|fit| fit.lines().clone())
         };
         let regressions = (0..config.horizons.len()).map(fit).collect();
         Some(Self { config, regressions })

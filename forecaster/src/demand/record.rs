@@ -12,10 +12,9 @@ const HALF_LIFE_SEASONS: f64 = 2.0;
 /// The weight of outcomes from which the gate may close.
 const WEIGHT_MIN: f64 = 24.0;
 
-/// The blend is left for a baseline when its error is so many times the baseline's, and taken up again below the
-/// other.
-const CLOSE_ABOVE: f64 = 1.03;
-const OPEN_BELOW: f64 = 1.0;
+/// The blend is left for a baseline when its error is the larger by this, in parts of the baseline's, over the root
+/// of the independent outcomes behind it; it is taken up again at half of that.
+const DOUBT: f64 = 1.0;
 
 /// Means that forget exponentially, all with the same weights.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -39,6 +38,7 @@ impl Record {
         baselines: [Option<f64>; Expert::BASELINES.len()],
         season_steps: u32,
         stride: u32,
+        horizon_steps: u32,
     ) {
         let half_life = HALF_LIFE_SEASONS * f64::from(season_steps).max(24.0);
         let keep = 0.5_f64.powf(f64::from(stride) / half_life);
@@ -55,13 +55,16 @@ impl Record {
         for (mean, bound) in self.below.iter_mut().zip(issued.values()) {
             add(mean, f64::from(actual <= bound));
         }
-        self.decide();
+        self.decide(f64::from(stride) / f64::from(horizon_steps));
     }
 
-    fn decide(&mut self) {
+    /// Closes or opens the gate: `independent` is the part of the outcomes that tells something new, as neighbours of
+    /// a far horizon miss the same.
+    fn decide(&mut self, independent: f64) {
         let best = if self.baselines[0] <= self.baselines[1] { 0 } else { 1 };
-        let limit = self.baselines[best] * if self.gate.is_some() { OPEN_BELOW } else { CLOSE_ABOVE };
-        let closed = self.weight >= WEIGHT_MIN && self.blend > limit;
+        let doubt = DOUBT / (self.weight * independent).sqrt();
+        let limit = 1.0 + if self.gate.is_some() { 0.5 * doubt } else { doubt };
+        let closed = self.weight >= WEIGHT_MIN && self.blend > limit * self.baselines[best];
         self.gate = closed.then(|| Expert::BASELINES[best]);
     }
 
@@ -88,11 +91,6 @@ impl Record {
     /// Share of outcomes at or below each issued quantile.
     pub(super) fn coverage(&self) -> Option<[f64; QUANTILES.len()]> {
         (self.weight > 0.0).then(|| self.below.map(|below| below / self.weight))
-    }
-
-    /// The mean rate behind the errors.
-    pub(super) fn mean_actual(&self) -> Option<f64> {
-        ratio(self.actual, self.weight)
     }
 }
 

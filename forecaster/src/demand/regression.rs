@@ -20,8 +20,11 @@ const RIDGE_FAR: f64 = 1.0;
 /// Outcomes between two solutions of what is learned between two fits.
 const SOLVE_EVERY: i64 = 6;
 
+/// Passes of reweighting for the bounds.
+const PASSES: usize = 10;
+
 /// Rows of one series used in a fit at most; a longer history is thinned evenly, the newest row always among them.
-const ROWS_MAX: usize = 1_300;
+pub(super) const ROWS_MAX: usize = 1_300;
 
 /// Rows needed for each feature; with fewer the penalty decides alone.
 const ROWS_PER_FEATURE: usize = 3;
@@ -106,7 +109,7 @@ impl Regression {
         add_rows(&mut rows, history, measure, features, 1);
         let near = 20 * features.horizon() <= history.season() as i64;
         let ridge = if near { RIDGE_NEAR } else { RIDGE_FAR };
-        enough(&rows).then(|| OnlineFit::fit(&rows, ridge, &LEVELS).map(Self))?
+        enough(&rows).then(|| OnlineFit::fit(&rows, ridge, &LEVELS, PASSES).map(Self))?
     }
 
     /// Learns what the newest step tells about the origin before it.

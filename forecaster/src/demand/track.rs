@@ -5,25 +5,25 @@ use serde::{Deserialize, Serialize};
 use crate::linear::LinearFit;
 use crate::quantiles::{QUANTILES, Quantiles};
 
-use super::blend::{Blend, Experience, Temper};
-use super::bounds::{Bounds, Candidates, Care, OUTER};
+use super::bounds::{Bounds, Candidates, Centre, OUTER};
 use super::config::Grid;
 use super::experts::{Expert, Origin, Points};
 use super::features::{Features, hour_steps};
 use super::history::History;
+use super::jury::{Jury, Verdict};
 use super::record::Record;
 use super::regression::{Measure, Regression, predict};
+use super::settings::Settings;
 
-/// Forecasts of one horizon that wait for their outcome, at most: of a longer horizon only every second, third, …
-/// is scored, as neighbours miss nearly the same.
-const PENDING_MAX: u32 = 48;
+/// The part of the last value in the median before a season is known: there is not yet much to choose from.
+const LAST_VALUE_SHARE: f64 = 0.5;
 
 /// Everything about one horizon: its regressions, what every expert forecast, and how that went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Track {
     horizon_steps: u32,
     regression: Option<Regression>,
-    experience: Experience,
+    experts: Jury,
     bounds: Bounds,
     record: Record,
     pending: VecDeque<Pending>,
@@ -45,7 +45,7 @@ struct Pending {
     points: Points,
     blend: f32,
     gradient: f32,
-    usual: f32,
+    centre: Centre,
     candidates: Candidates,
     quantiles: Quantiles,
 }
@@ -63,7 +63,7 @@ impl Track {
         Self {
             horizon_steps,
             regression: None,
-            experience: Experience::new(),
+            experts: Jury::new(Expert::COUNT),
             bounds: Bounds::new(),
             record: Record::default(),
             pending: VecDeque::new(),
@@ -97,14 +97,14 @@ impl Track {
         let newest = now.history.newest_step();
         while let Some(due) = self.pending.pop_front_if(|pending| pending.target_step <= newest) {
             if let Some(actual) = now.history.known(due.target_step) {
-                self.score(&due, actual, now.grid);
+                self.score(&due, actual, now);
             }
         }
         if let (Some(own), Some(measure)) = (&mut self.regression, now.measure) {
             own.learn(now.history, measure, &Features::new(now.grid, self.horizon_steps));
         }
         let pending = self.issue(now, fleet);
-        if newest.rem_euclid(i64::from(self.stride())) == 0 {
+        if newest.rem_euclid(i64::from(self.settings(now.grid).stride)) == 0 {
             self.pending.push_back(pending);
         }
     }
@@ -125,63 +125,66 @@ impl Track {
 
     pub(super) fn is_sound(&self) -> bool {
         self.regression.as_ref().is_none_or(Regression::is_sound)
-            && self.experience.is_sound()
+            && self.experts.has(Expert::COUNT)
             && self.bounds.is_sound()
     }
 
-    /// Returns each expert that spoke last, with its weight and its recent absolute error, the heaviest first.
+    /// Returns each expert that spoke last, with its weight and its recent loss, the heaviest first.
     pub(super) fn standings(&self, grid: Grid) -> Vec<(Expert, f64, Option<f64>)> {
-        let blend =
-            self.pending.back().and_then(|last| self.experience.blend(&last.points, &self.temper(grid)));
-        let mut weights = blend.map(|blend| blend.weights).unwrap_or_default();
+        let rules = self.settings(grid).median;
+        let verdict = self.pending.back().and_then(|last| self.experts.blend(last.points.as_slice(), &rules));
+        let mut weights = verdict.map(|verdict| verdict.weights).unwrap_or_default();
         weights.sort_by(|a, b| b.1.total_cmp(&a.1));
-        weights.into_iter().map(|(expert, weight)| (expert, weight, self.experience.recent(expert))).collect()
+        let standing =
+            |(place, weight): (usize, f64)| (Expert::ALL[place], weight, self.experts.lasting(place));
+        weights.into_iter().map(standing).collect()
     }
 
     fn issue(&mut self, now: &Now<'_>, fleet: Option<&LinearFit>) -> Pending {
-        let (history, grid) = (now.history, now.grid);
+        let (history, settings) = (now.history, self.settings(now.grid));
         let horizon = i64::from(self.horizon_steps);
-        let mut points = now.origin.points(history, horizon, hour_steps(grid));
-        let regressions = self.regress(now, fleet);
-        for (expert, quantiles) in [Expert::Regression, Expert::FleetRegression].into_iter().zip(regressions)
-        {
-            points.set(expert, quantiles.map(|quantiles| quantiles.median()));
+        let mut points = now.origin.points(history, horizon, hour_steps(now.grid));
+        let [own, fleet] = self.regress(now, fleet);
+        if !settings.far {
+            points.set(Expert::Regression, own.map(|quantiles| quantiles.median()));
         }
+        let regression = if settings.far { fleet } else { own.or(fleet) };
         points.close();
 
-        let temper = self.temper(grid);
+        let grown = history.len() >= history.season();
         let last = points.get(Expert::LastValue).unwrap_or(0.0);
-        let blend = self.experience.blend(&points, &temper).unwrap_or_else(|| Blend {
+        let verdict = self.experts.blend(points.as_slice(), &settings.median).unwrap_or_else(|| Verdict {
             point: last,
             gradient: last,
-            weights: points.get(Expert::LastValue).map(|_| (Expert::LastValue, 1.0)).into_iter().collect(),
+            weights: points
+                .get(Expert::LastValue)
+                .map(|_| (Expert::LastValue as usize, 1.0))
+                .into_iter()
+                .collect(),
         });
+        let careful = if grown { 0.0 } else { LAST_VALUE_SHARE };
+        let blend = (1.0 - careful) * verdict.point + careful * last;
         let gate = self.record.gate().and_then(|expert| Some((expert, points.get(expert)?)));
-        let heaviest = blend.weights.iter().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(expert, _)| *expert);
+        let heaviest = verdict.weights.iter().max_by(|a, b| a.1.total_cmp(&b.1));
         let (median, champion) = match gate {
             Some((expert, point)) => (point, Some(expert)),
-            None => (blend.point, heaviest),
+            None => (blend, heaviest.map(|(place, _)| Expert::ALL[*place])),
         };
 
         let usual = history.mean(history.newest_step(), history.season()).unwrap_or(0.0);
-        let candidates = self.bounds.candidates(median, usual, history, regressions);
-        let outer = self.bounds.bounds(median, &candidates, Care::new(grid.season_steps, self.horizon_steps));
+        let disagreement = points.disagreement() as f32;
+        let centre = Centre { median: median as f32, usual: usual as f32, disagreement, grown };
+        let (candidates, outer) = self.bounds.bounds(&centre, now, regression, &settings);
         let mut values = [median; QUANTILES.len()];
         OUTER.into_iter().zip(outer).for_each(|(place, bound)| values[place] = bound);
         let quantiles = if champion.is_some() { Quantiles::new(values) } else { Quantiles::default() };
         self.issued = Issued { quantiles, champion };
         let target_step = history.newest_step() + horizon;
-        Pending {
-            target_step,
-            points,
-            blend: blend.point as f32,
-            gradient: blend.gradient as f32,
-            usual: usual as f32,
-            candidates,
-            quantiles,
-        }
+        let (blend, gradient) = (blend as f32, verdict.gradient as f32);
+        Pending { target_step, points, blend, gradient, centre, candidates, quantiles }
     }
 
+    /// What the regressions say: the series' own, and the fleet's.
     fn regress(&self, now: &Now<'_>, fleet: Option<&LinearFit>) -> [Option<Quantiles>; 2] {
         let sight = self.features(now.grid).look(now.history, now.history.newest_step());
         let (Some(sight), Some(measure)) = (sight, now.measure) else { return [None; 2] };
@@ -189,21 +192,24 @@ impl Track {
         [own, fleet.and_then(|fleet| predict(fleet, &sight, measure))]
     }
 
-    fn score(&mut self, due: &Pending, actual: f64, grid: Grid) {
-        let stride = self.stride();
-        self.experience.score(&due.points, due.gradient.into(), actual, &self.temper(grid));
-        let care = Care::new(grid.season_steps, self.horizon_steps);
-        let (median, usual) = (due.quantiles.median(), f64::from(due.usual));
-        self.bounds.score(actual, median, usual, &due.candidates, &due.quantiles, care, stride);
+    fn score(&mut self, due: &Pending, actual: f64, now: &Now<'_>) {
+        let settings = self.settings(now.grid);
+        let unit = now.origin.unit;
+        self.experts.score(due.points.as_slice(), due.gradient.into(), actual, unit, &settings.median);
+        self.bounds.score(actual, unit, &due.centre, &due.candidates, &due.quantiles, &settings);
         let baselines = Expert::BASELINES.map(|expert| due.points.get(expert));
-        self.record.score(actual, due.blend.into(), &due.quantiles, baselines, grid.season_steps, stride);
+        self.record.score(
+            actual,
+            due.blend.into(),
+            &due.quantiles,
+            baselines,
+            now.grid.season_steps,
+            settings.stride,
+            self.horizon_steps,
+        );
     }
 
-    fn temper(&self, grid: Grid) -> Temper {
-        Temper::new(grid.season_steps, self.horizon_steps, self.stride())
-    }
-
-    fn stride(&self) -> u32 {
-        self.horizon_steps.div_ceil(PENDING_MAX)
+    fn settings(&self, grid: Grid) -> Settings {
+        Settings::new(grid, self.horizon_steps)
     }
 }

@@ -4,9 +4,8 @@ use serde::{Deserialize, Serialize};
 use super::design::{Design, reweighted, solve};
 use super::{Column, Line, LinearFit, Rows};
 
-/// Passes of reweighting for the median, and for each other quantile, which begins at its neighbour's solution.
+/// Passes of reweighting for the median; the other quantiles, further from where they begin, need more.
 const PASSES_MEDIAN: usize = 5;
-const PASSES_OTHER: usize = 3;
 
 /// Quantile regressions of which the first goes on learning between two fits.
 ///
@@ -25,8 +24,9 @@ pub(crate) struct OnlineFit {
 
 impl OnlineFit {
     /// Fits several quantiles, each by itself, beginning with the solution of the nearest level that came before it:
-    /// the median goes first. `ridge` is the penalty in parts of the rows' own weights.
-    pub(crate) fn fit(rows: &Rows, ridge: f64, levels: &[f64]) -> Option<Self> {
+    /// the median goes first. `ridge` is the penalty in parts of the rows' own weights; `passes` of reweighting each,
+    /// of which few leave a line between its neighbour's and its own.
+    pub(crate) fn fit(rows: &Rows, ridge: f64, levels: &[f64], passes: usize) -> Option<Self> {
         let columns = Column::all(rows)?;
         let mut design = Design::new(rows, &columns);
         let total = rows.weights.iter().sum();
@@ -37,7 +37,7 @@ impl OnlineFit {
             let distance = |&near: &usize| (levels[near] - level).abs();
             let nearest = (0..i).min_by(|a, b| distance(a).total_cmp(&distance(b)));
             let start = nearest.map_or(&mean, |near| &solutions[near]).clone();
-            let passes = if i == 0 { PASSES_MEDIAN } else { PASSES_OTHER };
+            let passes = if i == 0 { PASSES_MEDIAN } else { passes };
             solutions.push(design.reweight(rows, level, passes, start, solve)?);
         }
         let level = *levels.first()?;
@@ -111,7 +111,7 @@ mod tests {
             rows.push(&[x], 0.1 * x + noise * (1.0 + 0.1 * x), 1.0);
         }
         let levels = [0.5, 0.9, 0.95, 0.1];
-        let fit = OnlineFit::fit(&rows, 1e-6, &levels).unwrap();
+        let fit = OnlineFit::fit(&rows, 1e-6, &levels, 12).unwrap();
         let mut below = [0.0; 4];
         for (row, target) in rows.features.iter().zip(&rows.targets) {
             let predicted = fit.lines().predict_levels(&[*row]);
@@ -129,8 +129,8 @@ mod tests {
     fn goes_on_learning_between_fits() {
         let mut rows = Rows::default();
         (0..400_u32).for_each(|i| rows.push(&[f64::from(i % 20)], 2.0, 1.0));
-        let mut fit = OnlineFit::fit(&rows, 1e-3, &[0.5]).unwrap();
-        for i in 0..400_u32 {
+        let mut fit = OnlineFit::fit(&rows, 1e-3, &[0.5], 0).unwrap();
+        for i in 0..1200_u32 {
             let x = f64::from(i % 20);
             fit.learn(&[x], 0.5 * x, 0.98);
             fit.solve_again();

@@ -32,6 +32,7 @@ fn forecast(issued: i64, horizon: i32) -> ForecastRow {
         issued_at: today(issued),
         horizon_seconds: horizon,
         target_at: today(issued + i64::from(horizon)),
+        target_seconds: 10,
         q10: q50 - 1.0,
         q50,
         q90: q50 + 1.0,

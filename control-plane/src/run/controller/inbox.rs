@@ -94,7 +94,7 @@ impl Controller {
                     backend.wait_at = Some(at);
                 }
             }
-            Insight::Forecast(model, forecast) => {
+            Insight::Forecast(model, forecast, standings) => {
                 let step_seconds = self.step_seconds();
                 let time = |step: i64| DateTime::<Utc>::from_timestamp(step * step_seconds, 0).unwrap_or(now);
                 // A forecast is made when its origin step is over.
@@ -104,7 +104,9 @@ impl Controller {
                     issued_at,
                     horizon_seconds: i32::try_from(i64::from(point.horizon_steps) * step_seconds)
                         .unwrap_or(i32::MAX),
-                    target_at: time(forecast.origin_step + i64::from(point.horizon_steps)),
+                    target_at: time(point.target_step),
+                    target_seconds: i32::try_from(i64::from(point.target_steps) * step_seconds)
+                        .unwrap_or(i32::MAX),
                     q10: point.quantiles.q10(),
                     q50: point.quantiles.q50(),
                     q90: point.quantiles.q90(),
@@ -114,7 +116,7 @@ impl Controller {
                 });
                 self.outputs.journal.write(Entry::Forecasts(rows.collect()));
                 self.counts.forecasts += 1;
-                self.forecasts.insert(model, Issued { at: issued_at, forecast });
+                self.forecasts.insert(model, Issued { at: issued_at, forecast, standings });
             }
             Insight::Trained { kind, key, state, at } => {
                 self.outputs.journal.write(Entry::ModelState { kind: kind.as_str(), key, at, state });

@@ -3,11 +3,14 @@ use std::sync::atomic::Ordering;
 
 use chrono::{DateTime, Utc};
 
+use clairvoy_forecaster::Standing;
+
 use crate::config::{Model, Pool};
 use crate::fleet::Backend;
 use crate::metrics::Reading;
 use crate::view::{
-    BackendView, ColdStartView, ForecastView, ModelView, PoolView, ReplicasView, ShareView, State, Totals,
+    BackendView, ColdStartView, ExpertView, ForecastView, ModelView, PoolView, RecordView, ReplicasView,
+    ShareView, State, Totals,
 };
 
 use super::super::plan::{self, at_cold_start};
@@ -88,6 +91,7 @@ impl Controller {
                     q50,
                     q90,
                 },
+                record: issued.standings.iter().map(|standing| record(standing, step_seconds)).collect(),
             })
         });
         let shares = self.steering.get(&model.name).map(|steering| {
@@ -150,5 +154,24 @@ impl Controller {
             webhooks_delivered: signals.delivered,
             webhooks_failed: signals.failed,
         }
+    }
+}
+
+/// Experts that are shown of one horizon.
+const EXPERTS_SHOWN: usize = 5;
+
+fn record(standing: &Standing, step_seconds: u32) -> RecordView {
+    let experts = standing.experts.iter().take(EXPERTS_SHOWN);
+    RecordView {
+        horizon_seconds: standing.horizon_steps.saturating_mul(step_seconds),
+        outcomes: standing.outcomes,
+        error_ratio: standing.error_ratio,
+        skill_ratio: standing.skill_ratio,
+        coverage_q90: standing.coverage.map(|[_, _, q90, ..]| q90),
+        coverage_q95: standing.coverage.map(|[.., q95, _]| q95),
+        baseline: standing.gate.map(|expert| expert.name().to_owned()),
+        experts: experts
+            .map(|expert| ExpertView { name: expert.expert.name().to_owned(), weight: expert.weight })
+            .collect(),
     }
 }

@@ -15,8 +15,9 @@ pub(super) const COLUMNS: &str = "\
   could itself be what is measured, and the row is void
 - overtaken: of the states published under churn, those that a client never had because a newer one came first
 
-The rows of Go are its reference library, measured in another run on a machine of this size (2 cores for
-server and client together), with another load client: ratios of CPU and memory say more than those of times.
+The rows of Go are its reference library. Those in turn with ours were measured in the same run, with the same load
+client, by a server that is not part of this repository: `--peer PROGRAM` takes any that obeys the orders of the role
+`server`. Recorded ones come from another run, machine (of this size) and load client: ratios to them say less.
 ";
 
 /// What every run has proved.

@@ -1,0 +1,112 @@
+//! What differs from horizon to horizon.
+//!
+//! A short horizon follows the last hours; the error of a long one is known late and says something about the
+//! pattern rather than about the moment. Lengths are in parts of a season, so that any grid has the same ones.
+
+use crate::quantiles::QUANTILES;
+
+use super::bounds::{CANDIDATES, OUTER};
+use super::config::Grid;
+use super::jury::Rules;
+
+/// Forecasts of one horizon that wait for their outcome, at most: of a longer horizon only every second, third, …
+/// is scored, as neighbours miss nearly the same.
+const PENDING_MAX: u32 = 48;
+
+/// Seasons after which an outcome in a long memory weighs half.
+const LASTING_SEASONS: f64 = 4.0;
+
+/// The powers by which candidates for a bound are weighed: the rarer the outcomes beyond it, the less a loss tells.
+const BOUND_POWERS: [f64; OUTER.len()] = [6.0, 6.0, 3.0, 2.0];
+const BOUND_POWERS_FAR: [f64; OUTER.len()] = [4.0, 4.0, 3.0, 2.0];
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Settings {
+    /// Whether the target is so far that what a series by itself could learn has been seen too seldom.
+    pub(super) far: bool,
+    /// Steps between two outcomes that are scored.
+    pub(super) stride: u32,
+    pub(super) median: Rules,
+    /// By [`OUTER`].
+    pub(super) bounds: [Rules; OUTER.len()],
+    /// Which candidates for bounds are heard.
+    pub(super) candidates: [bool; CANDIDATES],
+    /// Neighbouring residuals that tell the same.
+    pub(super) dependent: f64,
+    /// How fast the stretch of the bounds follows.
+    pub(super) stretch_gain: f64,
+}
+
+impl Settings {
+    pub(super) fn new(grid: Grid, horizon_steps: u32) -> Self {
+        let season = f64::from(grid.season_steps).max(24.0);
+        let stride = horizon_steps.div_ceil(PENDING_MAX);
+        let keep = |half_life: f64| 0.5_f64.powf(f64::from(stride) / half_life.max(12.0));
+        let part = f64::from(horizon_steps) / f64::from(grid.season_steps);
+        let median = |power: f64, half_life: f64, rate: f64| Rules {
+            level: 0.5,
+            power,
+            keep_recent: keep(half_life),
+            keep_lasting: keep(LASTING_SEASONS * season),
+            lasting_share: 0.2,
+            rate,
+            trimmed: true,
+        };
+        let bounds = |powers: [f64; OUTER.len()], half_life: f64, lasting_share: f64, rate: f64| {
+            std::array::from_fn(|i| Rules {
+                level: QUANTILES[OUTER[i]],
+                power: powers[i],
+                keep_recent: keep(half_life),
+                keep_lasting: keep(LASTING_SEASONS * season),
+                lasting_share,
+                rate,
+                trimmed: false,
+            })
+        };
+        let gain = |gain: f64| gain * f64::from(stride);
+        match part {
+            part if part <= 1.0 / 72.0 => Self {
+                far: false,
+                stride,
+                median: median(7.0, season / 12.0, 1.5),
+                bounds: bounds(BOUND_POWERS, season / 2.0, 0.5, 2.0),
+                candidates: [true; CANDIDATES],
+                dependent: 20.0,
+                stretch_gain: gain(0.005),
+            },
+            part if part <= 1.0 / 24.0 => Self {
+                far: false,
+                stride,
+                median: median(5.0, season / 12.0, 1.5),
+                bounds: bounds(BOUND_POWERS, season / 2.0, 0.5, 2.0),
+                candidates: [true, true, true, true, false, true],
+                dependent: 3.0,
+                stretch_gain: gain(0.005),
+            },
+            part if part <= 0.5 => Self {
+                far: false,
+                stride,
+                median: median(5.0, season / 6.0, 1.5),
+                bounds: bounds(BOUND_POWERS, LASTING_SEASONS * season, 0.0, 2.0),
+                candidates: [true, true, false, false, false, true],
+                dependent: 3.0,
+                stretch_gain: gain(0.003),
+            },
+            _ => Self {
+                far: true,
+                stride,
+                median: median(5.0, season, 1.0),
+                bounds: bounds(BOUND_POWERS_FAR, LASTING_SEASONS * season, 0.0, 0.0),
+                candidates: [false, true, false, false, true, true],
+                dependent: 46.0 / f64::from(stride),
+                // The feedback is late: a large gain chases its own tail.
+                stretch_gain: gain(0.0005),
+            },
+        }
+    }
+
+    /// Outcomes in a window of so many steps.
+    pub(super) fn outcomes(&self, steps: usize) -> usize {
+        steps.div_ceil(self.stride as usize)
+    }
+}
