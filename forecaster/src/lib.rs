@@ -6,10 +6,14 @@
 //! - [`DemandModel`]: a series of rates on a fixed grid in, quantiles of the rates to come out. A regression
 //!   ([linfa](https://docs.rs/linfa)) for each horizon competes with the last value and the seasonal naive, and is
 //!   heard only while it beats both on the series at hand. Gaps, late starts, real zeros and bursts are all fine.
-//! - [`WaitModel`]: what one backend shows in, the time to first token of its next request out, with an upper
-//!   bound. Again the regression has to beat what was last observed.
+//! - [`WaitModel`]: what one backend shows in, the time to first token of its next request out, as quantiles. What is
+//!   known of queues, what was last observed and a regression are weighed by how well they lately did; a router that
+//!   knows every prompt and a control plane that sees a scrape now and then ask the same model.
+//! - [`CapacityModel`]: the rate of requests at which one backend keeps a latency target, as far as was seen.
+//! - [`AnomalyWatch`] and [`judge`]: what is wrong with one backend, by the residuals of its wait model and against its
+//!   peers, in words.
 //!
-//! Both split the cheap from the dear: `observe` is for every step, `refit` for every season or every hundred
+//! The models split the cheap from the dear: `observe` is for every step, `refit` for every season or every hundred
 //! outcomes, on another thread if need be: clone the model, refit the clone, and swap them.
 //!
 //! # Example
@@ -46,6 +50,8 @@
 //! The models implement serde's traits. Use a format that keeps every digit of an `f64`: with `serde_json` switch
 //! its feature `float_roundtrip` on. States carry a version, and one of another version is refused, not guessed at.
 
+mod anomaly;
+mod capacity;
 mod demand;
 mod error;
 mod forgetting;
@@ -53,7 +59,13 @@ mod linear;
 mod quantiles;
 mod wait;
 
+pub use anomaly::{Anomaly, AnomalyKind, AnomalyWatch, Verdict, Vitals, judge};
+pub use capacity::{CapacityEstimate, CapacityModel, LatencyTarget, LoadWindow};
 pub use demand::{DemandConfig, DemandForecast, DemandModel, Expert, Grid, HISTORY_SEASONS, HorizonForecast};
 pub use error::Error;
 pub use quantiles::{QUANTILES, Quantiles};
-pub use wait::{WaitConfig, WaitModel, WaitPrediction, WaitSource, WaitState};
+pub use wait::{
+    WaitBacktest, WaitConfig, WaitExpert, WaitForecast, WaitForecastRow, WaitModel, WaitQuery, WaitRow,
+    WaitScore, WaitStanding, WaitState, WaitTicket, WaitView, backtest_waits, last_observed_waits,
+    little_waits, score_waits,
+};
