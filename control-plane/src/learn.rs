@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 
 use chrono::{DateTime, Utc};
 
-use clairvoy_forecaster::{DemandForecast, WaitPrediction};
+use clairvoy_forecaster::{DemandForecast, WaitForecast};
 
 use crate::config::Forecast;
 use crate::fleet::Step;
@@ -46,7 +46,7 @@ pub enum Lesson {
 #[derive(Debug)]
 pub enum Insight {
     /// The wait of the next request at a backend, and when the sample behind it was taken.
-    Wait(SocketAddr, DateTime<Utc>, WaitPrediction),
+    Wait(SocketAddr, DateTime<Utc>, WaitForecast),
     /// A forecast of a model's demand, made at the end of its origin step.
     Forecast(String, DemandForecast),
     /// A model was fitted; its state is worth keeping.

@@ -36,6 +36,10 @@ const RIDGE: f64 = 3e-2;
 /// Outcomes after which a row of the regression weighs half.
 const HALF_LIFE_OUTCOMES: f64 = 1000.0;
 
+/// Outcomes that one fit learns from at most: the newest, and some of those before. Bounds its time.
+const FIT_NEWEST: usize = 400;
+const FIT_OLDER: usize = 350;
+
 /// The most that one outcome weighs, in requests: a busy second must not drown an idle minute.
 const COUNT_MAX: f64 = 10.0;
 
@@ -212,9 +216,17 @@ impl WaitModel {
         }
         self.outcomes_since_fit = 0;
         let mut rows = Rows::default();
-        for (age, outcome) in self.outcomes.iter().rev().enumerate() {
-            let weight = f64::from(outcome.count) * 0.5_f64.powf(age as f64 / HALF_LIFE_OUTCOMES);
-            rows.push(&outcome.features.values(), f64::from(outcome.left), weight);
+        // The newest outcomes are all learned from; of older ones every so many, which then stand for those left out.
+        let every = self.outcomes.len().saturating_sub(FIT_NEWEST).div_ceil(FIT_OLDER).max(1);
+        let chosen = |age: &usize| *age < FIT_NEWEST || age.is_multiple_of(every);
+        for (age, outcome) in self.outcomes.iter().rev().enumerate().filter(|(age, _)| chosen(age)) {
+            let stands_for = if age < FIT_NEWEST { 1.0 } else { every as f64 };
+            let forgotten = 0.5_f64.powf(age as f64 / HALF_LIFE_OUTCOMES);
+            rows.push(
+                &outcome.features.values(),
+                f64::from(outcome.left),
+                stands_for * forgotten * f64::from(outcome.count),
+            );
         }
         let line = LinearFit::fit(&rows, RIDGE);
         if line.is_none() {

@@ -9,6 +9,7 @@ fn record(rows: u32) -> Vec<WaitRow> {
         let prompt_tokens = 600.0 + 500.0 * (f64::from(turn) * 0.7).sin();
         let backlog = (free_at - now).max(0.0);
         let (waiting, ttft) = ((4.0 * backlog).floor(), backlog + prompt_tokens / 2400.0);
+        let ttft = ttft * wobble(turn * turn, 0.2);
         free_at = now + ttft;
         let state = WaitState {
             waiting: Some(waiting),
