@@ -178,10 +178,10 @@ impl AnomalyWatch {
     }
 
     /// Takes in how far an outcome of the wait model was off:
-    /// [`WaitTicket::residual`](crate::WaitTicket::residual). Ignored when it is not finite.
-    pub fn observe_outcome(&mut self, residual: f64) {
-        if residual.is_finite() {
-            self.drift.observe(residual);
+    /// [`WaitTicket::residual`](crate::WaitTicket::residual); `now_seconds` is on any clock. Ignored when either is not finite.
+    pub fn observe_outcome(&mut self, residual: f64, now_seconds: f64) {
+        if residual.is_finite() && now_seconds.is_finite() {
+            self.drift.observe(residual, now_seconds);
         }
     }
 }

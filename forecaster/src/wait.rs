@@ -2,13 +2,12 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
-use crate::linear::{LinearFit, Rows};
-
 mod backtest;
 mod blend;
 mod features;
 mod forecast;
+mod regression;
+mod saved;
 mod service;
 mod spread;
 mod state;
@@ -23,28 +22,17 @@ pub use forecast::{WaitExpert, WaitForecast, WaitStanding, WaitTicket};
 pub use state::{WaitConfig, WaitQuery, WaitState};
 
 use blend::{Blend, EXPERTS, Opinions};
-use features::{FEATURES, Features, SECONDS_MAX, SECONDS_MIN, Said, features};
+use features::{SECONDS_MAX, SECONDS_MIN, Said, features};
+use regression::{Fitted, Outcome};
+use saved::Saved;
 use service::{Service, Unit, Work};
 use spread::Spread;
 
 /// Format of a saved [`WaitModel`].
 const VERSION: u32 = 2;
 
-/// Ridge penalty per outcome on standardised features.
-const RIDGE: f64 = 3e-2;
-
-/// Outcomes after which a row of the regression weighs half.
-const HALF_LIFE_OUTCOMES: f64 = 1000.0;
-
-/// Outcomes that one fit learns from at most: the newest, and some of those before. Bounds its time.
-const FIT_NEWEST: usize = 400;
-const FIT_OLDER: usize = 350;
-
-/// The most that one outcome weighs, in requests: a busy second must not drown an idle minute.
-const COUNT_MAX: f64 = 10.0;
-
-/// The regression moves the blend of the simple experts by at most this factor, as a logarithm.
-const CORRECTION_MAX: f64 = 3.0;
+/// Outcomes by which memory grows: there are as many models as backends.
+const GROWTH_OUTCOMES: usize = 100;
 
 /// [`WaitExpert::Corrected`] is at least this part of the smaller of those it is made of.
 const CORRECTED_MIN: f64 = 0.3;
@@ -54,17 +42,17 @@ const TTFT_ASSUMED: f64 = 0.2;
 
 /// Predicts the time to first token (TTFT) of a request at one backend.
 ///
-/// Four simple experts know how queues work: the last observed TTFT; what stands before the request over the rate at
+/// Simple experts know how queues work: the last observed TTFT; what stands before the request over the rate at
 /// which the backend works it off, learned from outcomes, over a short and a long memory (Little's law, in prompt tokens
-/// when they are known, else in requests); and the latter, off by as much as it was last. A regression on the logarithm
-/// of what their blend leaves is the fifth. They are weighed by their recent errors on outcomes that they had not seen,
+/// when they are known, and in requests); and the latter, off by as much as it was last. A regression on the logarithm
+/// of what their blend leaves is one more. They are weighed by their recent errors on outcomes that they had not seen,
 /// for short and long waits apart, so that whatever fails on this backend is soon not heard.
 ///
 /// The quantiles are those of recent residuals, shifted online until each is passed as often as it should be; the older
 /// the state, the wider they are.
 ///
-/// [`ask`](Self::ask) when a request arrives, [`observe`](Self::observe) its ticket when its first token came. Of the
-/// two, [`refit`](Self::refit) is the dear part: call it every two hundred outcomes or so, on another thread if need be.
+/// [`ask`](Self::ask) when a request arrives, [`observe`](Self::observe) its ticket when its first token came. The dear
+/// part is [`refit`](Self::refit): call it every two hundred outcomes or so, on another thread if need be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Saved")]
 pub struct WaitModel {
@@ -77,16 +65,7 @@ pub struct WaitModel {
     blend: Blend,
     spread: Spread,
     newest: Option<Newest>,
-    line: Option<LinearFit>,
-}
-
-/// What the regression learns from.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-struct Outcome {
-    features: Features,
-    /// Logarithm of the TTFT over what the simple experts had said.
-    left: f32,
-    count: f32,
+    fit: Option<Fitted>,
 }
 
 /// The outcome that was observed last.
@@ -115,7 +94,7 @@ impl WaitModel {
             blend: Blend::default(),
             spread: Spread::default(),
             newest: None,
-            line: None,
+            fit: None,
         }
     }
 
@@ -140,16 +119,22 @@ impl WaitModel {
         let slow_then = self.newest.map_or(slow, |newest| newest.slow_then);
         let corrected = (slow + last - slow_then).max(CORRECTED_MIN * slow.min(last)).min(SECONDS_MAX);
         let band = blend::band(slow);
-        let mut opinions: Opinions = [Some(last), Some(fast), Some(slow), Some(corrected), None];
+        let requests_rate = self.in_requests.rates().slow;
+        let by_requests = (work.unit == Unit::PromptTokens && self.in_requests.is_known())
+            .then(|| in_requests.seconds(requests_rate, age, beat));
+        let mut opinions: Opinions = [Some(last), Some(fast), Some(slow), by_requests, Some(corrected), None];
         if self.newest.is_none() && !service.is_known() {
-            opinions = [Some(last), None, None, None, None];
+            opinions = [Some(last), None, None, None, None, None];
         }
         let base = blend::mean(&opinions, &self.blend.shares(band, &opinions));
         let base = base.clamp(SECONDS_MIN, SECONDS_MAX);
-        let said =
-            self.said(&query, Said { last, fast, slow, corrected, slow_then, base, ..Said::default() });
+        let said = self.said(
+            &query,
+            Said { last, fast, slow, by_requests, corrected, slow_then, base, ..Said::default() },
+        );
         let features = features(&query, &work, rates, &said);
-        opinions[WaitExpert::Regression.index()] = self.by_regression(&features, base);
+        opinions[WaitExpert::Regression.index()] =
+            self.fit.as_ref().and_then(|fit| fit.seconds(&features, base));
 
         let shares = self.blend.shares(band, &opinions);
         let median = blend::mean(&opinions, &shares).clamp(SECONDS_MIN, SECONDS_MAX);
@@ -195,12 +180,11 @@ impl WaitModel {
         if self.outcomes.len() >= self.config.outcomes {
             self.outcomes.pop_front();
         }
-        let left = (ttft_seconds / ticket.base).ln() as f32;
-        self.outcomes.push_back(Outcome {
-            features: ticket.features,
-            left,
-            count: count.min(COUNT_MAX) as f32,
-        });
+        if self.outcomes.len() == self.outcomes.capacity() {
+            self.outcomes
+                .reserve_exact((self.config.outcomes - self.outcomes.len()).clamp(1, GROWTH_OUTCOMES));
+        }
+        self.outcomes.push_back(Outcome::new(ticket.features, ticket.base, ttft_seconds, count));
         self.outcomes_since_fit = self.outcomes_since_fit.saturating_add(1);
     }
 
@@ -215,24 +199,10 @@ impl WaitModel {
             return;
         }
         self.outcomes_since_fit = 0;
-        let mut rows = Rows::default();
-        // The newest outcomes are all learned from; of older ones every so many, which then stand for those left out.
-        let every = self.outcomes.len().saturating_sub(FIT_NEWEST).div_ceil(FIT_OLDER).max(1);
-        let chosen = |age: &usize| *age < FIT_NEWEST || age.is_multiple_of(every);
-        for (age, outcome) in self.outcomes.iter().rev().enumerate().filter(|(age, _)| chosen(age)) {
-            let stands_for = if age < FIT_NEWEST { 1.0 } else { every as f64 };
-            let forgotten = 0.5_f64.powf(age as f64 / HALF_LIFE_OUTCOMES);
-            rows.push(
-                &outcome.features.values(),
-                f64::from(outcome.left),
-                stands_for * forgotten * f64::from(outcome.count),
-            );
-        }
-        let line = LinearFit::fit(&rows, RIDGE);
-        if line.is_none() {
+        self.fit = Fitted::new(&self.outcomes);
+        if self.fit.is_none() {
             self.blend.forget(WaitExpert::Regression.index());
         }
-        self.line = line;
     }
 
     /// Returns how each expert stands on a question.
@@ -255,12 +225,6 @@ impl WaitModel {
             Unit::Requests => &self.in_requests,
             Unit::PromptTokens => &self.in_tokens,
         }
-    }
-
-    fn by_regression(&self, features: &Features, base: f64) -> Option<f64> {
-        let correction = self.line.as_ref()?.predict(&features.values());
-        let seconds = base * correction.clamp(-CORRECTION_MAX, CORRECTION_MAX).exp();
-        correction.is_finite().then(|| seconds.clamp(SECONDS_MIN, SECONDS_MAX))
     }
 
     /// Adds what is fresher than the state to what the experts say.
@@ -295,50 +259,4 @@ impl WaitModel {
 fn leader(shares: &[f64; EXPERTS]) -> Option<WaitExpert> {
     let ascending = |a: &WaitExpert, b: &WaitExpert| shares[a.index()].total_cmp(&shares[b.index()]);
     WaitExpert::ALL.into_iter().max_by(ascending)
-}
-
-/// A state as it was read, before it is known to be usable.
-#[derive(Deserialize)]
-struct Saved {
-    version: u32,
-    config: WaitConfig,
-    outcomes: VecDeque<Outcome>,
-    outcomes_since_fit: u64,
-    in_tokens: Service,
-    in_requests: Service,
-    blend: Blend,
-    spread: Spread,
-    newest: Option<Newest>,
-    line: Option<LinearFit>,
-}
-
-impl TryFrom<Saved> for WaitModel {
-    type Error = Error;
-
-    fn try_from(saved: Saved) -> Result<Self, Error> {
-        let Saved { version, config, outcomes, outcomes_since_fit, in_tokens, in_requests, blend, .. } =
-            saved;
-        let Saved { spread, newest, line, .. } = saved;
-        if version != VERSION {
-            return Err(Error::Version { found: version, supported: VERSION });
-        }
-        if config.clamped() != config || outcomes.len() > config.outcomes {
-            return Err(Error::Inconsistent("outcomes differ from the configuration"));
-        }
-        if line.as_ref().is_some_and(|line| !line.is_sound() || line.width() != FEATURES) {
-            return Err(Error::Inconsistent("a regression that cannot be computed"));
-        }
-        Ok(Self {
-            version,
-            config,
-            outcomes,
-            outcomes_since_fit,
-            in_tokens,
-            in_requests,
-            blend,
-            spread,
-            newest,
-            line,
-        })
-    }
 }

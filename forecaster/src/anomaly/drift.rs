@@ -2,8 +2,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Fading;
 
-/// Residuals of which the median is one step of the test: single waits have heavy tails, and neighbours are alike.
-const BLOCK: usize = 8;
+/// Residuals of which the median is one step of the test, at least, and at most; and the time that they span. Single waits
+/// have heavy tails, and the hundred that stood in one queue are one observation, not a hundred.
+const BLOCK_MIN: usize = 8;
+const BLOCK_MAX: usize = 64;
+const BLOCK_SECONDS: f64 = 10.0;
 
 /// Residuals beyond this are cut, in units of their expected size.
 const CLIP: f64 = 5.0;
@@ -15,10 +18,10 @@ const USUAL_HALF_LIFE: f64 = 100.0;
 const BLOCKS_MIN: f64 = 8.0;
 
 /// Deviations of a block from what is usual beyond this are cut when learning what is usual: a fault must not become so.
-const USUAL_CLIP: f64 = 2.0;
+const USUAL_CLIP: f64 = 3.0;
 
 /// The least deviation that is usual, in units of the expected size of a residual.
-const DEVIATION_MIN: f64 = 0.4;
+const DEVIATION_MIN: f64 = 0.8;
 
 /// Slack and threshold of the cumulative sum (CUSUM, Page 1954), in usual deviations: on independent blocks a false alarm
 /// every some ten thousand of them.
@@ -35,6 +38,8 @@ const LEVEL_HALF_LIFE: f64 = 2.0;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Drift {
     block: Vec<f64>,
+    block_count: usize,
+    block_from: Option<f64>,
     usual: Fading,
     usual_deviation: Fading,
     level: Fading,
@@ -45,19 +50,36 @@ impl Default for Drift {
     fn default() -> Self {
         let usual = Fading::new(USUAL_HALF_LIFE);
         let level = Fading::new(LEVEL_HALF_LIFE);
-        Self { block: Vec::new(), usual, usual_deviation: usual, level, sum: 0.0 }
+        Self {
+            block: Vec::new(),
+            block_count: 0,
+            block_from: None,
+            usual,
+            usual_deviation: usual,
+            level,
+            sum: 0.0,
+        }
     }
 }
 
 impl Drift {
-    pub(super) fn observe(&mut self, residual: f64) {
-        self.block.push(residual.clamp(-CLIP, CLIP));
-        if self.block.len() < BLOCK {
+    pub(super) fn observe(&mut self, residual: f64, now_seconds: f64) {
+        let residual = residual.clamp(-CLIP, CLIP);
+        if self.block.len() < BLOCK_MAX {
+            self.block.push(residual);
+        } else {
+            self.block[self.block_count % BLOCK_MAX] = residual;
+        }
+        self.block_count += 1;
+        let passed = now_seconds - *self.block_from.get_or_insert(now_seconds);
+        // A clock that went back ends the block too.
+        if self.block.len() < BLOCK_MIN || (0.0..BLOCK_SECONDS).contains(&passed) {
             return;
         }
         self.block.sort_by(f64::total_cmp);
-        let median = (self.block[BLOCK / 2 - 1] + self.block[BLOCK / 2]) / 2.0;
+        let median = self.block[self.block.len() / 2];
         self.block.clear();
+        (self.block_count, self.block_from) = (0, None);
         self.level.add(median);
         let (usual, deviation) = (self.usual(), self.deviation());
         let off = (median - usual) / deviation;
@@ -89,6 +111,6 @@ impl Drift {
     }
 
     pub(super) fn is_bounded(&self) -> bool {
-        self.block.len() < BLOCK
+        self.block.len() <= BLOCK_MAX
     }
 }

@@ -34,7 +34,17 @@ pub fn judge(class: &[&AnomalyWatch]) -> Vec<Verdict> {
     let paces = class.iter().filter_map(|watch| known_pace(watch));
     let pace = Typical::of(paces.collect());
     let hits = Typical::of(class.iter().filter_map(|watch| watch.hits_now.mean()).collect());
-    class.iter().map(|watch| verdict(watch, pace.as_ref(), hits.as_ref())).collect()
+    let late = Typical::of(class.iter().map(|watch| watch.drift.score()).collect());
+    let common = Common { pace, hits, late: late.map_or(0.0, |late| late.median) };
+    class.iter().map(|watch| verdict(watch, &common)).collect()
+}
+
+/// What the backends of a class have in common.
+struct Common {
+    pace: Option<Typical>,
+    hits: Option<Typical>,
+    /// The score by which first tokens are late everywhere, which no single backend is to blame for: a surge of load is.
+    late: f64,
 }
 
 fn known_pace(watch: &AnomalyWatch) -> Option<f64> {
@@ -65,14 +75,14 @@ fn median(values: &mut [f64]) -> f64 {
     if values.len() % 2 == 1 { values[half] } else { (values[half - 1] + values[half]) / 2.0 }
 }
 
-fn verdict(watch: &AnomalyWatch, pace: Option<&Typical>, hits: Option<&Typical>) -> Verdict {
+fn verdict(watch: &AnomalyWatch, common: &Common) -> Verdict {
     let mut found: Vec<Anomaly> = Vec::new();
-    let mut slow = getting_slower(watch);
-    if let Some(cold) = slow.as_ref().and_then(|slow| cold_cache(watch, hits, slow.score)) {
+    let mut slow = getting_slower(watch, common.late);
+    if let Some(cold) = slow.as_ref().and_then(|slow| cold_cache(watch, common.hits.as_ref(), slow.score)) {
         slow = Some(cold);
     }
     found.extend(slow);
-    found.extend(pace.and_then(|pace| slower_than_peers(watch, pace)));
+    found.extend(common.pace.as_ref().and_then(|pace| slower_than_peers(watch, pace)));
     found.extend(kv_leak(watch));
     found.extend(silent(watch));
     found.iter_mut().for_each(|anomaly| anomaly.score = anomaly.score.clamp(0.0, SCORE_MAX));
@@ -82,8 +92,8 @@ fn verdict(watch: &AnomalyWatch, pace: Option<&Typical>, hits: Option<&Typical>)
     Verdict { score, anomalies: found }
 }
 
-fn getting_slower(watch: &AnomalyWatch) -> Option<Anomaly> {
-    let score = watch.drift.score();
+fn getting_slower(watch: &AnomalyWatch, everywhere: f64) -> Option<Anomaly> {
+    let score = watch.drift.score() - everywhere;
     let (level, usual) = watch.drift.levels();
     let reason = format!(
         "first tokens come later than its own wait model expects: off by {:.1} usual errors, {:.1} before",

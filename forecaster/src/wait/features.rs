@@ -4,7 +4,7 @@ use super::WaitQuery;
 use super::service::{Rates, Work};
 
 /// Features of a question; see [`features`].
-pub(super) const FEATURES: usize = 30;
+pub(super) const FEATURES: usize = 31;
 
 /// Steps of a stored feature per unit: a thousandth of a logarithm is finer than any measurement of a queue.
 const STEPS: f64 = 1024.0;
@@ -48,6 +48,7 @@ pub(super) struct Said {
     pub(super) last: f64,
     pub(super) fast: f64,
     pub(super) slow: f64,
+    pub(super) by_requests: Option<f64>,
     pub(super) corrected: f64,
     /// What the slow rate had said of the request that was observed last.
     pub(super) slow_then: f64,
@@ -80,6 +81,7 @@ pub(super) fn features(query: &WaitQuery, work: &Work, rates: Rates, said: &Said
         over_base(said.last),
         over_base(said.corrected),
         over_base(said.fast),
+        known(said.by_requests, log_seconds) - base,
         over_base(said.slow_then),
         waiting.ln_1p(),
         f64::from(waiting < 1.0),

@@ -17,6 +17,9 @@ pub enum WaitExpert {
     RecentService,
     /// The same over the rate of service of the last thousand or two.
     Service,
+    /// The same counted in requests where the others count prompt tokens: right where places in the batch are short, not
+    /// the time to read prompts.
+    ServiceInRequests,
     /// [`Service`](Self::Service), off by as much as it was for the request that was observed last.
     Corrected,
     /// The regression on what the others leave.
@@ -25,8 +28,14 @@ pub enum WaitExpert {
 
 impl WaitExpert {
     /// Every expert.
-    pub const ALL: [Self; 5] =
-        [Self::LastObserved, Self::RecentService, Self::Service, Self::Corrected, Self::Regression];
+    pub const ALL: [Self; 6] = [
+        Self::LastObserved,
+        Self::RecentService,
+        Self::Service,
+        Self::ServiceInRequests,
+        Self::Corrected,
+        Self::Regression,
+    ];
 
     /// Returns the expert's name, as it is serialised.
     pub const fn name(self) -> &'static str {
@@ -34,6 +43,7 @@ impl WaitExpert {
             Self::LastObserved => "last_observed",
             Self::RecentService => "recent_service",
             Self::Service => "service",
+            Self::ServiceInRequests => "service_in_requests",
             Self::Corrected => "corrected",
             Self::Regression => "regression",
         }
@@ -85,7 +95,7 @@ pub struct WaitStanding {
 }
 
 /// A question that was asked, with its answer: handed back with the outcome, so that what is scored and learned from is
-/// what was known and said when the request arrived. About 250 bytes.
+/// what was known and said when the request arrived. About 400 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct WaitTicket {
     pub(super) forecast: WaitForecast,

@@ -8,7 +8,7 @@ use super::blend::{BAND_COUNT, Forgotten};
 use super::features::{SECONDS_MAX, SECONDS_MIN, log_seconds};
 
 /// Standardised residuals behind the quantiles.
-const RESIDUALS: usize = 600;
+const RESIDUALS: usize = 500;
 
 /// Residuals from which the quantiles are their own alone.
 const RESIDUALS_ENOUGH: f64 = 40.0;

@@ -61,9 +61,9 @@ pub struct WaitConfig {
 }
 
 impl Default for WaitConfig {
-    /// Keeps 600 outcomes, ten minutes at one a second, and fits from 60 on.
+    /// Keeps 900 outcomes, a quarter of an hour at one a second, and fits from 60 on.
     fn default() -> Self {
-        Self { outcomes: 1000, outcomes_min: 60 }
+        Self { outcomes: 900, outcomes_min: 60 }
     }
 }
 

@@ -178,8 +178,8 @@ fn memory_does_not_grow_with_age() {
     let size = |model: &WaitModel| serde_json::to_string(model).unwrap().len();
     let (young, old) = (size(&trained(1200)), size(&trained(3000)));
     assert!(old < young + young / 10, "{old} after {young}");
-    assert!(size_of::<Outcome>() * 1000 < 75_000, "{}", size_of::<Outcome>());
-    assert!(size_of::<WaitTicket>() < 600, "{}", size_of::<WaitTicket>());
+    assert!(size_of::<Outcome>() * WaitConfig::default().outcomes < 70_000, "{}", size_of::<Outcome>());
+    assert!(size_of::<WaitTicket>() < 400, "{}", size_of::<WaitTicket>());
 }
 
 #[test]
