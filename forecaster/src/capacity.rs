@@ -157,14 +157,12 @@ impl CapacityModel {
 
     /// Returns the rate at which the target is kept.
     pub fn estimate(&self, target: &LatencyTarget) -> CapacityEstimate {
-        let parts: [(Option<f64>, fn(&Point) -> Option<f64>); 2] = [
-            (target.ttft_seconds, |point| point.ttft_seconds),
-            (target.inter_token_seconds, |point| point.inter_token_seconds),
-        ];
-        let estimates = parts.into_iter().filter_map(|(target, latency)| {
-            let target = target.filter(|seconds| seconds.is_finite() && *seconds > 0.0)?;
-            Some(self.estimate_one(target, latency))
-        });
+        let lawful = |target: Option<f64>| target.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
+        let ttft =
+            lawful(target.ttft_seconds).map(|target| self.estimate_one(target, |point| point.ttft_seconds));
+        let inter_token = lawful(target.inter_token_seconds)
+            .map(|target| self.estimate_one(target, |point| point.inter_token_seconds));
+        let estimates = [ttft, inter_token].into_iter().flatten();
         estimates.reduce(CapacityEstimate::and).unwrap_or(CapacityEstimate::Unknown)
     }
 

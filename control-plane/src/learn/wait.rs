@@ -92,7 +92,7 @@ impl Lessons {
             now_seconds: seconds(sample.at),
             ..WaitQuery::default()
         });
-        self.keep_ticket(sample.at, ticket);
+        self.keep_ticket(sample.at, &ticket);
         ticket.forecast()
     }
 
@@ -113,7 +113,7 @@ impl Lessons {
         }
     }
 
-    fn keep_ticket(&mut self, at: DateTime<Utc>, ticket: WaitTicket) {
+    fn keep_ticket(&mut self, at: DateTime<Utc>, ticket: &WaitTicket) {
         let newest = self.tickets.back().map(|(newest, _)| *newest);
         if newest.is_some_and(|newest| (at - newest).as_seconds_f64() < TICKET_EVERY_SECONDS) {
             return;
@@ -125,7 +125,7 @@ impl Lessons {
                 index > MOST_TICKETS / 2 || index % 2 == 0
             });
         }
-        self.tickets.push_back((at, ticket));
+        self.tickets.push_back((at, *ticket));
     }
 
     pub(super) fn is_due(&self, now: DateTime<Utc>) -> bool {
