@@ -45,6 +45,34 @@
 //! # Ok::<(), clairvoy_forecaster::Error>(())
 //! ```
 //!
+//! Waits are asked for one request at a time. The ticket of a question comes back with its outcome, so that what is scored
+//! is what was known and said when the request arrived:
+//!
+//! ```
+//! use clairvoy_forecaster::{WaitConfig, WaitModel, WaitQuery, WaitState};
+//!
+//! // A backend that works off four requests a second; the queue comes and goes.
+//! let mut model = WaitModel::new(WaitConfig::default());
+//! let query = |second: f64| {
+//!     let waiting = Some((8.0 + 8.0 * (second / 7.0).sin()).round());
+//!     WaitQuery { state: WaitState { waiting, ..WaitState::default() }, now_seconds: second, ..WaitQuery::default() }
+//! };
+//! let outcome = |query: &WaitQuery| 0.25 + query.state.waiting.unwrap_or(0.0) / 4.0;
+//! for second in 0..300 {
+//!     let query = query(f64::from(second));
+//!     let ticket = model.ask(&query);
+//!     model.observe(&ticket, outcome(&query), 1.0, query.now_seconds + outcome(&query));
+//!     if model.outcomes_since_fit() >= 100 {
+//!         model.refit();
+//!     }
+//! }
+//!
+//! let next = query(300.0);
+//! let forecast = model.predict(&next);
+//! assert!((forecast.quantiles.median() / outcome(&next) - 1.0).abs() < 0.1);
+//! assert!(forecast.quantiles.q90() >= forecast.quantiles.median());
+//! ```
+//!
 //! # Saved states
 //!
 //! The models implement serde's traits. Use a format that keeps every digit of an `f64`: with `serde_json` switch

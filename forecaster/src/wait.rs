@@ -108,8 +108,9 @@ impl WaitModel {
         let query = query.cleaned();
         let state = &query.state;
         let (age, beat) = (state.age_seconds, state.inter_token_seconds.unwrap_or(0.0));
-        let work = Work::of(&query);
-        let in_requests = Work::of(&WaitQuery { prompt_tokens: None, ..query });
+        let requests_rate = self.in_requests.rates().slow;
+        let work = Work::of(&query, requests_rate);
+        let in_requests = Work::of(&WaitQuery { prompt_tokens: None, ..query }, requests_rate);
         let service = self.service(work.unit);
         let shown = self.newest.map(|newest| newest.ttft_seconds).or(state.recent_ttft_seconds);
         let last = shown.unwrap_or(TTFT_ASSUMED).clamp(SECONDS_MIN, SECONDS_MAX);
@@ -119,7 +120,6 @@ impl WaitModel {
         let slow_then = self.newest.map_or(slow, |newest| newest.slow_then);
         let corrected = (slow + last - slow_then).max(CORRECTED_MIN * slow.min(last)).min(SECONDS_MAX);
         let band = blend::band(slow);
-        let requests_rate = self.in_requests.rates().slow;
         let by_requests = (work.unit == Unit::PromptTokens && self.in_requests.is_known())
             .then(|| in_requests.seconds(requests_rate, age, beat));
         let mut opinions: Opinions = [Some(last), Some(fast), Some(slow), by_requests, Some(corrected), None];

@@ -14,6 +14,11 @@ const LOADED_MIN: f64 = 5.0;
 /// A wait shows the rate of service when it lasted this many iterations: shorter ones show their granularity.
 const ITERATIONS_MIN: f64 = 5.0;
 
+/// A rate of arrivals is taken to last for this long, in seconds; from then on to be this part of what the backend can
+/// serve, if it was as high: a surge does not go on for ever.
+const SURGE_SECONDS: f64 = 5.0;
+const SURGE_PART: f64 = 0.5;
+
 /// The rate that is assumed while no outcome has been seen, per second, of requests and of tokens.
 const REQUESTS_ASSUMED: f64 = 10.0;
 const TOKENS_ASSUMED: f64 = 10_000.0;
@@ -37,8 +42,8 @@ pub(super) enum Unit {
 }
 
 impl Work {
-    /// Takes a cleaned query.
-    pub(super) fn of(query: &WaitQuery) -> Self {
+    /// Takes a cleaned query, and the rate of service in requests per second.
+    pub(super) fn of(query: &WaitQuery, served_rps: f64) -> Self {
         let state = &query.state;
         let sent_tokens = query.sent_prompt_tokens.or((state.age_seconds == 0.0).then_some(0.0));
         if let (Some(waiting), Some(arrived), Some(own)) =
@@ -46,7 +51,10 @@ impl Work {
         {
             return Self { unit: Unit::PromptTokens, waiting, arrived, own };
         }
-        let expected = state.arrived_rps.unwrap_or(0.0) * state.age_seconds;
+        let arrived_rps = state.arrived_rps.unwrap_or(0.0);
+        let soon = state.age_seconds.min(SURGE_SECONDS);
+        let later = SURGE_PART * arrived_rps.min(served_rps) * (state.age_seconds - soon);
+        let expected = arrived_rps * soon + later;
         Self {
             unit: Unit::Requests,
             waiting: state.waiting.unwrap_or(0.0),
