@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 
 use chrono::{DateTime, Utc};
 
-use clairvoy_forecaster::{DemandForecast, FleetFits, Standing, WaitPrediction};
+use clairvoy_forecaster::{DemandForecast, FleetFits, Standing, WaitForecast};
 
 use crate::config::Forecast;
 use crate::fleet::Step;
@@ -49,7 +49,7 @@ pub enum Lesson {
 #[derive(Debug)]
 pub enum Insight {
     /// The wait of the next request at a backend, and when the sample behind it was taken.
-    Wait(SocketAddr, DateTime<Utc>, WaitPrediction),
+    Wait(SocketAddr, DateTime<Utc>, WaitForecast),
     /// A forecast of a model's demand, made at the end of its origin step, and how those before it have done.
     Forecast(String, DemandForecast, Vec<Standing>),
     /// A model was fitted; its state is worth keeping.

@@ -198,7 +198,7 @@ pub struct BackendView {
     pub predicted_wait_seconds: Option<f64>,
     /// Its 90 % bound, seconds.
     pub predicted_wait_upper_seconds: Option<f64>,
-    /// Who predicts: `regression`, `last_observed` or `none`.
+    /// Who has the largest say in it: `last_observed`, `recent_service`, `service`, `corrected`, `regression` or `none`.
     pub wait_source: String,
     /// Requests/s that it serves at its usual speed.
     pub capacity_rps: Option<f64>,

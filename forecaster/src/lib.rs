@@ -6,10 +6,14 @@
 //! - [`DemandModel`]: a series of rates on a fixed grid in, quantiles of the rates to come out. A regression
 //!   ([linfa](https://docs.rs/linfa)) for each horizon competes with the last value and the seasonal naive, and is
 //!   heard only while it beats both on the series at hand. Gaps, late starts, real zeros and bursts are all fine.
-//! - [`WaitModel`]: what one backend shows in, the time to first token of its next request out, with an upper
-//!   bound. Again the regression has to beat what was last observed.
+//! - [`WaitModel`]: what one backend shows in, the time to first token of its next request out, as quantiles. What is
+//!   known of queues, what was last observed and a regression are weighed by how well they lately did; a router that
+//!   knows every prompt and a control plane that sees a scrape now and then ask the same model.
+//! - [`CapacityModel`]: the rate of requests at which one backend keeps a latency target, as far as was seen.
+//! - [`AnomalyWatch`] and [`judge`]: what is wrong with one backend, by the residuals of its wait model and against its
+//!   peers, in words.
 //!
-//! Both split the cheap from the dear: `observe` is for every step, `refit` for every season or every hundred
+//! The models split the cheap from the dear: `observe` is for every step, `refit` for every season or every hundred
 //! outcomes, on another thread if need be: clone the model, refit the clone, and swap them.
 //!
 //! # Example
@@ -41,28 +45,63 @@
 //! # Ok::<(), clairvoy_forecaster::Error>(())
 //! ```
 //!
+//! Waits are asked for one request at a time. The ticket of a question comes back with its outcome, so that what is scored
+//! is what was known and said when the request arrived:
+//!
+//! ```
+//! use clairvoy_forecaster::{WaitConfig, WaitModel, WaitQuery, WaitState};
+//!
+//! // A backend that works off four requests a second; the queue comes and goes.
+//! let mut model = WaitModel::new(WaitConfig::default());
+//! let query = |second: f64| {
+//!     let waiting = Some((8.0 + 8.0 * (second / 7.0).sin()).round());
+//!     WaitQuery { state: WaitState { waiting, ..WaitState::default() }, now_seconds: second, ..WaitQuery::default() }
+//! };
+//! let outcome = |query: &WaitQuery| 0.25 + query.state.waiting.unwrap_or(0.0) / 4.0;
+//! for second in 0..300 {
+//!     let query = query(f64::from(second));
+//!     let ticket = model.ask(&query);
+//!     model.observe(&ticket, outcome(&query), 1.0, query.now_seconds + outcome(&query));
+//!     if model.outcomes_since_fit() >= 100 {
+//!         model.refit();
+//!     }
+//! }
+//!
+//! let next = query(300.0);
+//! let forecast = model.predict(&next);
+//! assert!((forecast.quantiles.median() / outcome(&next) - 1.0).abs() < 0.1);
+//! assert!(forecast.quantiles.q90() >= forecast.quantiles.median());
+//! ```
+//!
 //! # Saved states
 //!
 //! The models implement serde's traits. Use a format that keeps every digit of an `f64`: with `serde_json` switch
 //! its feature `float_roundtrip` on. States carry a version, and one of another version is refused, not guessed at.
 
+mod anomaly;
 mod backtest;
+mod capacity;
 mod demand;
 mod error;
-mod forgetting;
 mod linear;
 mod quantiles;
 mod silent;
 mod wait;
 
+pub use anomaly::{Anomaly, AnomalyKind, AnomalyWatch, Verdict, Vitals, judge};
 pub use backtest::{
     Backtest, Issue, Policy, Reference, ReplicaScore, Score, Series, backtest, score, score_reference,
     score_replicas,
 };
+pub use capacity::{CapacityEstimate, CapacityModel, LatencyTarget, LoadWindow};
 pub use demand::{
     DemandConfig, DemandForecast, DemandForecaster, DemandModel, Expert, ExpertStanding, FleetFit, FleetFits,
     Grid, HISTORY_SEASONS, HorizonForecast, Standing,
 };
 pub use error::Error;
 pub use quantiles::{QUANTILES, Quantiles};
-pub use wait::{WaitConfig, WaitModel, WaitPrediction, WaitSource, WaitState};
+pub use wait::{
+    WaitBacktest, WaitConfig, WaitExpert, WaitForecast, WaitForecastRow, WaitModel, WaitQuery, WaitRow,
+    WaitScore, WaitStanding, WaitState, WaitTicket, WaitView, backtest_waits, last_observed_waits,
+    little_waits, score_waits,
+};

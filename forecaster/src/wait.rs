@@ -2,277 +2,261 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
-use crate::linear::{LinearFit, Rows};
-
+mod backtest;
+mod blend;
 mod features;
-mod record;
+mod forecast;
+mod regression;
+mod saved;
+mod service;
+mod spread;
 mod state;
 #[cfg(test)]
 mod tests;
 
-pub use state::{WaitConfig, WaitPrediction, WaitSource, WaitState};
+pub use backtest::{
+    WaitBacktest, WaitForecastRow, WaitRow, WaitScore, WaitView, backtest_waits, last_observed_waits,
+    little_waits, score_waits,
+};
+pub use forecast::{WaitExpert, WaitForecast, WaitStanding, WaitTicket};
+pub use state::{WaitConfig, WaitQuery, WaitState};
 
-use features::{FEATURES, SECONDS_MAX, SECONDS_MIN, features, little_seconds, log_seconds};
-use record::Record;
-use state::clean;
+use blend::{Blend, EXPERTS, Opinions};
+use features::{SECONDS_MAX, SECONDS_MIN, Said, features};
+use regression::{Fitted, Outcome};
+use saved::Saved;
+use service::{Service, Unit, Work};
+use spread::Spread;
 
 /// Format of a saved [`WaitModel`].
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-/// Ridge penalty per outcome on standardised features.
-const RIDGE: f64 = 1e-3;
+/// Outcomes by which memory grows: there are as many models as backends.
+const GROWTH_OUTCOMES: usize = 100;
 
-/// Outcomes after which a row weighs half: what a backend does changes with its load within minutes.
-const HALF_LIFE_OUTCOMES: f64 = 300.0;
+/// [`WaitExpert::Corrected`] is at least this part of the smaller of those it is made of.
+const CORRECTED_MIN: f64 = 0.3;
 
-/// The most that one outcome weighs, in requests: a busy second must not drown an idle minute.
-const COUNT_MAX: f64 = 10.0;
+/// The TTFT that is assumed while nothing is known, in seconds.
+const TTFT_ASSUMED: f64 = 0.2;
 
-/// Part of the newest outcome in the smoothed TTFT.
-const SMOOTHING: f64 = 0.3;
-
-/// Outcomes that were not learned from, before the regression may be used.
-const SCORED_MIN: u32 = 10;
-
-/// An outcome shows the rate of service when its TTFT was at least this part of queue over rate. Without enough to do,
-/// a backend completes what arrives, however fast it is, and a queue of one is gone in a moment.
-const LOADED_SHARE: f64 = 0.5;
-
-/// The newest share of outcomes that the first fit leaves out to be judged on: one in this many.
-const HELD_OUT: usize = 4;
-
-/// Predicts the time to first token at one backend.
+/// Predicts the time to first token (TTFT) of a request at one backend.
 ///
-/// A regression on the logarithm of the TTFT learns from the outcomes that followed earlier states. It is used only
-/// while it is nearer than the smoothed last observed TTFT on outcomes that it had not learned from. A queue deeper
-/// than any that was met is never extrapolated by the regression: the prediction then grows with the queue, and is at
-/// least the time in which the queue is served at the best rate that was seen under load (Little's law).
+/// Simple experts know how queues work: the last observed TTFT; what stands before the request over the rate at
+/// which the backend works it off, learned from outcomes, over a short and a long memory (Little's law, in prompt tokens
+/// when they are known, and in requests); and the latter, off by as much as it was last. A regression on the logarithm
+/// of what their blend leaves is one more. They are weighed by their recent errors on outcomes that they had not seen,
+/// for short and long waits apart, so that whatever fails on this backend is soon not heard.
 ///
-/// [`refit`](Self::refit) takes some milliseconds for 600 outcomes; call it every hundred or so. The state
-/// serialises like that of [`DemandModel`](crate::DemandModel).
+/// The quantiles are those of recent residuals, shifted online until each is passed as often as it should be; the older
+/// the state, the wider they are.
+///
+/// [`ask`](Self::ask) when a request arrives, [`observe`](Self::observe) its ticket when its first token came. The dear
+/// part is [`refit`](Self::refit): call it every two hundred outcomes or so, on another thread if need be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Saved")]
 pub struct WaitModel {
     version: u32,
     config: WaitConfig,
     outcomes: VecDeque<Outcome>,
-    smoothed_seconds: Option<f64>,
+    outcomes_since_fit: u64,
+    in_tokens: Service,
+    in_requests: Service,
+    blend: Blend,
+    spread: Spread,
+    newest: Option<Newest>,
     fit: Option<Fitted>,
-    regression: Record,
-    last_observed: Record,
 }
 
+/// The outcome that was observed last.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-struct Outcome {
-    state: WaitState,
+struct Newest {
     ttft_seconds: f64,
-    count: f64,
-    /// The smoothed TTFT before this outcome, in seconds: what the baseline went by.
-    smoothed_seconds: Option<f64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Fitted {
-    line: LinearFit,
-    deepest_queue: f64,
-    /// See [`Outcome::served_rps`]; of all outcomes that were learned from.
-    served_rps: Option<f64>,
+    /// What the slow rate of service had said of it, in seconds.
+    slow_then: f64,
+    asked_at: f64,
+    observed_at: f64,
+    /// First tokens, forgotten with time constants of one and five seconds.
+    tokens_1s: f64,
+    tokens_5s: f64,
 }
 
 impl WaitModel {
     /// Returns a model that knows nothing yet.
     pub fn new(config: WaitConfig) -> Self {
-        let outcomes = config.outcomes.clamp(60, 10_000);
-        let config = WaitConfig { outcomes, outcomes_min: config.outcomes_min.clamp(20, outcomes) };
         Self {
             version: VERSION,
-            config,
+            config: config.clamped(),
             outcomes: VecDeque::new(),
-            smoothed_seconds: None,
+            outcomes_since_fit: 0,
+            in_tokens: Service::new(Unit::PromptTokens),
+            in_requests: Service::new(Unit::Requests),
+            blend: Blend::default(),
+            spread: Spread::default(),
+            newest: None,
             fit: None,
-            regression: Record::default(),
-            last_observed: Record::default(),
         }
     }
 
-    /// Takes in what followed a state: `count` requests had a mean TTFT of `ttft_seconds`. `state.age_seconds` is
-    /// the age that the state had when those requests came.
-    ///
-    /// The state is the one that was seen when the requests arrived, not the newest one when their first token came:
-    /// with a TTFT of many seconds the two have little in common.
+    /// Predicts the TTFT of a request that arrives now.
+    pub fn predict(&self, query: &WaitQuery) -> WaitForecast {
+        self.ask(query).forecast
+    }
+
+    /// Predicts the TTFT of a request that arrives now, and keeps what was asked and said for its outcome.
+    pub fn ask(&self, query: &WaitQuery) -> WaitTicket {
+        let query = query.cleaned();
+        let state = &query.state;
+        let (age, beat) = (state.age_seconds, state.inter_token_seconds.unwrap_or(0.0));
+        let requests_rate = self.in_requests.rates().slow;
+        let work = Work::of(&query, requests_rate);
+        let in_requests = Work::of(&WaitQuery { prompt_tokens: None, ..query }, requests_rate);
+        let service = self.service(work.unit);
+        let shown = self.newest.map(|newest| newest.ttft_seconds).or(state.recent_ttft_seconds);
+        let last = shown.unwrap_or(TTFT_ASSUMED).clamp(SECONDS_MIN, SECONDS_MAX);
+
+        let rates = service.rates();
+        let (fast, slow) = (work.seconds(rates.fast, age, beat), work.seconds(rates.slow, age, beat));
+        let slow_then = self.newest.map_or(slow, |newest| newest.slow_then);
+        let corrected = (slow + last - slow_then).max(CORRECTED_MIN * slow.min(last)).min(SECONDS_MAX);
+        let band = blend::band(slow);
+        let by_requests = (work.unit == Unit::PromptTokens && self.in_requests.is_known())
+            .then(|| in_requests.seconds(requests_rate, age, beat));
+        let mut opinions: Opinions = [Some(last), Some(fast), Some(slow), by_requests, Some(corrected), None];
+        if self.newest.is_none() && !service.is_known() {
+            opinions = [Some(last), None, None, None, None, None];
+        }
+        let base = blend::mean(&opinions, &self.blend.shares(band, &opinions));
+        let base = base.clamp(SECONDS_MIN, SECONDS_MAX);
+        let said = self.said(
+            &query,
+            Said { last, fast, slow, by_requests, corrected, slow_then, base, ..Said::default() },
+        );
+        let features = features(&query, &work, rates, &said);
+        opinions[WaitExpert::Regression.index()] =
+            self.fit.as_ref().and_then(|fit| fit.seconds(&features, base));
+
+        let shares = self.blend.shares(band, &opinions);
+        let median = blend::mean(&opinions, &shares).clamp(SECONDS_MIN, SECONDS_MAX);
+        let scale = self.spread.scale(band, age);
+        let leader = shown.and_then(|_| leader(&shares));
+        let forecast = WaitForecast { quantiles: self.spread.quantiles(band, median, &scale), leader };
+        WaitTicket {
+            forecast,
+            asked_at: query.now_seconds,
+            age_seconds: age,
+            beat_seconds: beat,
+            work,
+            in_requests,
+            opinions,
+            shares,
+            base,
+            band,
+            scale,
+            features,
+        }
+    }
+
+    /// Takes in the outcome of a request, or of `count` requests that arrived together and whose mean it is. The ticket
+    /// is that of the time when they arrived; `now_seconds` is when their first token came.
     ///
     /// Ignored when the TTFT is negative or not finite, or the count is not positive.
-    pub fn observe(&mut self, state: &WaitState, ttft_seconds: f64, count: f64) {
+    pub fn observe(&mut self, ticket: &WaitTicket, ttft_seconds: f64, count: f64, now_seconds: f64) {
         let lawful = ttft_seconds.is_finite() && ttft_seconds >= 0.0 && count.is_finite() && count > 0.0;
-        if !lawful {
+        if !lawful || !ticket.is_sound() {
             return;
         }
         let ttft_seconds = ttft_seconds.clamp(SECONDS_MIN, SECONDS_MAX);
-        let count = count.min(COUNT_MAX);
-        let outcome =
-            Outcome { state: clean(state), ttft_seconds, count, smoothed_seconds: self.smoothed_seconds };
-        self.score(&outcome);
-        self.smoothed_seconds = Some(match self.smoothed_seconds {
-            Some(before) => before + SMOOTHING * (ttft_seconds - before),
-            None => ttft_seconds,
-        });
+        let now_seconds = if now_seconds.is_finite() { now_seconds } else { ticket.asked_at };
+        let (age, beat) = (ticket.age_seconds, ticket.beat_seconds);
+        self.blend.score(ticket.band, &ticket.opinions, ttft_seconds);
+        let said = (&ticket.forecast.quantiles, &ticket.scale);
+        self.spread.score(ticket.band, age, said, ttft_seconds);
+        if ticket.work.unit == Unit::PromptTokens {
+            self.in_tokens.observe(&ticket.work, age, beat, ttft_seconds);
+        }
+        self.in_requests.observe(&ticket.in_requests, age, beat, ttft_seconds);
+        self.remember_newest(ticket, ttft_seconds, count, now_seconds);
         if self.outcomes.len() >= self.config.outcomes {
             self.outcomes.pop_front();
         }
-        self.outcomes.push_back(outcome);
+        if self.outcomes.len() == self.outcomes.capacity() {
+            self.outcomes
+                .reserve_exact((self.config.outcomes - self.outcomes.len()).clamp(1, GROWTH_OUTCOMES));
+        }
+        self.outcomes.push_back(Outcome::new(ticket.features, ticket.base, ttft_seconds, count));
+        self.outcomes_since_fit = self.outcomes_since_fit.saturating_add(1);
+    }
+
+    /// Returns how many outcomes came since the last fit.
+    pub fn outcomes_since_fit(&self) -> u64 {
+        self.outcomes_since_fit
     }
 
     /// Fits the regression to the outcomes that are kept; without enough of them there is none.
-    ///
-    /// The first fit is judged on the newest quarter, which it has not seen, before all outcomes are learned.
     pub fn refit(&mut self) {
         if self.outcomes.len() < self.config.outcomes_min {
             return;
         }
+        self.outcomes_since_fit = 0;
+        self.fit = Fitted::new(&self.outcomes);
         if self.fit.is_none() {
-            self.judge_first_fit();
-        }
-        self.fit = Fitted::new(self.outcomes.iter());
-    }
-
-    /// Predicts the TTFT of the next request, given what the backend shows.
-    pub fn predict(&self, state: &WaitState) -> WaitPrediction {
-        let state = clean(state);
-        let (regression, baseline) = (self.by_regression(&state), self.by_last_observed(&state));
-        let (mean_seconds, record, source) = match (regression, baseline) {
-            (Some(mean), _) if self.regression_leads() => (mean, &self.regression, WaitSource::Regression),
-            (_, Some(mean)) => (mean, &self.last_observed, WaitSource::LastObserved),
-            _ => return WaitPrediction { mean_seconds: 0.0, upper_seconds: 0.0, source: WaitSource::None },
-        };
-        let upper_seconds = record.upper(mean_seconds, state.age_seconds).clamp(mean_seconds, SECONDS_MAX);
-        WaitPrediction { mean_seconds, upper_seconds, source }
-    }
-
-    fn by_regression(&self, state: &WaitState) -> Option<f64> {
-        let fit = self.fit.as_ref()?;
-        let seconds =
-            fit.line.predict(&features(state, fit.served_rps)).exp().clamp(SECONDS_MIN, SECONDS_MAX);
-        if !seconds.is_finite() {
-            return None;
-        }
-        Some(at_queue(seconds, state, fit.deepest_queue, fit.served_rps))
-    }
-
-    fn by_last_observed(&self, state: &WaitState) -> Option<f64> {
-        let seconds = baseline(self.smoothed_seconds, state)?;
-        let deepest = self.outcomes.iter().map(|outcome| outcome.state.queue_depth).reduce(f64::max);
-        let served_rps = best_served_rps(self.outcomes.iter());
-        Some(at_queue(seconds, state, deepest.unwrap_or(state.queue_depth), served_rps))
-    }
-
-    fn regression_leads(&self) -> bool {
-        let errors = (self.regression.error_seconds(), self.last_observed.error_seconds());
-        matches!(errors, (Some(own), Some(other)) if own < other) && self.regression.scored() >= SCORED_MIN
-    }
-
-    /// Scores both predictors on one outcome that neither has learned from.
-    fn score(&mut self, outcome: &Outcome) {
-        let Some(baseline) = baseline(outcome.smoothed_seconds, &outcome.state) else { return };
-        let age_seconds = outcome.state.age_seconds;
-        self.last_observed.score(baseline, outcome.ttft_seconds, age_seconds);
-        if let Some(seconds) = self.by_regression(&outcome.state) {
-            self.regression.score(seconds, outcome.ttft_seconds, age_seconds);
+            self.blend.forget(WaitExpert::Regression.index());
         }
     }
 
-    /// Scores a fit of the older outcomes on the newest ones; both predictors start anew, on the same outcomes.
-    fn judge_first_fit(&mut self) {
-        let seen = self.outcomes.len() - self.outcomes.len() / HELD_OUT;
-        self.fit = Fitted::new(self.outcomes.range(..seen));
-        self.regression = Record::default();
-        self.last_observed.restart_errors();
-        for index in seen..self.outcomes.len() {
-            let Outcome { state, ttft_seconds, smoothed_seconds, .. } = self.outcomes[index];
-            let Some(baseline) = baseline(smoothed_seconds, &state) else { continue };
-            let Some(seconds) = self.by_regression(&state) else { continue };
-            self.last_observed.score_error(baseline, ttft_seconds);
-            self.regression.score(seconds, ttft_seconds, state.age_seconds);
+    /// Returns how each expert stands on a question.
+    pub fn standings(&self, ticket: &WaitTicket) -> [WaitStanding; EXPERTS] {
+        WaitExpert::ALL.map(|expert| WaitStanding {
+            expert,
+            share: ticket.shares[expert.index()],
+            seconds: ticket.opinions[expert.index()],
+            recent_error_seconds: self.blend.error_seconds(expert.index()),
+        })
+    }
+
+    /// Returns the learned rate of service in requests per second; `None` before the backend was seen under load.
+    pub fn served_rps(&self) -> Option<f64> {
+        self.in_requests.is_known().then(|| self.in_requests.rates().fast)
+    }
+
+    fn service(&self, unit: Unit) -> &Service {
+        match unit {
+            Unit::Requests => &self.in_requests,
+            Unit::PromptTokens => &self.in_tokens,
         }
+    }
+
+    /// Adds what is fresher than the state to what the experts say.
+    fn said(&self, query: &WaitQuery, said: Said) -> Said {
+        let Some(newest) = self.newest else { return said };
+        let since_arrival = (query.now_seconds - newest.asked_at).max(0.0);
+        let since_token = (query.now_seconds - newest.observed_at).max(0.0);
+        Said {
+            tokens_1s: newest.tokens_1s * (-since_token).exp(),
+            tokens_5s: newest.tokens_5s * (-since_token / 5.0).exp(),
+            since_arrival,
+            since_token,
+            ..said
+        }
+    }
+
+    fn remember_newest(&mut self, ticket: &WaitTicket, ttft_seconds: f64, count: f64, observed_at: f64) {
+        let (mut tokens_1s, mut tokens_5s) = (count, count);
+        if let Some(before) = self.newest {
+            let passed = (observed_at - before.observed_at).max(0.0);
+            tokens_1s += before.tokens_1s * (-passed).exp();
+            tokens_5s += before.tokens_5s * (-passed / 5.0).exp();
+        }
+        let slow = self.service(ticket.work.unit).rates().slow;
+        let slow_then = ticket.opinions[WaitExpert::Service.index()]
+            .unwrap_or_else(|| ticket.work.seconds(slow, ticket.age_seconds, ticket.beat_seconds));
+        let asked_at = ticket.asked_at;
+        self.newest = Some(Newest { ttft_seconds, slow_then, asked_at, observed_at, tokens_1s, tokens_5s });
     }
 }
 
-impl Outcome {
-    /// The rate of completions, per second, when the backend was loaded; else it says nothing of the rate of service.
-    fn served_rps(&self) -> Option<f64> {
-        let WaitState { queue_depth, completed_rps, .. } = self.state;
-        let loaded = queue_depth > 0.0 && self.ttft_seconds * completed_rps >= LOADED_SHARE * queue_depth;
-        loaded.then_some(completed_rps)
-    }
-}
-
-impl Fitted {
-    fn new<'a>(outcomes: impl DoubleEndedIterator<Item = &'a Outcome> + Clone) -> Option<Self> {
-        let served_rps = best_served_rps(outcomes.clone());
-        let mut rows = Rows::default();
-        let mut deepest_queue = 0.0_f64;
-        for (age, outcome) in outcomes.rev().enumerate() {
-            let weight = outcome.count * (-std::f64::consts::LN_2 * age as f64 / HALF_LIFE_OUTCOMES).exp();
-            rows.push(&features(&outcome.state, served_rps), log_seconds(outcome.ttft_seconds), weight);
-            deepest_queue = deepest_queue.max(outcome.state.queue_depth);
-        }
-        Some(Self { line: LinearFit::fit(&rows, RIDGE)?, deepest_queue, served_rps })
-    }
-}
-
-/// The last observed TTFT, in seconds: what the backend shows, else what outcomes have shown, smoothed.
-///
-/// What is shown comes first because it was known when the state was: outcomes arrive later than the states they
-/// followed, and a baseline that is judged on them would know its future.
-fn baseline(smoothed_seconds: Option<f64>, state: &WaitState) -> Option<f64> {
-    state.ttft_seconds.map(|seconds| seconds.clamp(SECONDS_MIN, SECONDS_MAX)).or(smoothed_seconds)
-}
-
-/// The best rate at which a loaded backend was seen to complete requests, per second.
-fn best_served_rps<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Option<f64> {
-    outcomes.filter_map(Outcome::served_rps).reduce(f64::max)
-}
-
-/// Raises a prediction for a queue deeper than any that was met: by the time in which the excess is served, and to at
-/// least that of the whole queue. Without a rate of service, in proportion to the queue.
-fn at_queue(seconds: f64, state: &WaitState, deepest: f64, served_rps: Option<f64>) -> f64 {
-    if state.queue_depth <= deepest {
-        return seconds;
-    }
-    let excess = WaitState { queue_depth: state.queue_depth - deepest, ..*state };
-    let raised = match (little_seconds(&excess, served_rps), little_seconds(state, served_rps)) {
-        (Some(more), Some(whole)) => (seconds + more).max(whole),
-        _ => seconds * (1.0 + state.queue_depth) / (1.0 + deepest),
-    };
-    raised.min(SECONDS_MAX)
-}
-
-/// A state as it was read, before it is known to be usable.
-#[derive(Deserialize)]
-struct Saved {
-    version: u32,
-    config: WaitConfig,
-    outcomes: VecDeque<Outcome>,
-    smoothed_seconds: Option<f64>,
-    fit: Option<Fitted>,
-    regression: Record,
-    last_observed: Record,
-}
-
-impl TryFrom<Saved> for WaitModel {
-    type Error = Error;
-
-    fn try_from(saved: Saved) -> Result<Self, Error> {
-        let Saved { version, config, outcomes, smoothed_seconds, fit, regression, last_observed } = saved;
-        if version != VERSION {
-            return Err(Error::Version { found: version, supported: VERSION });
-        }
-        if Self::new(config).config != config || outcomes.len() > config.outcomes {
-            return Err(Error::Inconsistent("outcomes differ from the configuration"));
-        }
-        if fit.as_ref().is_some_and(|fit| !fit.line.is_sound() || fit.line.width() != FEATURES) {
-            return Err(Error::Inconsistent("a regression that cannot be computed"));
-        }
-        Ok(Self { version, config, outcomes, smoothed_seconds, fit, regression, last_observed })
-    }
+fn leader(shares: &[f64; EXPERTS]) -> Option<WaitExpert> {
+    let ascending = |a: &WaitExpert, b: &WaitExpert| shares[a.index()].total_cmp(&shares[b.index()]);
+    WaitExpert::ALL.into_iter().max_by(ascending)
 }

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use chrono::{DateTime, Utc};
 
-use clairvoy_forecaster::{WaitPrediction, WaitSource};
+use clairvoy_forecaster::WaitForecast;
 
 use crate::decide::{Capacity, Iterations, Speed};
 use crate::telemetry::Sample;
@@ -39,7 +39,7 @@ pub struct Backend {
     /// Its newest mean time to first token, and when it was seen.
     pub ttft_seconds: Option<f64>,
     /// Its predicted wait.
-    pub wait: Option<WaitPrediction>,
+    pub wait: Option<WaitForecast>,
     /// When the sample behind the prediction was taken.
     pub wait_at: Option<DateTime<Utc>>,
     /// How much slower than usual it runs.
@@ -134,8 +134,7 @@ impl Backend {
 
     /// The predicted time to first token of its next request, seconds; none when nothing is known.
     pub fn predicted_wait_seconds(&self) -> Option<f64> {
-        let known = |wait: &&WaitPrediction| wait.source != WaitSource::None;
-        self.wait.as_ref().filter(known).map(|wait| wait.mean_seconds)
+        self.wait.as_ref().and_then(WaitForecast::known_seconds)
     }
 
     /// Age of what its share is decided on, seconds: of the prediction when there is one, else of the newest sample.

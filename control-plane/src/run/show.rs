@@ -4,6 +4,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
+use clairvoy_forecaster::WaitForecast;
 use clairvoy_xds::{ClientStatus, SyncState};
 
 use crate::fleet::{Backend, Health, Membership};
@@ -68,11 +69,8 @@ pub(super) fn backend(
         ttft_seconds: backend.ttft_seconds,
         inter_token_seconds: sample.and_then(|sample| sample.inter_token_seconds),
         predicted_wait_seconds: backend.predicted_wait_seconds(),
-        predicted_wait_upper_seconds: backend
-            .predicted_wait_seconds()
-            .and(backend.wait.as_ref())
-            .map(|wait| wait.upper_seconds),
-        wait_source: backend.wait.as_ref().map_or("none", |wait| wait.source.name()).to_owned(),
+        predicted_wait_upper_seconds: backend.wait.as_ref().and_then(WaitForecast::known_upper_seconds),
+        wait_source: backend.wait.as_ref().map_or("none", WaitForecast::source_name).to_owned(),
         capacity_rps,
         slowdown: backend.speed.factor(),
         share: decided.map_or(0.0, |decided| decided.share),

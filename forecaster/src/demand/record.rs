@@ -6,9 +6,6 @@ use crate::quantiles::{QUANTILES, Quantiles};
 
 use super::experts::Expert;
 
-/// Seasons after which an outcome weighs half.
-const HALF_LIFE_SEASONS: f64 = 2.0;
-
 /// The weight of outcomes from which the gate may close.
 const WEIGHT_MIN: f64 = 24.0;
 
@@ -30,18 +27,17 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Takes in an outcome: `blend` is what all experts said, `issued` what went out. `independent` is the part of an
+    /// outcome that tells something new, as neighbours of a far horizon miss the same.
     pub(super) fn score(
         &mut self,
         actual: f64,
         blend: f64,
         issued: &Quantiles,
         baselines: [Option<f64>; Expert::BASELINES.len()],
-        season_steps: u32,
-        stride: u32,
-        horizon_steps: u32,
+        keep: f64,
+        independent: f64,
     ) {
-        let half_life = HALF_LIFE_SEASONS * f64::from(season_steps).max(24.0);
-        let keep = 0.5_f64.powf(f64::from(stride) / half_life);
         let add = |mean: &mut f64, value: f64| *mean = *mean * keep + value;
         self.outcomes += 1;
         add(&mut self.weight, 1.0);
@@ -55,11 +51,10 @@ impl Record {
         for (mean, bound) in self.below.iter_mut().zip(issued.values()) {
             add(mean, f64::from(actual <= bound));
         }
-        self.decide(f64::from(stride) / f64::from(horizon_steps));
+        self.decide(independent);
     }
 
-    /// Closes or opens the gate: `independent` is the part of the outcomes that tells something new, as neighbours of
-    /// a far horizon miss the same.
+    /// Closes or opens the gate.
     fn decide(&mut self, independent: f64) {
         let best = if self.baselines[0] <= self.baselines[1] { 0 } else { 1 };
         let doubt = DOUBT / (self.weight * independent).sqrt();

@@ -16,6 +16,9 @@ const PENDING_MAX: u32 = 48;
 /// Seasons after which an outcome in a long memory weighs half.
 const LASTING_SEASONS: f64 = 4.0;
 
+/// Seasons after which an outcome in the record weighs half.
+const RECORD_SEASONS: f64 = 2.0;
+
 /// The powers by which candidates for a bound are weighed: the rarer the outcomes beyond it, the less a loss tells.
 const BOUND_POWERS: [f64; OUTER.len()] = [6.0, 6.0, 3.0, 2.0];
 const BOUND_POWERS_FAR: [f64; OUTER.len()] = [4.0, 4.0, 3.0, 2.0];
@@ -33,6 +36,8 @@ pub(super) struct Settings {
     pub(super) candidates: [bool; CANDIDATES],
     /// Neighbouring residuals that tell the same.
     pub(super) dependent: f64,
+    /// What is left of an outcome in the record when the next one comes.
+    pub(super) keep_record: f64,
     /// How fast the stretch of the bounds follows.
     pub(super) stretch_gain: f64,
 }
@@ -64,10 +69,12 @@ impl Settings {
             })
         };
         let gain = |gain: f64| gain * f64::from(stride);
+        let keep_record = keep(RECORD_SEASONS * season);
         match part {
             part if part <= 1.0 / 72.0 => Self {
                 far: false,
                 stride,
+                keep_record,
                 median: median(7.0, season / 12.0, 1.5),
                 bounds: bounds(BOUND_POWERS, season / 2.0, 0.5, 2.0),
                 candidates: [true; CANDIDATES],
@@ -77,6 +84,7 @@ impl Settings {
             part if part <= 1.0 / 24.0 => Self {
                 far: false,
                 stride,
+                keep_record,
                 median: median(5.0, season / 12.0, 1.5),
                 bounds: bounds(BOUND_POWERS, season / 2.0, 0.5, 2.0),
                 candidates: [true, true, true, true, false, true],
@@ -86,6 +94,7 @@ impl Settings {
             part if part <= 0.5 => Self {
                 far: false,
                 stride,
+                keep_record,
                 median: median(5.0, season / 6.0, 1.5),
                 bounds: bounds(BOUND_POWERS, LASTING_SEASONS * season, 0.0, 2.0),
                 candidates: [true, true, false, false, false, true],
@@ -95,6 +104,7 @@ impl Settings {
             _ => Self {
                 far: true,
                 stride,
+                keep_record,
                 median: median(5.0, season, 1.0),
                 bounds: bounds(BOUND_POWERS_FAR, LASTING_SEASONS * season, 0.0, 0.0),
                 candidates: [false, true, false, false, true, true],

@@ -198,15 +198,9 @@ impl Track {
         self.experts.score(due.points.as_slice(), due.gradient.into(), actual, unit, &settings.median);
         self.bounds.score(actual, unit, &due.centre, &due.candidates, &due.quantiles, &settings);
         let baselines = Expert::BASELINES.map(|expert| due.points.get(expert));
-        self.record.score(
-            actual,
-            due.blend.into(),
-            &due.quantiles,
-            baselines,
-            now.grid.season_steps,
-            settings.stride,
-            self.horizon_steps,
-        );
+        let independent = f64::from(settings.stride) / f64::from(self.horizon_steps);
+        let (blend, keep) = (due.blend.into(), settings.keep_record);
+        self.record.score(actual, blend, &due.quantiles, baselines, keep, independent);
     }
 
     fn settings(&self, grid: Grid) -> Settings {

@@ -1,9 +1,36 @@
-use super::WaitState;
+use serde::{Deserialize, Serialize};
 
-/// Features of a state; see [`features`].
-pub(super) const FEATURES: usize = 11;
+use super::WaitQuery;
+use super::service::{Rates, Work};
 
-/// Waits and TTFTs lie between these when a logarithm is taken, in seconds.
+/// Features of a question; see [`features`].
+pub(super) const FEATURES: usize = 31;
+
+/// Steps of a stored feature per unit: a thousandth of a logarithm is finer than any measurement of a queue.
+const STEPS: f64 = 1024.0;
+
+/// Stored for a feature that is unknown.
+const UNKNOWN: i16 = i16::MIN;
+
+/// Features as they are kept for the next fit, and predicted from: fixed point, two bytes each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Features([i16; FEATURES]);
+
+impl Features {
+    fn of(values: [f64; FEATURES]) -> Self {
+        Self(values.map(|value| {
+            let steps = (value * STEPS).round().clamp(-f64::from(i16::MAX), f64::from(i16::MAX));
+            if steps.is_nan() { UNKNOWN } else { steps as i16 }
+        }))
+    }
+
+    /// Returns the values; NaN is unknown.
+    pub(super) fn values(&self) -> [f64; FEATURES] {
+        self.0.map(|steps| if steps == UNKNOWN { f64::NAN } else { f64::from(steps) / STEPS })
+    }
+}
+
+/// Waits and TTFTs lie between these, in seconds.
 pub(super) const SECONDS_MIN: f64 = 1e-4;
 pub(super) const SECONDS_MAX: f64 = 600.0;
 
@@ -15,54 +42,71 @@ pub(super) fn log_seconds(seconds: f64) -> f64 {
     seconds.clamp(SECONDS_MIN, SECONDS_MAX).ln()
 }
 
-/// Zero for what is negative or not finite.
-pub(super) fn at_least_zero(value: f64) -> f64 {
-    if value.is_finite() { value.max(0.0) } else { 0.0 }
+/// What the simple experts say and what is fresher than the state, in seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Said {
+    pub(super) last: f64,
+    pub(super) fast: f64,
+    pub(super) slow: f64,
+    pub(super) by_requests: Option<f64>,
+    pub(super) corrected: f64,
+    /// What the slow rate had said of the request that was observed last.
+    pub(super) slow_then: f64,
+    /// The blend of the simple experts: what the regression corrects.
+    pub(super) base: f64,
+    /// First tokens in the last second and in the last five, forgotten exponentially.
+    pub(super) tokens_1s: f64,
+    pub(super) tokens_5s: f64,
+    /// Time since the arrival of the request that was observed last, and since its first token.
+    pub(super) since_arrival: f64,
+    pub(super) since_token: f64,
 }
 
-/// Returns the time in which the queue is served, in seconds (Little's law), at `served_rps`, the rate that was seen
-/// under load, or at the present rate if that is higher; `None` when there is a queue and no such rate is known.
+/// Returns what the regression sees of a cleaned question; NaN is unknown.
 ///
-/// The present rate alone is no rate of service: on a quiet backend it is that of arrivals, and falls to zero.
-pub(super) fn little_seconds(state: &WaitState, served_rps: Option<f64>) -> Option<f64> {
-    let queue = at_least_zero(state.queue_depth);
-    if queue == 0.0 {
-        return Some(0.0);
-    }
-    let rate = at_least_zero(served_rps?).max(at_least_zero(state.completed_rps));
-    (rate > 0.0).then(|| (queue / rate).min(SECONDS_MAX))
-}
-
-/// Returns what the regression sees of a state, given the rate of service as [`little_seconds`] takes it; NaN is
-/// unknown.
-///
-/// Logarithms, since the target is one: a wait is a queue times an inter-token time, or a queue over a rate.
-pub(super) fn features(state: &WaitState, served_rps: Option<f64>) -> [f64; FEATURES] {
-    let queue = at_least_zero(state.queue_depth);
-    let running = at_least_zero(state.running);
-    let kv_used = at_least_zero(state.kv_used).min(1.0);
-    let inter_token = positive(state.inter_token_seconds);
-    let ttft = positive(state.ttft_seconds);
-    let little = little_seconds(state, served_rps).unwrap_or(f64::NAN);
-    [
-        queue.ln_1p(),
-        f64::from(queue > 0.0),
-        running.ln_1p(),
-        kv_used,
-        (kv_used - KV_SHORT).max(0.0),
-        inter_token.map_or(f64::NAN, log_seconds),
-        inter_token
-            .map_or(f64::NAN, |seconds| ((queue + 1.0) * seconds).clamp(SECONDS_MIN, SECONDS_MAX).ln()),
-        (little + 0.05).ln(),
-        ttft.map_or(f64::NAN, log_seconds),
-        ttft.map_or(f64::NAN, |seconds| log_seconds(seconds + little)),
-        state
-            .gpu_utilisation
-            .filter(|share| share.is_finite())
-            .map_or(f64::NAN, |share| share.clamp(0.0, 1.0)),
-    ]
-}
-
-fn positive(seconds: Option<f64>) -> Option<f64> {
-    seconds.filter(|seconds| seconds.is_finite() && *seconds > 0.0)
+/// Logarithms, since the target is one; and ratios to the blend of the simple experts, so that a queue deeper than any
+/// that was met is left to them: the regression learns how far they are off, and where.
+pub(super) fn features(query: &WaitQuery, work: &Work, rates: Rates, said: &Said) -> Features {
+    let state = &query.state;
+    let (age, beat) = (state.age_seconds, state.inter_token_seconds.unwrap_or(0.0));
+    let known = |value: Option<f64>, to: fn(f64) -> f64| value.map_or(f64::NAN, to);
+    let base = said.base.ln();
+    let over_base = |seconds: f64| log_seconds(seconds) - base;
+    let waiting = state.waiting.unwrap_or(0.0) + query.sent_requests.unwrap_or(0.0);
+    let left_of_state = (work.waiting - rates.slow * age).max(0.0) + work.arrived + work.own;
+    let log_beat = known(state.inter_token_seconds, log_seconds);
+    let values = [
+        base,
+        over_base(said.slow),
+        over_base(said.last),
+        over_base(said.corrected),
+        over_base(said.fast),
+        known(said.by_requests, log_seconds) - base,
+        over_base(said.slow_then),
+        waiting.ln_1p(),
+        f64::from(waiting < 1.0),
+        known(state.running, f64::ln_1p),
+        known(state.kv_used, |used| used),
+        known(state.kv_used, |used| (used - KV_SHORT).max(0.0)),
+        known(state.gpu_utilisation, |share| share),
+        log_beat,
+        waiting.ln_1p() * log_beat,
+        known(state.output_tps, f64::ln_1p),
+        known(state.prompt_tps, |rate| (rate / 100.0).ln_1p()),
+        known(state.arrived_rps, f64::ln_1p),
+        known(state.recent_wait_seconds, |seconds| (seconds + 0.05).ln()),
+        known(state.recent_ttft_seconds, log_seconds),
+        age.ln_1p(),
+        (rates.slow * age / work.total()).min(2.0),
+        over_base(left_of_state / rates.slow + beat),
+        over_base(work.total() / rates.slow + beat),
+        known(query.prompt_tokens, f64::ln),
+        known(query.sent_requests, f64::ln_1p),
+        (work.own / (rates.slow * beat).max(1e-6)).ln_1p(),
+        said.tokens_1s.ln_1p(),
+        said.tokens_5s.ln_1p(),
+        said.since_arrival.ln_1p(),
+        said.since_token.ln_1p(),
+    ];
+    Features::of(values)
 }
