@@ -34,12 +34,13 @@ enum Command {
     /// Ends with 1 when something would keep it from running, with 0 otherwise: a backend that does not answer yet is only
     /// named.
     Check(check::Arguments),
-    /// Tell how good the forecasts would have been on past demand.
+    /// Tell how good the forecasts would have been on past demand, or on past waits.
     ///
     /// Every step is forecast with nothing known but what lay before it, and compared with what came: with the last value,
     /// with the season before, and with what a reactive autoscaler would have done. Two runs give the same bytes.
     ///
-    /// Example: clairvoy backtest --series demand.csv --out forecasts.csv
+    /// Examples: clairvoy backtest --series demand.csv --out forecasts.csv
+    ///           clairvoy backtest --waits requests.csv --view control-plane
     Backtest(backtest::Arguments),
     /// Print the JSON Schema of the configuration file.
     Schema,

@@ -3,6 +3,7 @@
 mod database;
 mod series;
 mod table;
+mod waits;
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
@@ -11,9 +12,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use clairvoy_forecaster::{Backtest, DemandConfig, Grid, Issue, QUANTILES, backtest};
+use clairvoy_forecaster::{Backtest, DemandConfig, Grid, Issue, QUANTILES, WaitView, backtest};
 
 use self::series::Table;
 use super::ConfigFile;
@@ -37,10 +39,19 @@ pub(super) struct Arguments {
     /// Demand to forecast: what Clairvoy has measured or was told, from the database of the configuration.
     #[arg(long, group = "source")]
     from_database: bool,
+    /// Waits to forecast: a CSV file with one row for each request, in order of arrival: `server`, `t_s`, `prompt_tokens` and
+    /// the outcome `ttft_s`, and what the server showed just before, as far as it is known: `waiting`, `running`,
+    /// `kv_usage`, `waiting_prompt_tokens`, `itl_s`, `gen_tps`, `prefill_tps`, `recent_wait_s`, `recent_ttft_s`.
+    #[arg(long, value_name = "FILE", group = "source")]
+    waits: Option<PathBuf>,
+    /// Whose forecasts of waits are written: a router knows each prompt and what it has sent, Clairvoy what a scrape shows.
+    #[arg(long, value_name = "WHO", default_value = "router")]
+    view: View,
     /// The column with the values, instead of `rps`.
     #[arg(long, value_name = "NAME", default_value = "rps")]
     column: String,
-    /// Write every forecast to this CSV file: model, origin_s, horizon_s, quantile, value.
+    /// Write every forecast to this CSV file: model, origin_s, horizon_s, quantile, value; of waits: server, row, age_s,
+    /// ttft_s, ttft_q90_s.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Steps that are known before the first forecast [default: half of the series].
@@ -62,7 +73,27 @@ pub(super) struct Arguments {
     file: ConfigFile,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum View {
+    Router,
+    ControlPlane,
+}
+
+impl From<View> for WaitView {
+    fn from(view: View) -> Self {
+        match view {
+            View::Router => Self::Router,
+            View::ControlPlane => Self::ControlPlane,
+        }
+    }
+}
+
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &arguments.waits {
+        let mut out = arguments.out.as_deref().map(create).transpose()?;
+        waits::run(path, arguments.view.into(), out.as_mut())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let table = match &arguments.series {
         Some(path) => series::read(path, &arguments.column)?,
         None => database::read(&arguments.file)?,

@@ -18,7 +18,7 @@ pub struct Forecast {
     /// How far ahead to forecast; multiples of `step` (default 1, 5, 10, 30 and 60 minutes, 6 and 24 hours).
     #[garde(length(min = 1, max = 64))]
     pub horizons: Vec<Span>,
-    /// How often the regressions are fitted anew (default 10 minutes).
+    /// How often the regressions are fitted anew (default 1 hour); they go on learning in between.
     pub refit_every: Span,
 }
 
@@ -42,7 +42,7 @@ impl Default for Forecast {
             step: Span::seconds(MINUTE),
             season: Span::seconds(24 * 60 * MINUTE),
             horizons: [1, 5, 10, 30, 60, 6 * 60, 24 * 60].map(|m| Span::seconds(m * MINUTE)).to_vec(),
-            refit_every: Span::seconds(10 * MINUTE),
+            refit_every: Span::seconds(60 * MINUTE),
         }
     }
 }

@@ -111,3 +111,44 @@ pub fn backtest(
     progress(steps, steps);
     Ok(issues)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::demand::Grid;
+
+    fn series(count: usize, steps: usize) -> impl Strategy<Value = Vec<Series>> {
+        let value = prop_oneof![6 => (0.0..100.0).prop_map(Some), 1 => Just(None), 1 => Just(Some(0.0))];
+        let values = prop::collection::vec(value, steps);
+        let named = |values| Series { name: "m".into(), values };
+        prop::collection::vec(values.prop_map(named), count)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+
+        #[test]
+        fn nothing_after_the_origin_is_known(
+            mut all in series(3, 180),
+            noise in series(3, 180),
+            season in prop_oneof![Just(6_u32), Just(24)],
+            origin in 90_usize..170,
+        ) {
+            let grid = Grid { step_seconds: 600, season_steps: season };
+            let config = DemandConfig { grid, horizons: vec![1, 2, 5, season, 2 * season] };
+            let how = Backtest { config, train_steps: 60, every_steps: 1 };
+            let until = |issues: Vec<Issue>| {
+                issues.into_iter().filter(|issue| issue.origin <= origin).collect::<Vec<_>>()
+            };
+            let before = until(backtest(&all, &how, |_, _| {}).unwrap());
+            for (series, noise) in all.iter_mut().zip(noise) {
+                series.values[origin..].copy_from_slice(&noise.values[origin..]);
+            }
+            let after = until(backtest(&all, &how, |_, _| {}).unwrap());
+            prop_assert!(before.iter().any(|issue| issue.origin == origin));
+            prop_assert_eq!(before, after);
+        }
+    }
+}

@@ -131,6 +131,11 @@ impl Regression {
         predict(self.0.lines(), sight, measure)
     }
 
+    #[cfg(test)]
+    pub(super) fn lift(&mut self, by: f32) {
+        self.0.lift(by);
+    }
+
     pub(super) fn is_sound(&self) -> bool {
         self.0.is_sound()
     }

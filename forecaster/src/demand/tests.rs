@@ -297,6 +297,31 @@ fn refuses_configurations_that_make_no_sense() {
     assert_eq!(far, Error::StepRange(i64::MAX));
 }
 
+#[test]
+fn an_expert_that_breaks_is_demoted_within_three_outcomes() {
+    let drift = |step: i64| wave(step) * (1.0 + 0.5 * (step as f64 / 61.0).sin());
+    let mut model = train(&[1], &steps(12 * SEASON as usize, drift));
+    let regression = |model: &DemandModel| {
+        let standing = model.standings().remove(0);
+        let place =
+            standing.experts.iter().position(|standing| standing.expert == Expert::Regression).unwrap();
+        (place, standing.experts[place].weight)
+    };
+    let (place, before) = regression(&model);
+    assert!(place < 3 && before > 0.1, "a good expert at first: place {place}, weight {before}");
+    for _ in 0..4 {
+        // Three times too high; said of the next step, and scored when that comes.
+        model.tracks[0].regression_mut().unwrap().lift(1.5);
+        let step = model.newest_step() + 1;
+        model.observe(step, Some(drift(step)));
+    }
+    let (place, after) = regression(&model);
+    assert!(place > 5 && after < 0.02, "place {place}, weight {after} after {before}");
+    let step = model.newest_step() + 1;
+    let median = model.forecast().points[0].quantiles.median();
+    assert!((median / drift(step) - 1.0).abs() < 0.1, "{median} for {}", drift(step));
+}
+
 fn rate() -> impl Strategy<Value = Option<f64>> {
     prop_oneof![
         6 => (0.0..1000.0).prop_map(Some),

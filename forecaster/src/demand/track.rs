@@ -117,6 +117,11 @@ impl Track {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn regression_mut(&mut self) -> Option<&mut Regression> {
+        self.regression.as_mut()
+    }
+
     /// Drops the forecasts that are still open, as after a gap longer than the history.
     pub(super) fn forget_pending(&mut self) {
         self.pending.clear();
