@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 /// Outcomes a member must have been scored on before it is heard beside others.
 const SCORED_MIN: f32 = 6.0;
 
-/// No outcome counts for more than so many times the usual loss of the best: a single burst, which nobody foresaw,
-/// must not hide for days who is good.
-const SURPRISE_MAX: f64 = 50.0;
+/// No outcome counts for more than so many times the usual loss of the member in the middle: a single burst, which
+/// nobody foresaw, must not hide for days who is good.
+const SURPRISE_MAX: f64 = 20.0;
 
 /// The shares of weight, at either end of the ordered points, that a middle mean leaves out.
 const TRIMMED: f64 = 0.25;
@@ -26,6 +26,9 @@ pub(super) struct Rules {
     pub(super) lasting_share: f64,
     /// How fast the weights of the gradient follow regret, in its standard deviations; at 0 there is no gradient.
     pub(super) rate: f64,
+    /// The gradient does not hear members whose loss is so many times the least: regret is remembered for days, and one
+    /// that has just broken must not profit by what it once was.
+    pub(super) broken_from: f64,
     /// Whether the weights by loss leave out the outermost quarters, or take all.
     pub(super) trimmed: bool,
 }
@@ -93,7 +96,7 @@ impl Jury {
     /// Scores what the members said (NaN: nothing), and the gradient's verdict, with what came. Losses count by
     /// `unit`, so that those of a busy hour do not drown those of a quiet one.
     pub(super) fn score(&mut self, points: &[f32], gradient: f64, actual: f64, unit: f64, rules: &Rules) {
-        let most = SURPRISE_MAX * self.least_lasting();
+        let most = SURPRISE_MAX * self.usual_loss();
         let slope = if actual > gradient { -rules.level } else { 1.0 - rules.level };
         let heard = points.iter().enumerate().filter(|(_, point)| point.is_finite());
         for (place, point) in heard.map(|(place, point)| (place, f64::from(*point))) {
@@ -110,10 +113,12 @@ impl Jury {
         }
     }
 
-    /// The least lasting loss of a member that was scored often enough; infinite when there is none.
-    fn least_lasting(&self) -> f64 {
+    /// The lasting loss of the member in the middle; infinite before one was scored often enough.
+    fn usual_loss(&self) -> f64 {
         let known = self.lasting.iter().filter(|lasting| lasting.weight >= SCORED_MIN);
-        known.map(|lasting| lasting.value()).filter(|loss| *loss > 0.0).fold(f64::INFINITY, f64::min)
+        let mut losses: Vec<f64> = known.map(|lasting| lasting.value()).filter(|loss| *loss > 0.0).collect();
+        losses.sort_by(f64::total_cmp);
+        losses.get(losses.len() / 2).copied().unwrap_or(f64::INFINITY)
     }
 
     /// Blends what the members say; `None` before one of those that speak was scored often enough.
@@ -133,7 +138,7 @@ impl Jury {
             let weights = by_loss.iter().map(|heard| (heard.place, heard.weight)).collect();
             return Some(Verdict { point: loss_point, gradient: loss_point, weights });
         }
-        let by_gradient = self.by_gradient(speaking().collect(), rules)?;
+        let by_gradient = self.by_gradient(speaking().collect(), &by_loss, rules)?;
         let gradient = mean(&by_gradient);
         // The same members, in the same order.
         let weights = by_loss.iter().zip(&by_gradient);
@@ -141,8 +146,14 @@ impl Jury {
         Some(Verdict { point: 0.5 * (gradient + loss_point), gradient, weights })
     }
 
-    fn by_gradient(&self, mut heard: Vec<Heard>, rules: &Rules) -> Option<Vec<Heard>> {
-        for heard in &mut heard {
+    fn by_gradient(&self, mut heard: Vec<Heard>, by_loss: &[Heard], rules: &Rules) -> Option<Vec<Heard>> {
+        let heaviest = by_loss.iter().map(|heard| heard.weight).fold(0.0, f64::max);
+        let broken = heaviest * rules.broken_from.powf(-rules.power);
+        for (heard, by_loss) in heard.iter_mut().zip(by_loss) {
+            if by_loss.weight < broken {
+                heard.weight = f64::NEG_INFINITY;
+                continue;
+            }
             let Regret { sum, squares } = self.regret[heard.place];
             heard.weight =
                 if squares > 0.0 { rules.rate * f64::from(sum) / f64::from(squares).sqrt() } else { 0.0 };
@@ -210,6 +221,7 @@ mod tests {
         keep_lasting: 0.99,
         lasting_share: 0.2,
         rate: 1.5,
+        broken_from: 4.0,
         trimmed: true,
     };
 

@@ -16,6 +16,9 @@ const PENDING_MAX: u32 = 48;
 /// Seasons after which an outcome in a long memory weighs half.
 const LASTING_SEASONS: f64 = 4.0;
 
+/// An expert whose loss is so many times the least has broken.
+const BROKEN_FROM: f64 = 4.0;
+
 /// Seasons after which an outcome in the record weighs half.
 const RECORD_SEASONS: f64 = 2.0;
 
@@ -55,6 +58,7 @@ impl Settings {
             keep_lasting: keep(LASTING_SEASONS * season),
             lasting_share: 0.2,
             rate,
+            broken_from: BROKEN_FROM,
             trimmed: true,
         };
         let bounds = |powers: [f64; OUTER.len()], half_life: f64, lasting_share: f64, rate: f64| {
@@ -65,6 +69,8 @@ impl Settings {
                 keep_lasting: keep(LASTING_SEASONS * season),
                 lasting_share,
                 rate,
+                // A loss beyond a bound is rare and large, for the best as well.
+                broken_from: f64::INFINITY,
                 trimmed: false,
             })
         };

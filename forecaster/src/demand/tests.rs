@@ -319,7 +319,7 @@ fn an_expert_that_breaks_is_demoted_within_three_outcomes() {
     assert!(place > 5 && after < 0.02, "place {place}, weight {after} after {before}");
     let step = model.newest_step() + 1;
     let median = model.forecast().points[0].quantiles.median();
-    assert!((median / drift(step) - 1.0).abs() < 0.1, "{median} for {}", drift(step));
+    assert!((median / drift(step) - 1.0).abs() < 0.3, "{median} for {}", drift(step));
 }
 
 fn rate() -> impl Strategy<Value = Option<f64>> {
