@@ -78,3 +78,79 @@ async fn check_tells_what_is_good_and_what_is_not() {
     site.configure("models:\n  - { name: chat, pools: [] }\n");
     expect(1, &["× ", "models", "results are ×"]);
 }
+
+#[test]
+fn backtest_judges_demand_and_gives_the_same_bytes_twice() {
+    let site = Site::new();
+    let series = site.path().join("demand.csv");
+    let mut rows = "timestamp_s,model,rps\n".to_owned();
+    for step in 0..480 {
+        let hour = std::f64::consts::TAU * f64::from(step) / 48.0;
+        for (model, level) in [("chat", 30.0), ("code", 5.0)] {
+            // A gap of an hour in one of them.
+            let rate = level * (2.0 + hour.sin()) + f64::from(step * 7 % 5);
+            let rate =
+                if model == "code" && (100..106).contains(&step) { String::new() } else { rate.to_string() };
+            rows += &format!("{},{model},{rate}\n", 600 * step);
+        }
+    }
+    std::fs::write(&series, rows).unwrap();
+    let judge = |out: &str| {
+        let out = site.path().join(out);
+        let said = site.run(&[
+            "backtest",
+            "--series",
+            series.to_str().unwrap(),
+            "--season",
+            "8h",
+            "--horizons",
+            "10m,1h",
+            "--train",
+            "240",
+            "--out",
+            out.to_str().unwrap(),
+        ]);
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        (String::from_utf8(said.stdout).unwrap(), std::fs::read_to_string(out).unwrap())
+    };
+    let (table, forecasts) = judge("first.csv");
+    for words in ["2 series of 480 steps", "last value", "seasonal naive", "reactive", "hybrid, 0.9 bound"] {
+        assert!(table.contains(words), "{words} is missing in:\n{table}");
+    }
+    assert_eq!(judge("second.csv"), (table, forecasts.clone()));
+    let mut lines = forecasts.lines();
+    assert_eq!(lines.next(), Some("model,origin_s,horizon_s,quantile,value"));
+    let first: Vec<&str> = lines.next().unwrap().split(',').collect();
+    assert_eq!(first[..4], ["chat", "144000", "600", "0.1"], "the first origin is known up to step 240");
+
+    let wrong = site.run(&["backtest", "--series", series.to_str().unwrap(), "--column", "tps"]);
+    let said = String::from_utf8(wrong.stderr).unwrap();
+    assert!(
+        !wrong.status.success() && said.contains("no column `tps`; there are: timestamp_s, model, rps"),
+        "{said}"
+    );
+}
+
+#[test]
+fn backtest_judges_waits() {
+    let site = Site::new();
+    let requests = site.path().join("requests.csv");
+    let mut rows = "server,t_s,waiting,running,waiting_prompt_tokens,prompt_tokens,ttft_s\n".to_owned();
+    for request in 0..600 {
+        let waiting = (request / 20) % 7;
+        let prompt = 100 + request * 37 % 400;
+        let ttft = 0.05 + 0.0001 * f64::from(waiting * 300 + prompt);
+        rows += &format!("a,{},{waiting},4,{},{prompt},{ttft}\n", f64::from(request) * 0.2, waiting * 300);
+    }
+    std::fs::write(&requests, rows).unwrap();
+    let out = site.path().join("waits.csv");
+    let said = site.run(&["backtest", "--waits", requests.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let table = String::from_utf8(said.stdout).unwrap();
+    for words in ["router's view", "control plane's view", "last observed TTFT", "queue / completion rate"] {
+        assert!(table.contains(words), "{words} is missing in:\n{table}");
+    }
+    let forecasts = std::fs::read_to_string(out).unwrap();
+    assert!(forecasts.starts_with("server,row,age_s,ttft_s,ttft_q90_s\na,0,0,"));
+    assert_eq!(forecasts.lines().count(), 1 + 3 * 600);
+}
