@@ -110,6 +110,19 @@ async fn the_state_is_told_each_second_and_history_can_be_imported() {
         if status == 200 && actual >= 55 && latest == 2 { Ok(()) } else { Err(format!("{status} {body}")) }
     })
     .await;
+    // The history was replayed, each step forecast before it was shown.
+    let state = clairvoy
+        .state_where("the forecasts have a record", |state| {
+            state.models[0].forecast.as_ref().is_some_and(|forecast| forecast.record.len() == 2)
+        })
+        .await;
+    for record in &state.models[0].forecast.as_ref().unwrap().record {
+        assert!(
+            record.outcomes >= 50 && record.skill_ratio.is_some() && !record.experts.is_empty(),
+            "{record:?}"
+        );
+        assert!(record.coverage_q95.is_some_and(|share| share > 0.7), "{record:?}");
+    }
     until("decisions are stored", 30, async || {
         let (status, body) = answer(&clairvoy, Method::GET, "/api/v1/decisions?limit=5", "").await;
         let first = body[0]["kind"].as_str().unwrap_or_default();
@@ -120,4 +133,8 @@ async fn the_state_is_told_each_second_and_history_can_be_imported() {
     assert!(page.status() == StatusCode::OK && content_type(&page).starts_with("text/html"), "{page:?}");
     let metrics = clairvoy.metrics().await;
     assert!(metrics.ends_with("# EOF\n") && metrics.contains("clairvoy_backend_share{"), "{metrics}");
+    for series in ["clairvoy_forecast_skill_ratio", "clairvoy_forecast_coverage_ratio"] {
+        let labelled = format!("{series}{{model=\"chat\",horizon_seconds=\"30\"");
+        assert!(metrics.contains(&labelled), "{labelled} in {metrics}");
+    }
 }

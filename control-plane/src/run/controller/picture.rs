@@ -158,7 +158,7 @@ impl Controller {
 }
 
 /// Experts that are shown of one horizon.
-const EXPERTS_SHOWN: usize = 5;
+const EXPERTS_SHOWN: usize = 3;
 
 fn record(standing: &Standing, step_seconds: u32) -> RecordView {
     let experts = standing.experts.iter().take(EXPERTS_SHOWN);
