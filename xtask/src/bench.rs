@@ -2,30 +2,39 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::sh;
 use crate::workspace::Workspace;
 
-/// List the benchmarks, or run those of a crate.
+mod page;
+
+/// List the benchmarks, or run one or those of a crate.
 ///
 /// A benchmark is a file or folder in the `benches` folder of a crate; it is built with optimisation, which
-/// takes minutes the first time. Its tables become a page in `docs`.
+/// takes minutes the first time. Some write tables, which become a section of `docs/benchmarks.md`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The crate's folder, or one benchmark; left out, they are listed
+    /// The crate's folder, or a benchmark's name; left out, they are listed
     name: Option<String>,
-    /// Seconds instead of minutes, to see that all is well; writes no page
+    /// Seconds instead of minutes, to see that all is well; the page stays as it is
     #[arg(long)]
     quick: bool,
-    /// More arguments for the benchmark, after `--`; with any, no page is written
+    /// Change the page though there are more arguments
+    #[arg(long, conflicts_with = "quick")]
+    write: bool,
+    /// More arguments for the benchmark, after `--`; with any, the page stays as it is, unless `--write` is given
     #[arg(last = true)]
     more: Vec<String>,
 }
 
-/// The page with the tables of the fleet benchmark.
+/// The page with the tables.
 const PAGE: &str = "docs/benchmarks.md";
+
+/// The benchmarks that write tables, with the section of the page that these are.
+const SECTIONS: [(&str, &str); 2] = [("fleet", "xds"), ("forecast", "forecast")];
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let found = benchmarks(workspace.root())?;
@@ -38,7 +47,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     };
     let chosen: Vec<_> = found.iter().filter(|found| found.package == *name || found.name == *name).collect();
     if chosen.is_empty() {
-        let known: Vec<_> = found.iter().map(|found| found.package.as_str()).collect();
+        let known: Vec<_> = found.iter().map(|found| format!("{}/{}", found.package, found.name)).collect();
         bail!("no benchmark `{name}`; there are: {}", known.join(", "));
     }
     for Benchmark { name, .. } in chosen {
@@ -46,12 +55,23 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         bench.args(&args.more);
         if args.quick {
             bench.arg("--quick");
-        } else if name == "fleet" && args.more.is_empty() {
-            bench.arg("--write").arg(workspace.root().join(PAGE));
         }
-        sh::run(&mut bench)?;
+        let section = SECTIONS.iter().find(|(bench, _)| bench == name);
+        match section.filter(|_| !args.quick && (args.write || args.more.is_empty())) {
+            Some((_, section)) => run_for_page(workspace, bench, section)?,
+            None => sh::run(&mut bench)?,
+        }
     }
     Ok(())
+}
+
+/// Runs a benchmark that writes its section to a file, and puts that into the page.
+fn run_for_page(workspace: &Workspace, mut bench: Command, section: &str) -> Result<()> {
+    let folder = workspace.target().join("bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let written = folder.join(format!("{section}.md"));
+    sh::run(bench.arg("--write").arg(&written))?;
+    page::put(&workspace.root().join(PAGE), section, &written)
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -43,6 +43,11 @@ impl Workspace {
         &self.root
     }
 
+    /// Returns the folder of what cargo builds.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// Returns the folder of fetched tools.
     pub(crate) fn tools(&self) -> PathBuf {
         self.root.join(".tools")

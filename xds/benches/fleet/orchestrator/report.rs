@@ -1,4 +1,4 @@
-//! The tables, as the page that `docs/benchmarks.md` is.
+//! The tables, as a section of `docs/benchmarks.md`.
 
 mod text;
 
@@ -17,12 +17,12 @@ const CLIENT_LIMIT: f64 = 0.9;
 
 const WINDOWS: [&str; 3] = ["start", "change", "churn"];
 
-/// Returns the whole page.
+/// Returns the whole section.
 pub(super) fn render(args: &Args, machine: &str, measured: &Measured) -> String {
     let mut parts = vec![text::head(args, machine)];
     if !measured.fleets.is_empty() {
         let rows: String = measured.fleets.iter().map(|fleet| with_peers(args, fleet)).collect();
-        parts.push(format!("## Fleets\n\n{}{rows}\n{}", fleet_head(), text::COLUMNS));
+        parts.push(format!("### Fleets\n\n{}{rows}\n{}", fleet_head(), text::COLUMNS));
         parts.push(targets(args, &measured.fleets));
     }
     parts.extend(measured.big.as_ref().map(|row| big(args, row)));
@@ -125,14 +125,14 @@ fn targets(args: &Args, fleets: &[Fleet]) -> String {
         })
     };
     let Some(Fleet { ours: delta, peer }) = at(Variant::Delta) else {
-        return format!("## Goals\n\nNot measured: they are set at {TARGET_STREAMS} delta streams.\n");
+        return format!("### Goals\n\nNot measured: they are set at {TARGET_STREAMS} delta streams.\n");
     };
     let against = match peer {
         Some(_) => format!("{}, measured in turn with ours", args.peer_name),
         None => format!("{CACHE}, as recorded"),
     };
     let mut text = format!(
-        "## Goals\n\nAt {TARGET_STREAMS} streams. The first five are parts of the figures of {against}.\n\n\
+        "### Goals\n\nAt {TARGET_STREAMS} streams. The first five are parts of the figures of {against}.\n\n\
          | goal | not more than | measured | |\n|---|---|---|---|\n"
     );
     let recorded = recorded(args, delta.load).find(|peer| peer.name == CACHE);
@@ -177,7 +177,7 @@ fn big(args: &Args, row: &Row<FleetRun>) -> String {
     let void = is_void(args, row, 2);
     let Load { streams, per_connection, .. } = row.load;
     format!(
-        "## Very many streams\n\n{streams} delta streams, {per_connection} to a connection.\n\n{}{}\n| goal under \
+        "### Very many streams\n\n{streams} delta streams, {per_connection} to a connection.\n\n{}{}\n| goal under \
          churn | not more than | measured | |\n|---|---|---|---|\n{}{}",
         fleet_head(),
         fleet(args, row),
@@ -208,7 +208,7 @@ fn stalled(args: &Args, row: &Row<StalledRun>) -> String {
         note_of(row, void),
     ];
     format!(
-        "## Clients that do not read\n\n{} delta streams under churn, of which every second connection is not read, \
+        "### Clients that do not read\n\n{} delta streams under churn, of which every second connection is not read, \
          and in the end read again. For comparison, the others alone.\n\n| p99 of the others alone, ms | p99 beside the stalled, ms | \
          server's memory per stalled stream, KiB | caught up in, ms | load client, cores | note \
          |\n|---|---|---|---|---|---|\n| {} |\n",
@@ -228,7 +228,7 @@ fn storm(row: &Row<StormRun>) -> String {
         note_of(row, false),
     ];
     format!(
-        "## Coming and going\n\nThe server's memory, MiB, while {} delta streams come, go, come back and go, each \
+        "### Coming and going\n\nThe server's memory, MiB, while {} delta streams come, go, come back and go, each \
          with its connection. Gone: 4 s later, in which the publisher goes on.\n\n| before | all there | gone | all back | gone again | back in, ms | note \
          |\n|---|---|---|---|---|---|---|\n| {} |\n",
         row.load.streams,

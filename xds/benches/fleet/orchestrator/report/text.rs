@@ -22,7 +22,7 @@ client, by a server that is not part of this repository: `--peer PROGRAM` takes 
 
 /// What every run has proved.
 pub(super) const CHECKS: &str = "\
-## Checks
+### Checks
 
 A run counts only if every stream ended with the newest state of every cluster, none received an older state of
 a cluster after a newer one, none ended early, and every published state reached every client or was overtaken
@@ -34,7 +34,7 @@ pub(super) fn head(args: &Args, machine: &str) -> String {
     let date = chrono::Utc::now().format("%Y-%m-%d");
     let Args { clusters, endpoints, changes, seconds, runs, workers, client_threads, node_bytes, .. } = args;
     format!(
-        "# Benchmarks of the xDS server
+        "## xDS server
 
 Written by `cargo xtask bench xds` on {date}, on {machine}. Server and load client are processes of one
 machine and talk over TCP on its loopback address.

@@ -1,0 +1,90 @@
+//! Judges the forecasts on public traces, beside simple ones and recorded figures of peers:
+//! `cargo xtask bench forecast`.
+
+mod data;
+mod demand;
+mod goals;
+mod machine;
+mod memory;
+mod replicas;
+mod waits;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+
+use crate::goals::Goals;
+
+/// Judges the forecasts of demand and of waits on public traces.
+#[derive(Parser)]
+struct Args {
+    /// A few series and rows, in seconds: to see that all is well, not to compare
+    #[arg(long)]
+    quick: bool,
+    /// Write the section of the page to this file
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// Given by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// How much of the record `--quick` takes.
+const QUICK_SERIES: usize = 3;
+const QUICK_ROWS: usize = 1000;
+const QUICK_MODELS: usize = 3;
+
+/// Models whose memory is measured.
+const MODELS: usize = 200;
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    if args.quick && args.write.is_some() {
+        bail!("a quick run has no page: --quick and --write exclude each other");
+    }
+    let machine = machine::describe();
+    let mut series = data::demand("demand_10min.csv")?;
+    let mut servers = data::servers()?;
+    if args.quick {
+        series.truncate(QUICK_SERIES);
+        servers.truncate(1);
+        servers.iter_mut().for_each(|rows| rows.truncate(QUICK_ROWS));
+    }
+    let mut goals = Goals::default();
+    let models = if args.quick { QUICK_MODELS } else { MODELS };
+    let memory = memory::table(&series, models, &mut goals)?;
+    let parts = [
+        demand::fortnight(&series, &mut goals)?,
+        demand::one_day(&mut goals)?,
+        waits::tables(&servers, &mut goals)?,
+        memory,
+    ];
+    let report = format!("{}\n{}", head(&machine, &goals), parts.join("\n"));
+    println!("{report}");
+    if args.quick {
+        println!("A quick run: a few series and rows, so figures and goals say nothing.");
+    }
+    if let Some(path) = &args.write {
+        fs::write(path, &report).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn head(machine: &str, goals: &Goals) -> String {
+    let date = chrono::Utc::now().format("%Y-%m-%d");
+    format!(
+        "## Forecasts
+
+Written by `cargo xtask bench forecast` on {date}, on {machine}. The data are in
+`forecaster/data`, with their sources and licences.
+
+**The constants of our forecasters were chosen on these very data, so our rows are optimistic**; on a series of your own expect
+somewhat worse. The peers ran with stock settings, elsewhere, on the same series and origins, and were not tuned on them.
+
+{}
+",
+        goals.summary()
+    )
+}
