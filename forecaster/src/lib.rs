@@ -80,6 +80,7 @@
 
 mod anomaly;
 mod backtest;
+mod brief;
 mod capacity;
 mod demand;
 mod error;

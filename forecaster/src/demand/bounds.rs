@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use crate::brief::Brief;
 use crate::quantiles::{QUANTILES, Quantiles};
 
 use super::jury::Jury;
@@ -79,11 +80,12 @@ pub(super) struct Bounds {
     stretch: [f64; OUTER.len()],
 }
 
+/// What was missed, and what it is seen against. Short, as a thousand of them are most of a series' memory.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Residual {
-    error: f32,
-    level: f32,
-    disagreement: f32,
+    error: Brief,
+    level: Brief,
+    disagreement: Brief,
 }
 
 impl Centre {
@@ -93,11 +95,11 @@ impl Centre {
 
     /// The level that a residual is seen against.
     fn level(&self) -> f64 {
-        f64::from(self.median).max(0.1 * f64::from(self.usual)).max(f64::MIN_POSITIVE)
+        f64::from(self.median).max(0.1 * f64::from(self.usual)).max(f32::MIN_POSITIVE.into())
     }
 
     fn disagreement(&self) -> f64 {
-        (f64::from(self.disagreement) + 0.02 * f64::from(self.usual)).max(f64::MIN_POSITIVE)
+        (f64::from(self.disagreement) + 0.02 * f64::from(self.usual)).max(f32::MIN_POSITIVE.into())
     }
 }
 
@@ -164,11 +166,21 @@ impl Bounds {
                 centre.median() + own * errors[i] * scale + (1.0 - own) * assumed
             })
         };
-        set(0, around(WINDOW_SHORT, 1.0, |residual| residual.error));
-        set(1, around(WINDOW_LONG, 1.0, |residual| residual.error));
-        set(2, around(WINDOW_RELATIVE, centre.level(), |residual| residual.error / residual.level));
+        set(0, around(WINDOW_SHORT, 1.0, |residual| residual.error.value()));
+        set(1, around(WINDOW_LONG, 1.0, |residual| residual.error.value()));
+        set(
+            2,
+            around(WINDOW_RELATIVE, centre.level(), |residual| {
+                residual.error.value() / residual.level.value()
+            }),
+        );
         let disagreement = centre.disagreement();
-        set(3, around(WINDOW_LONG, disagreement, |residual| residual.error / residual.disagreement));
+        set(
+            3,
+            around(WINDOW_LONG, disagreement, |residual| {
+                residual.error.value() / residual.disagreement.value()
+            }),
+        );
         let mut rates: Vec<f32> = now.history.window(now.history.newest_step(), WINDOW_RATES).collect();
         if let Some(rates) = outer_quantiles(&mut rates, settings.dependent) {
             set(4, rates);
@@ -214,10 +226,13 @@ impl Bounds {
         if self.residuals.len() >= settings.outcomes(WINDOW_LONG) {
             self.residuals.pop_front();
         }
+        if self.residuals.len() == self.residuals.capacity() {
+            self.residuals.reserve_exact(1 + self.residuals.len() / 4);
+        }
         self.residuals.push_back(Residual {
-            error: (actual - centre.median()) as f32,
-            level: centre.level() as f32,
-            disagreement: centre.disagreement() as f32,
+            error: ((actual - centre.median()) as f32).into(),
+            level: (centre.level() as f32).into(),
+            disagreement: (centre.disagreement() as f32).into(),
         });
     }
 }

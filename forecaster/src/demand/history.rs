@@ -66,6 +66,12 @@ impl History {
             self.values.pop_front();
             self.known.pop_front();
         }
+        if self.len() == self.values.capacity() {
+            // Doubling would leave up to half of it unused.
+            let more = (1 + self.len() / 4).min(self.capacity - self.len());
+            self.values.reserve_exact(more);
+            self.known.reserve_exact(more);
+        }
         self.values.push_back(value);
         self.known.push_back(known);
         let oldest_step = self.oldest_step();

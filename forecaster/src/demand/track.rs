@@ -47,7 +47,7 @@ struct Pending {
     gradient: f32,
     centre: Centre,
     candidates: Candidates,
-    quantiles: Quantiles,
+    quantiles: [f32; QUANTILES.len()],
 }
 
 /// What all horizons share when a step is taken in.
@@ -84,6 +84,8 @@ impl Track {
     }
 
     pub(super) fn refit(&mut self, history: &History, measure: Option<&Measure>, grid: Grid) {
+        // What is so far ahead is left to the fleet's.
+        let measure = measure.filter(|_| !self.settings(grid).far);
         let features = self.features(grid);
         self.regression = measure.and_then(|measure| Regression::fit(history, measure, &features));
     }
@@ -105,6 +107,9 @@ impl Track {
         }
         let pending = self.issue(now, fleet);
         if newest.rem_euclid(i64::from(self.settings(now.grid).stride)) == 0 {
+            if self.pending.len() == self.pending.capacity() {
+                self.pending.reserve_exact(1 + self.pending.len() / 8);
+            }
             self.pending.push_back(pending);
         }
     }
@@ -186,6 +191,7 @@ impl Track {
         self.issued = Issued { quantiles, champion };
         let target_step = history.newest_step() + horizon;
         let (blend, gradient) = (blend as f32, verdict.gradient as f32);
+        let quantiles = quantiles.values().map(|value| value as f32);
         Pending { target_step, points, blend, gradient, centre, candidates, quantiles }
     }
 
@@ -199,13 +205,14 @@ impl Track {
 
     fn score(&mut self, due: &Pending, actual: f64, now: &Now<'_>) {
         let settings = self.settings(now.grid);
+        let issued = Quantiles::new(due.quantiles.map(f64::from));
         let unit = now.origin.unit;
         self.experts.score(due.points.as_slice(), due.gradient.into(), actual, unit, &settings.median);
-        self.bounds.score(actual, unit, &due.centre, &due.candidates, &due.quantiles, &settings);
+        self.bounds.score(actual, unit, &due.centre, &due.candidates, &issued, &settings);
         let baselines = Expert::BASELINES.map(|expert| due.points.get(expert));
         let independent = f64::from(settings.stride) / f64::from(self.horizon_steps);
         let (blend, keep) = (due.blend.into(), settings.keep_record);
-        self.record.score(actual, blend, &due.quantiles, baselines, keep, independent);
+        self.record.score(actual, blend, &issued, baselines, keep, independent);
     }
 
     fn settings(&self, grid: Grid) -> Settings {
