@@ -137,13 +137,13 @@ impl Learner {
     }
 
     fn step(&mut self, model: String, step: Step) -> Vec<Insight> {
-        let lessons = match self.demand.get_mut(&model) {
-            Some(lessons) => lessons,
-            None => match demand::Lessons::train(&self.settings, step.index, &[]) {
-                Ok(lessons) => self.demand.entry(model.clone()).or_insert(lessons),
+        if !self.demand.contains_key(&model) {
+            match demand::Lessons::train(&self.settings, step.index, &[]) {
+                Ok(lessons) => self.take_in(model.clone(), lessons),
                 Err(error) => return vec![Insight::Refused(format!("no forecast for {model}: {error}"))],
-            },
-        };
+            }
+        }
+        let Some(lessons) = self.demand.get_mut(&model) else { return Vec::new() };
         let forecast = lessons.observe(step);
         vec![Insight::Forecast(model, forecast, lessons.standings())]
     }

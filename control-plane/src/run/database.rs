@@ -2,8 +2,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::Deserialize as _;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
+
+use clairvoy_forecaster::DemandForecaster;
 
 use crate::config::Config;
 use crate::learn::ModelKind;
@@ -82,14 +85,18 @@ async fn remember(store: &Store, config: &Config, now: DateTime<Utc>) -> Result<
             .map(|kind| store.newest_model_states(kind));
     let (mut weights, mut demand, fleet, mut waits) = tokio::try_join!(weights, demand, fleet, waits)?;
     memory.models.extend(fleet.into_iter().map(|(key, saved)| (ModelKind::Fleet, key, saved.state)));
-    let grid = serde_json::to_value(config.forecast.in_steps()).ok();
+    let grid = config.forecast.in_steps();
     for model in &config.models {
         if let Some(saved) = weights.remove(&model.name) {
             memory.weights.push((model.name.clone(), saved.trained_at, saved.state));
         }
         let saved = demand.remove(&model.name);
         // A model that can be used knows all that was known when it was saved.
-        let usable = saved.as_ref().filter(|saved| saved.state.get("config") == grid.as_ref());
+        // One of another version or grid is refused later on, and the whole history is needed in its place.
+        let usable = saved.as_ref().filter(|saved| {
+            let forecaster = DemandForecaster::deserialize(&saved.state);
+            forecaster.is_ok_and(|forecaster| *forecaster.config() == grid)
+        });
         let since = usable.map(|saved| saved.trained_at - OVERLAP);
         let (first_step, values) = demand_history(store, config, &model.name, since, now).await?;
         memory.demand.push((model.name.clone(), first_step, values));

@@ -127,6 +127,10 @@ pub fn score_replicas(
         }
         let trained = values[..how.train_steps].iter().flatten();
         let mean = trained.clone().sum::<f64>() / trained.count() as f64;
+        // Without demand in training there is no size of a replica to speak of.
+        if !mean.is_finite() || mean <= 0.0 {
+            continue;
+        }
         let plant = Plant {
             step_minutes: (how.config.grid.step_seconds / 60).max(1) as usize,
             cold_minutes,
@@ -208,5 +212,23 @@ impl Outcomes {
             })
         };
         self.0.into_iter().filter_map(score).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demand::{DemandConfig, Grid};
+
+    #[test]
+    fn a_series_that_was_silent_in_training_has_no_replicas() {
+        let values = |trained: f64| (0..40).map(|i| Some(if i < 20 { trained } else { 5.0 })).collect();
+        let series = |trained| Series { name: "m".into(), values: values(trained) };
+        let grid = Grid { step_seconds: 600, season_steps: 144 };
+        let config = DemandConfig { grid, horizons: vec![1] };
+        let how = Backtest { config, train_steps: 20, every_steps: 1 };
+        let score = |series: &[Series]| score_replicas(series, &how, &[], Policy::Reactive, 5);
+        assert_eq!(score(&[series(0.0)]), None);
+        assert_eq!(score(&[series(0.0), series(5.0)]), score(&[series(5.0)]));
     }
 }
