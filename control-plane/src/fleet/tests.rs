@@ -16,16 +16,10 @@ fn sample(seconds: f64, arrived: f64) -> Sample {
         interval_seconds: 1.0,
         queue_depth: Some(0.0),
         running: Some(1.0),
-        kv_used: None,
-        gpu_utilisation: None,
-        ttft_seconds: None,
-        ttft_count: 0.0,
-        inter_token_seconds: None,
         arrived,
         completed: arrived,
-        prompt_tokens: 0.0,
         output_tokens: 2.0 * arrived,
-        simulated: false,
+        ..Sample::default()
     }
 }
 

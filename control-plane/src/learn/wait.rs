@@ -168,7 +168,6 @@ mod tests {
             queue_depth: Some(queue_depth),
             running: Some(16.0),
             kv_used: Some(0.3),
-            gpu_utilisation: None,
             ttft_seconds,
             ttft_count: if ttft_seconds.is_some() { 5.0 } else { 0.0 },
             inter_token_seconds: Some(0.03),
@@ -176,7 +175,7 @@ mod tests {
             completed: 5.0,
             prompt_tokens: 2000.0,
             output_tokens: 500.0,
-            simulated: true,
+            ..Sample::default()
         }
     }
 

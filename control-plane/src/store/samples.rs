@@ -75,6 +75,7 @@ impl From<SampleRow> for Sample {
             prompt_tokens: row.prompt_tokens,
             output_tokens: row.output_tokens,
             simulated: row.simulated,
+            ..Self::default()
         }
     }
 }

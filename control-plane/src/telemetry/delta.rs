@@ -58,19 +58,13 @@ fn gauges(backend: Arc<str>, at: DateTime<Utc>, reading: &EngineReading) -> Samp
     Sample {
         at,
         backend,
-        interval_seconds: 0.0,
         queue_depth: reading.queue_depth,
         running: reading.running,
         kv_used: reading.kv_used,
+        kv_used_max: reading.kv_used_max,
         gpu_utilisation: reading.gpu_utilisation,
-        ttft_seconds: None,
-        ttft_count: 0.0,
-        inter_token_seconds: None,
-        arrived: 0.0,
-        completed: 0.0,
-        prompt_tokens: 0.0,
-        output_tokens: 0.0,
         simulated: reading.simulated,
+        ..Sample::default()
     }
 }
 

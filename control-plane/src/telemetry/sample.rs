@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Gauges are the values at `at`; counts and means cover the `interval_seconds` since the sample before it.
 /// A field is `None` when the engine does not export it, or when it was implausible and dropped.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// When the answer of the backend arrived.
     pub at: DateTime<Utc>,
@@ -21,14 +21,30 @@ pub struct Sample {
     pub running: Option<f64>,
     /// Part of the KV cache in use, 0 to 1.
     pub kv_used: Option<f64>,
+    /// The same of the fullest of its data-parallel engines.
+    pub kv_used_max: Option<f64>,
     /// GPU utilisation, 0 to 1.
     pub gpu_utilisation: Option<f64>,
     /// Mean time to first token of the requests that got theirs within the interval, in seconds.
     pub ttft_seconds: Option<f64>,
     /// How many requests got their first token within the interval.
     pub ttft_count: f64,
+    /// Median of those times, as far as the engine's histogram tells, in seconds.
+    pub ttft_p50_seconds: Option<f64>,
+    /// 95th percentile of those times, in seconds.
+    pub ttft_p95_seconds: Option<f64>,
     /// Mean time between output tokens within the interval, in seconds.
     pub inter_token_seconds: Option<f64>,
+    /// 95th percentile of the time between output tokens, in seconds.
+    pub inter_token_p95_seconds: Option<f64>,
+    /// Mean time that the requests scheduled within the interval had waited for a place in the batch, in seconds.
+    pub queue_wait_seconds: Option<f64>,
+    /// Steps of the engine within the interval.
+    pub iterations: f64,
+    /// Tokens, of prompts and of outputs, that these steps processed.
+    pub iteration_tokens: f64,
+    /// Requests put back into the queue within the interval, for want of KV cache.
+    pub preempted: f64,
     /// Requests that arrived within the interval: completions plus the growth of `running + queue_depth`, at least 0.
     pub arrived: f64,
     /// Requests that ended within the interval.

@@ -141,7 +141,6 @@ pub(crate) fn sample(backend: &str, at: DateTime<Utc>) -> Sample {
         queue_depth: Some(2.0),
         running: Some(8.0),
         kv_used: Some(0.5),
-        gpu_utilisation: None,
         ttft_seconds: Some(0.25),
         ttft_count: 4.0,
         inter_token_seconds: Some(0.125),
@@ -150,6 +149,7 @@ pub(crate) fn sample(backend: &str, at: DateTime<Utc>) -> Sample {
         prompt_tokens: 400.0,
         output_tokens: 800.0,
         simulated: true,
+        ..Sample::default()
     }
 }
 

@@ -117,18 +117,7 @@ mod tests {
             at: DateTime::from_timestamp(second, 0).unwrap(),
             backend: "127.0.0.1:1".into(),
             interval_seconds: 1.0,
-            queue_depth: None,
-            running: None,
-            kv_used: None,
-            gpu_utilisation: None,
-            ttft_seconds: None,
-            ttft_count: 0.0,
-            inter_token_seconds: None,
-            arrived: 0.0,
-            completed: 0.0,
-            prompt_tokens: 0.0,
-            output_tokens: 0.0,
-            simulated: true,
+            ..Sample::default()
         }
     }
 
