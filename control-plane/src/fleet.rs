@@ -8,7 +8,7 @@ mod backend;
 mod membership;
 
 pub use arrivals::{Arrivals, Step};
-pub use backend::{Backend, Health};
+pub use backend::{Backend, Findings, Health};
 pub use membership::{Membership, Origin};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,25 +3,31 @@
 //! [`Learner`] is plain state: lessons in, insights out, no clock and no I/O. [`spawn`] runs it on a thread that nothing
 //! which serves waits for; when that thread is behind, the fleet is led by the newest insights there are.
 
+mod alarm;
+mod anomaly;
+mod backends;
+mod capacity;
 mod demand;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod wait;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use clairvoy_forecaster::{DemandForecast, FleetFits, Standing, WaitForecast};
+use clairvoy_forecaster::{
+    CapacityEstimate, DemandForecast, FleetFits, LatencyTarget, Standing, WaitForecast,
+};
 
 use crate::config::Forecast;
-use crate::fleet::Step;
+use crate::fleet::{Findings, Step};
 use crate::telemetry::Sample;
 
 pub use thread::{LearnerHandle, spawn};
-
-/// Backends whose wait model is fitted anew within one tick: bounds the time that a tick takes.
-const MOST_WAIT_FITS_A_TICK: usize = 20;
 
 /// The key under which the one fit of the fleet is kept.
 const FLEET_KEY: &str = "all";
@@ -29,8 +35,8 @@ const FLEET_KEY: &str = "all";
 /// What the learner is told.
 #[derive(Debug)]
 pub enum Lesson {
-    /// A backend showed itself.
-    Sample(SocketAddr, Box<Sample>),
+    /// A backend of this class showed itself.
+    Sample(SocketAddr, Arc<Class>, Box<Sample>),
     /// A backend is gone.
     Forget(SocketAddr),
     /// A step of a model's demand is over.
@@ -45,6 +51,24 @@ pub enum Lesson {
     Tick(DateTime<Utc>),
 }
 
+/// What the backends of a pool have in common: they are each other's peers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Class {
+    /// The pool.
+    pub pool: String,
+    /// What requests are promised there.
+    pub target: LatencyTarget,
+}
+
+/// How far a wait was off its forecast.
+#[derive(Clone, Copy, Debug)]
+struct Residual {
+    /// In units of the error that was expected; positive when the first token came late.
+    errors: f64,
+    /// When the outcome was known, Unix seconds.
+    at_seconds: f64,
+}
+
 /// What the learner found.
 #[derive(Debug)]
 pub enum Insight {
@@ -52,6 +76,10 @@ pub enum Insight {
     Wait(SocketAddr, DateTime<Utc>, WaitForecast),
     /// A forecast of a model's demand, made at the end of its origin step, and how those before it have done.
     Forecast(String, DemandForecast, Vec<Standing>),
+    /// The rate of requests at which a backend keeps its model's objective.
+    Capacity(SocketAddr, CapacityEstimate),
+    /// What is found wrong with a backend, by itself and among its peers; told when it changes.
+    Anomaly(SocketAddr, Findings),
     /// A model was fitted; its state is worth keeping.
     Trained {
         /// What was fitted.
@@ -76,6 +104,10 @@ pub enum ModelKind {
     Fleet,
     /// Wait at one backend.
     Wait,
+    /// Capacity of one backend.
+    Capacity,
+    /// What one backend usually shows.
+    Anomaly,
 }
 
 impl ModelKind {
@@ -85,6 +117,8 @@ impl ModelKind {
             Self::Demand => "demand",
             Self::Fleet => "demand_fleet",
             Self::Wait => "wait",
+            Self::Capacity => "capacity",
+            Self::Anomaly => "anomaly",
         }
     }
 }
@@ -95,7 +129,7 @@ pub struct Learner {
     demand: BTreeMap<String, demand::Lessons>,
     fleet: Option<FleetFits>,
     fleet_fitted_at: Option<DateTime<Utc>>,
-    waits: BTreeMap<SocketAddr, wait::Lessons>,
+    backends: backends::Backends,
 }
 
 impl Learner {
@@ -106,19 +140,16 @@ impl Learner {
             demand: BTreeMap::new(),
             fleet: None,
             fleet_fitted_at: None,
-            waits: BTreeMap::new(),
+            backends: backends::Backends::default(),
         }
     }
 
     /// Takes one lesson.
     pub fn learn(&mut self, lesson: Lesson) -> Vec<Insight> {
         match lesson {
-            Lesson::Sample(address, sample) => {
-                let prediction = self.waits.entry(address).or_default().observe(&sample);
-                vec![Insight::Wait(address, sample.at, prediction)]
-            }
+            Lesson::Sample(address, class, sample) => self.backends.observe(address, &class, &sample),
             Lesson::Forget(address) => {
-                self.waits.remove(&address);
+                self.backends.forget(address);
                 Vec::new()
             }
             Lesson::Step(model, step) => self.step(model, step),
@@ -179,14 +210,9 @@ impl Learner {
                 }
                 Err(error) => refused(error.to_string()),
             },
-            ModelKind::Wait => match (key.parse(), wait::Lessons::restore(state)) {
-                (Ok(address), Ok(lessons)) => {
-                    self.waits.insert(address, lessons);
-                    Vec::new()
-                }
-                (Err(_), _) => refused("no address".to_owned()),
-                (_, Err(error)) => refused(error),
-            },
+            ModelKind::Wait | ModelKind::Capacity | ModelKind::Anomaly => {
+                self.backends.restore(kind, &key, state).map_or_else(refused, |()| Vec::new())
+            }
         }
     }
 
@@ -228,18 +254,7 @@ impl Learner {
                 });
             }
         }
-        let mut due: Vec<_> = self.waits.iter_mut().filter(|(_, lessons)| lessons.is_due(now)).collect();
-        due.sort_by_key(|(_, lessons)| lessons.fitted_at());
-        for (address, lessons) in due.into_iter().take(MOST_WAIT_FITS_A_TICK) {
-            if let Some(state) = lessons.refit(now) {
-                insights.push(Insight::Trained {
-                    kind: ModelKind::Wait,
-                    key: address.to_string(),
-                    state,
-                    at: now,
-                });
-            }
-        }
+        insights.extend(self.backends.tick(now));
         insights
     }
 }

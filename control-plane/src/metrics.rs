@@ -49,6 +49,14 @@ struct OfBackend {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCapacity {
+    model: String,
+    pool: String,
+    backend: String,
+    bound: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfState {
     state: &'static str,
 }
@@ -67,6 +75,9 @@ pub struct ControlMetrics {
     share: Family<OfBackend, Number>,
     wait: Family<OfBackend, Number>,
     age: Family<OfBackend, Number>,
+    capacity: Family<OfCapacity, Number>,
+    anomaly_score: Family<OfBackend, Number>,
+    anomalous: Family<OfBackend, Number>,
     backends: Family<OfState, Gauge>,
     proxies: Family<OfState, Gauge>,
     totals: Family<OfTotal, Gauge>,
@@ -141,6 +152,21 @@ impl ControlMetrics {
         );
         let age =
             of_backend("clairvoy_backend_telemetry_age_seconds", "Age of the newest telemetry of a backend");
+        let anomaly_score = of_backend(
+            "clairvoy_backend_anomaly_score",
+            "Highest score of any anomaly detector at this moment, 0 to 10; from 1 on something looks wrong",
+        );
+        let anomalous = of_backend(
+            "clairvoy_backend_anomalous",
+            "1 while an anomaly of a backend has lasted and is not over, else 0",
+        );
+        let capacity = Family::<OfCapacity, Number>::default();
+        registry.register(
+            "clairvoy_backend_capacity_requests_per_second",
+            "Learned rate at which a backend keeps its objective: in half of the windows of load (median), in nine of \
+             ten (lower), in one of ten (upper)",
+            capacity.clone(),
+        );
         let mut of_pool = |name: &str, help: &str| {
             let family = Family::<OfPool, Gauge>::default();
             registry.register(name, help, family.clone());
@@ -169,6 +195,9 @@ impl ControlMetrics {
             share,
             wait,
             age,
+            capacity,
+            anomaly_score,
+            anomalous,
             backends,
             proxies,
             totals,
@@ -255,6 +284,9 @@ impl ControlMetrics {
         self.share.clear();
         self.wait.clear();
         self.age.clear();
+        self.capacity.clear();
+        self.anomaly_score.clear();
+        self.anomalous.clear();
         self.backends.clear();
         for backend in &state.backends {
             let labels = OfBackend {
@@ -268,6 +300,21 @@ impl ControlMetrics {
             }
             if let Some(age) = backend.telemetry_age_seconds {
                 self.age.get_or_create(&labels).set(age);
+            }
+            if let Some(anomaly) = &backend.anomaly {
+                self.anomaly_score.get_or_create(&labels).set(anomaly.score);
+                self.anomalous.get_or_create(&labels).set(f64::from(anomaly.kind.is_some()));
+            }
+            if let Some(capacity) = &backend.capacity {
+                let OfBackend { model, pool, backend } = labels;
+                for (bound, rps) in
+                    [("median", capacity.rps), ("lower", capacity.lower_rps), ("upper", capacity.upper_rps)]
+                {
+                    let (model, pool, backend) = (model.clone(), pool.clone(), backend.clone());
+                    if let Some(rps) = rps {
+                        self.capacity.get_or_create(&OfCapacity { model, pool, backend, bound }).set(rps);
+                    }
+                }
             }
         }
         for (state_is, name) in [

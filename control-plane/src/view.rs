@@ -200,8 +200,12 @@ pub struct BackendView {
     pub predicted_wait_upper_seconds: Option<f64>,
     /// Who has the largest say in it: `last_observed`, `recent_service`, `service`, `corrected`, `regression` or `none`.
     pub wait_source: String,
-    /// Requests/s that it serves at its usual speed.
+    /// Requests/s that a backend of its pool serves at its usual speed, as shares and plans are made from.
     pub capacity_rps: Option<f64>,
+    /// Requests/s at which it keeps `slo_ttft_seconds`, learned; none while nothing is known.
+    pub capacity: Option<CapacityView>,
+    /// Whether anything is wrong with it; none before it was judged.
+    pub anomaly: Option<AnomalyView>,
     /// How many times longer than usual its iterations take.
     pub slowdown: f64,
     /// Its share of the model's traffic, 0 to 1.
@@ -212,6 +216,30 @@ pub struct BackendView {
     pub telemetry_age_seconds: Option<f64>,
     /// What moves its share.
     pub reason: String,
+}
+
+/// The rate at which one backend keeps its model's objective, as far as was seen; a window is ten scrapes long.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CapacityView {
+    /// Requests/s at which half of the windows have a mean TTFT within the objective; none while it was only seen to
+    /// keep it, or only to miss it.
+    pub rps: Option<f64>,
+    /// Requests/s at which nine windows in ten have; the highest rate seen while it always kept it.
+    pub lower_rps: Option<f64>,
+    /// Requests/s at which one window in ten has; the lowest rate seen while it always missed it.
+    pub upper_rps: Option<f64>,
+}
+
+/// What is wrong with one backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AnomalyView {
+    /// The highest score of any detector at this moment, 0 to 10; from 1 on something looks wrong.
+    pub score: f64,
+    /// What is wrong, once it has lasted: `slower_than_peers`, `getting_slower`, `kv_leak`, `cold_cache` or `silent`; none
+    /// while nothing is.
+    pub kind: Option<String>,
+    /// Why that is said, for a person.
+    pub reason: Option<String>,
 }
 
 /// How far a proxy is.

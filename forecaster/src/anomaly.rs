@@ -4,11 +4,13 @@ use crate::Error;
 
 mod drift;
 mod leak;
+mod pace;
 mod peers;
 mod silence;
 #[cfg(test)]
 mod tests;
 
+pub use pace::{OwnPace, PaceLaw, TokenWork};
 pub use peers::judge;
 
 use drift::Drift;
@@ -41,8 +43,8 @@ pub struct Vitals {
     pub completed: Option<f64>,
     /// Output tokens and first tokens within the interval; of either, what is known.
     pub tokens: Option<f64>,
-    /// How long it takes for a piece of work that is alike on all backends of its class, such as the time between two
-    /// tokens at comparable load, in seconds.
+    /// How long it takes for a piece of work that is alike on all backends of its class, in seconds: the time between two
+    /// tokens at comparable load, for which [`PaceLaw`] is.
     pub pace_seconds: Option<f64>,
     /// Share of prompt tokens that were found in the prefix cache within the interval, 0 to 1.
     pub prefix_hits: Option<f64>,

@@ -89,7 +89,7 @@ mod quantiles;
 mod silent;
 mod wait;
 
-pub use anomaly::{Anomaly, AnomalyKind, AnomalyWatch, Verdict, Vitals, judge};
+pub use anomaly::{Anomaly, AnomalyKind, AnomalyWatch, OwnPace, PaceLaw, TokenWork, Verdict, Vitals, judge};
 pub use backtest::{
     Backtest, Issue, Policy, Reference, ReplicaScore, Score, Series, backtest, score, score_reference,
     score_replicas,

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use chrono::{DateTime, Utc};
 
-use clairvoy_forecaster::WaitForecast;
+use clairvoy_forecaster::{Anomaly, CapacityEstimate, WaitForecast};
 
 use crate::decide::{Capacity, Iterations, Speed};
 use crate::telemetry::Sample;
@@ -46,9 +46,22 @@ pub struct Backend {
     pub speed: Speed,
     /// What it serves, learned.
     pub capacity: Capacity,
+    /// The rate of requests at which it keeps its model's objective, learned. It is shown; shares are made from `capacity`.
+    pub slo_capacity: CapacityEstimate,
+    /// What the learner found wrong with it; none before it was judged.
+    pub findings: Option<Findings>,
     /// The last scrape's failure; none after a good one.
     pub failure: Option<String>,
     refusals: u32,
+}
+
+/// Whether anything is wrong with a backend.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Findings {
+    /// The highest score of anything that was looked for, 0 to 10, at this moment: from 1 on something looks wrong.
+    pub score: f64,
+    /// What is wrong: what was found by two detectors or has lasted, and is not over yet. Worst first.
+    pub anomalies: Vec<Anomaly>,
 }
 
 /// What a backend's telemetry says of it.
@@ -85,6 +98,8 @@ impl Backend {
             wait_at: None,
             speed: Speed::default(),
             capacity: Capacity::default(),
+            slo_capacity: CapacityEstimate::Unknown,
+            findings: None,
             failure: None,
             refusals: 0,
         }

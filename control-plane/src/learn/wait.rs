@@ -6,6 +6,8 @@ use clairvoy_forecaster::{WaitConfig, WaitForecast, WaitModel, WaitQuery, WaitSt
 
 use crate::telemetry::Sample;
 
+use super::Residual;
+
 /// Time between two fits of one backend's model, seconds.
 const REFIT_EVERY_SECONDS: f64 = 10.0;
 /// Outcomes since the last fit that make another one worth its time.
@@ -68,9 +70,9 @@ impl Lessons {
     }
 
     /// Takes a sample: its TTFT is the outcome of what was seen when those requests arrived, and it is itself the state
-    /// that requests are sent by until the next one.
-    pub(super) fn observe(&mut self, sample: &Sample) -> WaitForecast {
-        self.score(sample);
+    /// that requests are sent by until the next one. Returns the forecast, and how far off the one before was.
+    pub(super) fn observe(&mut self, sample: &Sample) -> (WaitForecast, Option<Residual>) {
+        let residual = self.score(sample);
         self.rates.observe(sample);
         self.ttft_seconds = sample.ttft_seconds.or(self.ttft_seconds);
         let model = self.model.get_or_insert_with(|| WaitModel::new(WaitConfig::default()));
@@ -93,24 +95,26 @@ impl Lessons {
             ..WaitQuery::default()
         });
         self.keep_ticket(sample.at, &ticket);
-        ticket.forecast()
+        (ticket.forecast(), residual)
     }
 
-    fn score(&mut self, sample: &Sample) {
-        let (Some(ttft), Some(model)) = (sample.ttft_seconds, &mut self.model) else { return };
+    fn score(&mut self, sample: &Sample) -> Option<Residual> {
+        let (ttft, model) = sample.ttft_seconds.zip(self.model.as_mut())?;
         if sample.ttft_count <= 0.0 || !ttft.is_finite() {
-            return;
+            return None;
         }
         // Their first tokens came within the interval: in the mean, in the middle of it.
         let ago_seconds = ttft.clamp(0.0, 3600.0) + sample.interval_seconds.max(0.0) / 2.0;
         let arrived_at = sample.at - TimeDelta::microseconds((1e6 * ago_seconds) as i64);
-        let seen = self.tickets.iter().rev().find(|(at, _)| *at <= arrived_at);
+        let (at, ticket) = self.tickets.iter().rev().find(|(at, _)| *at <= arrived_at)?;
         let loose_seconds = LOOSE_SECONDS.max(sample.interval_seconds) + LOOSE_PART * ago_seconds;
-        if let Some((at, ticket)) = seen
-            && (arrived_at - *at).as_seconds_f64() <= loose_seconds
-        {
-            model.observe(ticket, ttft, sample.ttft_count, seconds(sample.at));
+        if (arrived_at - *at).as_seconds_f64() > loose_seconds {
+            return None;
         }
+        let at_seconds = seconds(sample.at);
+        model.observe(ticket, ttft, sample.ttft_count, at_seconds);
+        // A guess that nothing was known for is not off.
+        ticket.forecast().leader.map(|_| Residual { errors: ticket.residual(ttft), at_seconds })
     }
 
     fn keep_ticket(&mut self, at: DateTime<Utc>, ticket: &WaitTicket) {
@@ -191,7 +195,7 @@ mod tests {
         for second in 0..1800 {
             // Those who get their first token now came when the queue was as long as they waited.
             let waited = (0..60).find(|ago| queue(second - ago) / 5.0 <= *ago as f64).unwrap() as f64;
-            let wait = lessons.observe(&sample(second, queue(second), Some(0.3 + waited)));
+            let (wait, _) = lessons.observe(&sample(second, queue(second), Some(0.3 + waited)));
             let now = lessons.fitted_at().unwrap_or_default() + TimeDelta::seconds(60);
             if second % 60 == 59 && lessons.is_due(now) {
                 let _ = lessons.refit(now);

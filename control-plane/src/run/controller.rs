@@ -2,6 +2,7 @@
 
 mod decide;
 mod inbox;
+mod learned;
 mod picture;
 mod publish;
 
@@ -21,7 +22,7 @@ use clairvoy_xds::{ClientEvent, XdsServer};
 use crate::config::{Config, ConfigError};
 use crate::decide::PoolPlan;
 use crate::fleet::Fleet;
-use crate::learn::{Insight, LearnerHandle, Lesson};
+use crate::learn::{Class, Insight, LearnerHandle, Lesson};
 use crate::metrics::ControlMetrics;
 use crate::signal::Deliverer;
 use crate::store::{Store, TelemetryWriter};
@@ -73,6 +74,8 @@ pub(super) struct Outputs {
 pub(super) struct Controller {
     config: Arc<Config>,
     fleet: Fleet,
+    /// What the learner is to know of each pool.
+    classes: BTreeMap<String, Arc<Class>>,
     steering: BTreeMap<String, Steering>,
     forecasts: BTreeMap<String, Issued>,
     plans: BTreeMap<String, PoolPlan>,
@@ -111,6 +114,7 @@ impl Controller {
         Self {
             config,
             fleet: Fleet::default(),
+            classes: BTreeMap::new(),
             steering: BTreeMap::new(),
             forecasts: BTreeMap::new(),
             plans: BTreeMap::new(),

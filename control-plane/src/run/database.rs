@@ -16,6 +16,8 @@ use crate::store::{DatabaseSettings, RegisteredBackend, Retention, Store, StoreE
 const SEASONS: i32 = 15;
 /// How long before a saved model was saved its newest step may lie: two steps of an hour.
 const OVERLAP: TimeDelta = TimeDelta::hours(2);
+/// Models that are learned of each backend.
+const OF_BACKENDS: [ModelKind; 3] = [ModelKind::Wait, ModelKind::Capacity, ModelKind::Anomaly];
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// What the last run left behind.
@@ -24,7 +26,7 @@ pub(super) struct Memory {
     pub(super) registered: Vec<RegisteredBackend>,
     /// Telemetry rows ever written.
     pub(super) telemetry_rows: u64,
-    /// Saved demand and wait models: kind, key, state.
+    /// Saved models of demand and of backends: kind, key, state.
     pub(super) models: Vec<(ModelKind, String, serde_json::Value)>,
     /// Published weights: model, when, state.
     pub(super) weights: Vec<(String, DateTime<Utc>, serde_json::Value)>,
@@ -80,10 +82,12 @@ async fn remember(store: &Store, config: &Config, now: DateTime<Utc>) -> Result<
         telemetry_rows: u64::try_from(rows).unwrap_or_default(),
         ..Memory::default()
     };
-    let [weights, demand, fleet, waits] =
-        ["weights", ModelKind::Demand.as_str(), ModelKind::Fleet.as_str(), ModelKind::Wait.as_str()]
-            .map(|kind| store.newest_model_states(kind));
-    let (mut weights, mut demand, fleet, mut waits) = tokio::try_join!(weights, demand, fleet, waits)?;
+    let [weights, demand, fleet] = ["weights", ModelKind::Demand.as_str(), ModelKind::Fleet.as_str()]
+        .map(|kind| store.newest_model_states(kind));
+    let of_backends = OF_BACKENDS.map(|kind| store.newest_model_states(kind.as_str()));
+    let of_backends = futures::future::try_join_all(of_backends);
+    let (mut weights, mut demand, fleet, of_backends) =
+        tokio::try_join!(weights, demand, fleet, of_backends)?;
     memory.models.extend(fleet.into_iter().map(|(key, saved)| (ModelKind::Fleet, key, saved.state)));
     let grid = config.forecast.in_steps();
     for model in &config.models {
@@ -106,9 +110,12 @@ async fn remember(store: &Store, config: &Config, now: DateTime<Utc>) -> Result<
     }
     let configured = config.pools.iter().flat_map(|pool| pool.backends.iter().map(ToString::to_string));
     let registered = memory.registered.iter().map(|backend| backend.address.clone());
-    for address in configured.chain(registered).collect::<Vec<_>>() {
-        if let Some(saved) = waits.remove(&address) {
-            memory.models.push((ModelKind::Wait, address, saved.state));
+    let addresses: Vec<String> = configured.chain(registered).collect();
+    for (kind, mut saved) in OF_BACKENDS.into_iter().zip(of_backends) {
+        for address in &addresses {
+            if let Some(saved) = saved.remove(address) {
+                memory.models.push((kind, address.clone(), saved.state));
+            }
         }
     }
     Ok(memory)

@@ -4,11 +4,13 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use clairvoy_forecaster::WaitForecast;
+use clairvoy_forecaster::{CapacityEstimate, WaitForecast};
 use clairvoy_xds::{ClientStatus, SyncState};
 
-use crate::fleet::{Backend, Health, Membership};
-use crate::view::{BackendState, BackendView, NackView, ProxyState, ProxyView, State};
+use crate::fleet::{Backend, Findings, Health, Membership};
+use crate::view::{
+    AnomalyView, BackendState, BackendView, CapacityView, NackView, ProxyState, ProxyView, State,
+};
 
 use super::steer::Steering;
 
@@ -72,11 +74,34 @@ pub(super) fn backend(
         predicted_wait_upper_seconds: backend.wait.as_ref().and_then(WaitForecast::known_upper_seconds),
         wait_source: backend.wait.as_ref().map_or("none", WaitForecast::source_name).to_owned(),
         capacity_rps,
+        capacity: capacity(backend.slo_capacity),
+        anomaly: backend.findings.as_ref().map(anomaly),
         slowdown: backend.speed.factor(),
         share: decided.map_or(0.0, |decided| decided.share),
         capacity_share: decided.map_or(0.0, |decided| decided.capacity_share),
         telemetry_age_seconds: backend.age_seconds(now),
         reason,
+    }
+}
+
+fn capacity(estimate: CapacityEstimate) -> Option<CapacityView> {
+    let (lower_rps, rps, upper_rps) = match estimate {
+        CapacityEstimate::Unknown => return None,
+        CapacityEstimate::Below { rps } => (None, None, Some(rps)),
+        CapacityEstimate::AtLeast { rps } => (Some(rps), None, None),
+        CapacityEstimate::Known { rps, lower_rps, upper_rps } => {
+            (Some(lower_rps), Some(rps), Some(upper_rps))
+        }
+    };
+    Some(CapacityView { rps, lower_rps, upper_rps })
+}
+
+fn anomaly(findings: &Findings) -> AnomalyView {
+    let worst = findings.anomalies.first();
+    AnomalyView {
+        score: findings.score,
+        kind: worst.map(|anomaly| anomaly.kind.name().to_owned()),
+        reason: worst.map(|anomaly| anomaly.reason.clone()),
     }
 }
 

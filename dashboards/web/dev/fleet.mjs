@@ -79,7 +79,10 @@ function backends(now) {
         inter_token_seconds: 0.018,
         predicted_wait_seconds: wait, predicted_wait_upper_seconds: wait * 1.7 + 0.05,
         wait_source: port === 9022 ? 'last_observed' : 'regression',
-        capacity_rps: pool.capacity, share: weight / weights, capacity_share: pool.capacity / capacity,
+        capacity_rps: pool.capacity,
+        capacity: port === 9013 ? null : port === 9022 ? { rps: null, lower_rps: 0.6 * pool.capacity, upper_rps: null } : { rps: 0.9 * pool.capacity, lower_rps: 0.7 * pool.capacity, upper_rps: 1.1 * pool.capacity },
+        anomaly: slow > 0.5 ? { score: 1.9, kind: 'slower_than_peers', reason: 'it takes 41.0 ms where its 2 peers take 18.2 ms: 2.3 times as long' } : { score: 0.3, kind: null, reason: null },
+        share: weight / weights, capacity_share: pool.capacity / capacity,
         telemetry_age_seconds: 0.4,
         reason: slow > 0.2 ? `wait ${wait.toFixed(2)} s above the level 0.40 s` : 'wait at the level',
       };

@@ -8,10 +8,9 @@ use clairvoy_xds::{ClientEvent, ClientEventKind};
 
 use crate::config::{Config, ConfigError, GpuMetrics, Model, Pool};
 use crate::fleet::{Backend, Membership, Origin};
-use crate::learn::{Insight, Lesson};
+use crate::learn::Lesson;
 use crate::store::{
-    BackendRow, DemandRow, EventLevel, EventRow, ForecastRow, RegisteredState, Store, TelemetryWriter,
-    WriterSettings,
+    BackendRow, DemandRow, EventLevel, EventRow, RegisteredState, Store, TelemetryWriter, WriterSettings,
 };
 use crate::telemetry::{FailureKind, GpuPage, ScrapeOutcome, ScrapeTarget};
 
@@ -20,7 +19,8 @@ use super::super::database::Memory;
 use super::super::journal::Entry;
 use super::super::reload::needs_restart;
 use super::super::steer::Steering;
-use super::{Controller, Issued};
+use super::Controller;
+use super::learned::classes;
 
 /// Saved weights older than this are not taken up: a frozen weight is the worst failure there is.
 const WEIGHTS_LAST_SECONDS: f64 = 300.0;
@@ -71,8 +71,10 @@ impl Controller {
                     Some(writer) => writer.record([sample.clone()]),
                     None => self.counts.samples_without_database += 1,
                 }
-                if self.fleet.observe(address, sample.clone()) {
-                    self.teach(Lesson::Sample(address, Box::new(sample)));
+                if self.fleet.observe(address, sample.clone())
+                    && let Some(class) = self.class(address)
+                {
+                    self.teach(Lesson::Sample(address, class, Box::new(sample)));
                 }
             }
             Err(failure) => {
@@ -83,45 +85,6 @@ impl Controller {
                 };
                 self.fleet.observe_failure(address, refused, failure.to_string());
             }
-        }
-    }
-
-    pub(super) fn learned(&mut self, insight: Insight, now: DateTime<Utc>) {
-        match insight {
-            Insight::Wait(address, at, prediction) => {
-                if let Some(backend) = self.fleet.backend_mut(address) {
-                    backend.wait = Some(prediction);
-                    backend.wait_at = Some(at);
-                }
-            }
-            Insight::Forecast(model, forecast, standings) => {
-                let step_seconds = self.step_seconds();
-                let time = |step: i64| DateTime::<Utc>::from_timestamp(step * step_seconds, 0).unwrap_or(now);
-                // A forecast is made when its origin step is over.
-                let issued_at = time(forecast.origin_step + 1);
-                let rows = forecast.points.iter().map(|point| ForecastRow {
-                    model: model.clone(),
-                    issued_at,
-                    horizon_seconds: i32::try_from(i64::from(point.horizon_steps) * step_seconds)
-                        .unwrap_or(i32::MAX),
-                    target_at: time(point.target_step),
-                    target_seconds: i32::try_from(i64::from(point.target_steps) * step_seconds)
-                        .unwrap_or(i32::MAX),
-                    q10: point.quantiles.q10(),
-                    q50: point.quantiles.q50(),
-                    q90: point.quantiles.q90(),
-                    q95: point.quantiles.q95(),
-                    q99: point.quantiles.q99(),
-                    expert: point.expert.name().to_owned(),
-                });
-                self.outputs.journal.write(Entry::Forecasts(rows.collect()));
-                self.counts.forecasts += 1;
-                self.forecasts.insert(model, Issued { at: issued_at, forecast, standings });
-            }
-            Insight::Trained { kind, key, state, at } => {
-                self.outputs.journal.write(Entry::ModelState { kind: kind.as_str(), key, at, state });
-            }
-            Insight::Refused(message) => self.note("warning", message, now),
         }
     }
 
@@ -260,6 +223,7 @@ impl Controller {
         self.steering.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.forecasts.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.plans.retain(|pool, _| config.pool(pool).is_some());
+        self.classes = classes(&config);
         let target =
             |backend: &Backend| config.pool(&backend.pool).map(|pool| scrape_target(backend.address, pool));
         let targets: Vec<ScrapeTarget> = self.fleet.backends().filter_map(target).collect();

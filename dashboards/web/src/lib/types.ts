@@ -102,11 +102,30 @@ export interface Backend {
   predicted_wait_upper_seconds: number | null;
   wait_source: 'regression' | 'last_observed' | 'none' | (string & {});
   capacity_rps: number | null;
+  /** Learned rate at which it keeps the objective; servers before this field do not send it. */
+  capacity?: Capacity | null;
+  /** Servers before this field do not send it. */
+  anomaly?: Anomaly | null;
   /** Part of the model's requests that Envoy sends here, 0 to 1. */
   share: number | null;
   /** Part it would get by capacity alone. */
   capacity_share: number | null;
   telemetry_age_seconds: number | null;
+  reason: string | null;
+}
+
+/** Requests/s at which half, nine in ten and one in ten windows of load keep the objective; what was not seen is null. */
+export interface Capacity {
+  rps: number | null;
+  lower_rps: number | null;
+  upper_rps: number | null;
+}
+
+export interface Anomaly {
+  /** Highest of all detectors at this moment, 0 to 10. */
+  score: number;
+  /** Such as `slower_than_peers`, once it has lasted; null while nothing is wrong. */
+  kind: string | null;
   reason: string | null;
 }
 

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { BACKEND_MARK, changeValue, expertName, PROXY_MARK } from './words';
+import { anomalyMark, BACKEND_MARK, capacityText, changeValue, expertName, PROXY_MARK } from './words';
 
 test('experts in words, unknown ones by their name', () => {
   expect(expertName('seasonal_naive')).toBe('last season');
@@ -20,4 +20,19 @@ test('changes are shares or counts', () => {
   expect(changeValue('weights', 0.062)).toBe('6.2\u202f%');
   expect(changeValue('replicas', 3)).toBe('3');
   expect(changeValue('membership', null)).toBe('–');
+});
+
+test('a capacity says what was seen and no more', () => {
+  expect(capacityText({ rps: 8.04, lower_rps: 7.2, upper_rps: 8.9 })).toEqual({ median: '8.0', interval: '7.2 to 8.9' });
+  expect(capacityText({ rps: null, lower_rps: 5.5, upper_rps: null })).toEqual({ median: '≥ 5.5', interval: '' });
+  expect(capacityText({ rps: null, lower_rps: null, upper_rps: 2 })).toEqual({ median: '< 2.0', interval: '' });
+  expect(capacityText(null).median).toBe('–');
+  expect(capacityText(undefined).median).toBe('–');
+});
+
+test('only what has lasted is marked', () => {
+  expect(anomalyMark(undefined)).toBeNull();
+  expect(anomalyMark({ score: 1.4, kind: null, reason: null })).toBeNull();
+  expect(anomalyMark({ score: 3, kind: 'slower_than_peers', reason: 'r' })?.word).toBe('slower than peers');
+  expect(anomalyMark({ score: 3, kind: 'kv_leak', reason: 'r' })?.word).toBe('KV leak');
 });

@@ -1,5 +1,5 @@
-import type { BackendState, Decision, ProxyState } from './types';
-import { count, NONE, percent } from './format';
+import type { Anomaly, BackendState, Capacity, Decision, ProxyState } from './types';
+import { count, NONE, percent, rate } from './format';
 
 const EXPERTS: Record<string, string> = {
   last_value: 'last value',
@@ -44,6 +44,21 @@ export const BACKEND_MARK: Record<BackendState, Mark> = {
   stale: { word: 'stale', shape: 'triangle', tone: 'warn' },
   down: { word: 'down', shape: 'cross', tone: 'bad' },
 };
+
+/** The mark of a backend with which something is wrong; a kind that this page does not know keeps its name. */
+export function anomalyMark(anomaly: Anomaly | null | undefined): Mark | null {
+  const kind = anomaly?.kind;
+  return kind ? { word: kind === 'kv_leak' ? 'KV leak' : kind.replaceAll('_', ' '), shape: 'triangle', tone: 'warn' } : null;
+}
+
+/** A learned capacity: its median with the interval, or the one bound that was seen. */
+export function capacityText(capacity: Capacity | null | undefined): { median: string; interval: string } {
+  const { rps = null, lower_rps: lower = null, upper_rps: upper = null } = capacity ?? {};
+  if (rps !== null) return { median: rate(rps), interval: `${rate(lower)} to ${rate(upper)}` };
+  if (lower !== null) return { median: `≥ ${rate(lower)}`, interval: '' };
+  if (upper !== null) return { median: `< ${rate(upper)}`, interval: '' };
+  return { median: NONE, interval: '' };
+}
 
 export const PROXY_MARK: Record<ProxyState, Mark> = {
   in_sync: { word: 'in sync', shape: 'full', tone: 'good' },

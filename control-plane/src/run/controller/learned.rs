@@ -1,0 +1,97 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use clairvoy_forecaster::{Anomaly, LatencyTarget};
+
+use crate::config::{Config, Model};
+use crate::fleet::Findings;
+use crate::learn::{Class, Insight};
+use crate::store::ForecastRow;
+
+use super::super::journal::Entry;
+use super::{Controller, Issued};
+
+impl Controller {
+    /// Takes what the learner found.
+    pub(super) fn learned(&mut self, insight: Insight, now: DateTime<Utc>) {
+        match insight {
+            Insight::Wait(address, at, prediction) => {
+                if let Some(backend) = self.fleet.backend_mut(address) {
+                    backend.wait = Some(prediction);
+                    backend.wait_at = Some(at);
+                }
+            }
+            Insight::Forecast(model, forecast, standings) => {
+                let step_seconds = self.step_seconds();
+                let time = |step: i64| DateTime::<Utc>::from_timestamp(step * step_seconds, 0).unwrap_or(now);
+                // A forecast is made when its origin step is over.
+                let issued_at = time(forecast.origin_step + 1);
+                let rows = forecast.points.iter().map(|point| ForecastRow {
+                    model: model.clone(),
+                    issued_at,
+                    horizon_seconds: i32::try_from(i64::from(point.horizon_steps) * step_seconds)
+                        .unwrap_or(i32::MAX),
+                    target_at: time(point.target_step),
+                    target_seconds: i32::try_from(i64::from(point.target_steps) * step_seconds)
+                        .unwrap_or(i32::MAX),
+                    q10: point.quantiles.q10(),
+                    q50: point.quantiles.q50(),
+                    q90: point.quantiles.q90(),
+                    q95: point.quantiles.q95(),
+                    q99: point.quantiles.q99(),
+                    expert: point.expert.name().to_owned(),
+                });
+                self.outputs.journal.write(Entry::Forecasts(rows.collect()));
+                self.counts.forecasts += 1;
+                self.forecasts.insert(model, Issued { at: issued_at, forecast, standings });
+            }
+            Insight::Capacity(address, capacity) => {
+                if let Some(backend) = self.fleet.backend_mut(address) {
+                    backend.slo_capacity = capacity;
+                }
+            }
+            Insight::Anomaly(address, findings) => self.found(address, findings, now),
+            Insight::Trained { kind, key, state, at } => {
+                self.outputs.journal.write(Entry::ModelState { kind: kind.as_str(), key, at, state });
+            }
+            Insight::Refused(message) => self.note("warning", message, now),
+        }
+    }
+
+    /// What the learner is to know of the pool of a backend.
+    pub(super) fn class(&self, address: SocketAddr) -> Option<Arc<Class>> {
+        self.classes.get(&self.fleet.backend(address)?.pool).cloned()
+    }
+
+    /// Takes what was found wrong with a backend, and notes what is new or over.
+    fn found(&mut self, address: SocketAddr, findings: Findings, now: DateTime<Utc>) {
+        let Some(backend) = self.fleet.backend_mut(address) else { return };
+        let pool = backend.pool.clone();
+        let before = backend.findings.replace(findings.clone()).unwrap_or_default().anomalies;
+        let is_new = |found: &&Anomaly| before.iter().all(|known| known.kind != found.kind);
+        for anomaly in findings.anomalies.iter().filter(is_new) {
+            let kind = anomaly.kind.name().replace('_', " ");
+            let message = format!("{address} in pool {pool} is anomalous ({kind}): {}", anomaly.reason);
+            self.note("warning", message, now);
+        }
+        if findings.anomalies.is_empty() && !before.is_empty() {
+            self.note("info", format!("{address} in pool {pool} is as usual again"), now);
+        }
+    }
+}
+
+/// The pools, each with what its model promises.
+pub(super) fn classes(config: &Config) -> BTreeMap<String, Arc<Class>> {
+    let class = |model: &Model, pool: &String| {
+        // `slo.ttft_p95` is of single requests, and a window of load shows a mean: nine windows in ten, the lower bound
+        // of a capacity, come nearest to it.
+        let ttft_seconds = Some(model.slo.ttft_p95.as_seconds());
+        let target = LatencyTarget { ttft_seconds, inter_token_seconds: None };
+        (pool.clone(), Arc::new(Class { pool: pool.clone(), target }))
+    };
+    let of_model = |model: &Model| model.pools.iter().map(|pool| class(model, pool)).collect::<Vec<_>>();
+    config.models.iter().flat_map(of_model).collect()
+}
