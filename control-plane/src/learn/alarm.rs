@@ -8,8 +8,9 @@ use clairvoy_forecaster::{Anomaly, AnomalyKind, Verdict};
 /// comparison at the edge of its threshold comes and goes.
 const LASTS_SECONDS: f64 = 10.0;
 /// The same where first tokens are late and nothing else is found. Bursts that no wait model foresees look the same, on
-/// simulated servers once in two to three hours, and are over within some two minutes; a backend that really slows down
-/// is slower than its peers too, and found by that long before.
+/// simulated servers once in two to three hours. A burst of a minute or two is forgotten some 80 s after its end, when the
+/// sum that finds it, which is bounded, is below its threshold again. A backend that is slow by a fault of its own is
+/// slower than its peers too, and told of by that long before.
 const LASTS_ALONE_SECONDS: f64 = 300.0;
 /// How long nothing may be found of a kind before it counts as over, seconds.
 const QUIET_SECONDS: f64 = 30.0;
