@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-/// A number in two bytes: the range of an `f32`, and two digits, which is enough for what is only counted.
+/// A number in two bytes: the range of an `f32`, and two digits, which is enough for what is only counted. NaN stays NaN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Brief(u16);
 
@@ -30,5 +30,6 @@ mod tests {
             assert!((brief - value).abs() <= 0.004 * value.abs(), "{brief} for {value}");
         }
         assert!(Brief::from(f32::INFINITY).value() > 3e38);
+        assert!(Brief::from(f32::NAN).value().is_nan());
     }
 }

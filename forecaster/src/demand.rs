@@ -31,7 +31,7 @@ use regression::Measure;
 use track::{Now, Track};
 
 /// Format of a saved [`DemandModel`].
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Seasons at the end of a history that are replayed with a refit each, so that the regressions are judged on what
 /// they had not seen.

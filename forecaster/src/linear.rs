@@ -1,11 +1,8 @@
 use serde::{Deserialize, Serialize};
 
 mod design;
-mod online;
 
 use design::{Design, solve};
-
-pub(crate) use online::OnlineFit;
 
 /// Standard deviations beyond which a feature is cut: one burst must not carry a whole prediction.
 const CLIP: f64 = 6.0;
@@ -13,8 +10,11 @@ const CLIP: f64 = 6.0;
 /// Below this spread a feature is constant and left out.
 const CONSTANT: f64 = 1e-9;
 
-/// Passes of reweighting at most.
+/// Passes of reweighting at most, for a median by itself.
 const PASSES: usize = 12;
+
+/// The same for the first of several levels; the others, further from where they begin, may need more.
+const PASSES_FIRST: usize = 5;
 
 /// Linear quantile regressions with a ridge penalty on the same standardised features, one for each level.
 ///
@@ -118,6 +118,26 @@ impl LinearFit {
         Some(Self { columns, lines: vec![Line::new(&median)] })
     }
 
+    /// Fits several quantiles, each by itself, beginning with the solution of the nearest level that came before it:
+    /// the median goes first. `ridge` is the penalty in parts of the rows' own weights; `passes` of reweighting each,
+    /// of which few leave a line between its neighbour's and its own.
+    pub(crate) fn fit_levels(rows: &Rows, ridge: f64, levels: &[f64], passes: usize) -> Option<Self> {
+        let columns = Column::all(rows)?;
+        let mut design = Design::new(rows, &columns);
+        let total = rows.weights.iter().sum();
+        let solve = |products, _| solve(products, total, ridge);
+        let mean = solve(design.products(&rows.weights), total)?;
+        let mut solutions: Vec<Vec<f64>> = Vec::with_capacity(levels.len());
+        for (i, &level) in levels.iter().enumerate() {
+            let distance = |&near: &usize| (levels[near] - level).abs();
+            let nearest = (0..i).min_by(|a, b| distance(a).total_cmp(&distance(b)));
+            let start = nearest.map_or(&mean, |near| &solutions[near]).clone();
+            let passes = if i == 0 { PASSES_FIRST } else { passes };
+            solutions.push(design.reweight(rows, level, passes, start, solve)?);
+        }
+        Some(Self { columns, lines: solutions.iter().map(|solution| Line::new(solution)).collect() })
+    }
+
     /// Predicts the first level for one row of as many features as were fitted, each held inside the range met in
     /// training, so that nothing is extrapolated.
     pub(crate) fn predict(&self, features: &[f64]) -> f64 {
@@ -139,6 +159,12 @@ impl LinearFit {
     /// Returns how many features a row has.
     pub(crate) fn width(&self) -> usize {
         self.columns.len()
+    }
+
+    /// Lifts every line: what a test takes for a fit gone wrong.
+    #[cfg(test)]
+    pub(crate) fn lift(&mut self, by: f32) {
+        self.lines.iter_mut().for_each(|line| line.intercept += by);
     }
 
     /// Returns whether it can be computed with, for rows of any `width`: a saved state may be anything.
@@ -204,6 +230,28 @@ mod tests {
         }
         let fit = LinearFit::fit(&rows, 1e-3).unwrap();
         assert!((fit.predict(&[4.0, 4.0, 4.0, 1.0]) - 8.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn a_level_has_its_share_of_rows_below() {
+        let mut rows = Rows::default();
+        for i in 0..4000_u32 {
+            let (x, noise) = (f64::from(i % 40), f64::from(i * 7919 % 3989) / 3989.0);
+            rows.push(&[x], 0.1 * x + noise * (1.0 + 0.1 * x), 1.0);
+        }
+        let levels = [0.5, 0.9, 0.95, 0.1];
+        let fit = LinearFit::fit_levels(&rows, 1e-6, &levels, 12).unwrap();
+        let mut below = [0.0; 4];
+        for (row, target) in rows.features.iter().zip(&rows.targets) {
+            let predicted = fit.predict_levels(&[*row]);
+            below
+                .iter_mut()
+                .zip(predicted)
+                .for_each(|(sum, line)| *sum += f64::from(*target <= line) / 4000.0);
+        }
+        for (share, level) in below.into_iter().zip(levels) {
+            assert!((share - level).abs() < 0.05, "{share} below the line of {level}");
+        }
     }
 
     #[test]

@@ -19,11 +19,18 @@ pub(super) const OUTER: [usize; 4] = [0, 2, 3, 4];
 /// in parts of how much the experts disagree, what the series itself did, and a regression.
 pub(super) const CANDIDATES: usize = 6;
 
-/// Windows of residuals, in outcomes, and that of the rates themselves, in steps.
+/// Places among the candidates; those before them are windows of residuals.
+const BY_LEVEL: usize = 2;
+const BY_DISAGREEMENT: usize = 3;
+const RATES: usize = 4;
+const REGRESSION: usize = 5;
+
+/// Windows of residuals and of the rates themselves, in steps.
 const WINDOW_SHORT: usize = 288;
-const WINDOW_RELATIVE: usize = 432;
 const WINDOW_LONG: usize = 1_008;
-const WINDOW_RATES: usize = 288;
+const WINDOW_BY_LEVEL: usize = 216;
+const WINDOW_BY_DISAGREEMENT: usize = 720;
+const WINDOW_RATES: usize = 432;
 
 /// Residuals from which the spread is the series' own alone.
 const RESIDUALS_ENOUGH: f64 = 30.0;
@@ -40,21 +47,11 @@ const SPREAD_ASSUMED: [f64; 4] = [-0.3, 0.4, 0.6, 1.2];
 /// The stretch that is learned stays within these, as a logarithm.
 const STRETCH_LIMIT: f64 = 1.5;
 
-/// What the candidates say at one of [`OUTER`]; NaN for silence.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Row(#[serde(with = "crate::silent")] [f32; CANDIDATES]);
-
-impl PartialEq for Row {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.iter().zip(&other.0).all(|(a, b)| a == b || (a.is_nan() && b.is_nan()))
-    }
-}
-
-/// What the candidates say at each of [`OUTER`], and what the juries' gradients make of it.
+/// What the candidates say at each of [`OUTER`], NaN for silence, and what the juries' gradients make of it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Candidates {
-    rows: [Row; OUTER.len()],
-    gradients: [f32; OUTER.len()],
+    rows: [[Brief; CANDIDATES]; OUTER.len()],
+    gradients: [Brief; OUTER.len()],
 }
 
 /// What bounds are made around.
@@ -72,7 +69,11 @@ pub(super) struct Centre {
 /// What is remembered of past bounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Bounds {
-    residuals: VecDeque<Residual>,
+    errors: Window,
+    /// Errors in parts of the level.
+    by_level: Window,
+    /// Errors in parts of how much the experts disagreed.
+    by_disagreement: Window,
     /// Outcomes of the grown series, up to [`GROWN_ENOUGH`].
     grown: u32,
     juries: [Jury; OUTER.len()],
@@ -80,12 +81,29 @@ pub(super) struct Bounds {
     stretch: [f64; OUTER.len()],
 }
 
-/// What was missed, and what it is seen against. Short, as a thousand of them are most of a series' memory.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-struct Residual {
-    error: Brief,
-    level: Brief,
-    disagreement: Brief,
+/// The newest of many numbers. Short ones, as a thousand of them are most of a series' memory.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+struct Window(VecDeque<Brief>);
+
+impl Window {
+    fn push(&mut self, value: f64, most: usize) {
+        if self.0.len() >= most {
+            self.0.pop_front();
+        }
+        if self.0.len() == self.0.capacity() {
+            let more = (1 + self.0.len() / 4).min(most.saturating_sub(self.0.len()));
+            self.0.reserve_exact(more.max(1));
+        }
+        self.0.push_back((value as f32).into());
+    }
+
+    fn newest(&self, count: usize) -> impl Iterator<Item = f32> + '_ {
+        self.0.iter().rev().take(count).map(|value| value.value())
+    }
+
+    fn keep_newest(&mut self, count: usize) {
+        self.0.drain(..self.0.len().saturating_sub(count));
+    }
 }
 
 impl Centre {
@@ -106,7 +124,9 @@ impl Centre {
 impl Bounds {
     pub(super) fn new() -> Self {
         Self {
-            residuals: VecDeque::new(),
+            errors: Window::default(),
+            by_level: Window::default(),
+            by_disagreement: Window::default(),
             grown: 0,
             juries: std::array::from_fn(|_| Jury::new(CANDIDATES)),
             stretch: [0.0; OUTER.len()],
@@ -128,15 +148,15 @@ impl Bounds {
         let mut candidates = self.candidates(centre, now, regression, settings);
         let median = centre.median();
         let bounds = std::array::from_fn(|i| {
-            let row = &candidates.rows[i].0;
-            let verdict = self.juries[i].blend(row, &settings.bounds[i]);
+            let row = candidates.rows[i].map(Brief::value);
+            let verdict = self.juries[i].blend(&row, &settings.bounds[i]);
             let plain = || {
                 let spoken = || row.iter().filter(|point| point.is_finite()).map(|point| f64::from(*point));
                 spoken().sum::<f64>() / spoken().count().max(1) as f64
             };
             let (point, gradient) =
                 verdict.map_or_else(|| (plain(), plain()), |verdict| (verdict.point, verdict.gradient));
-            candidates.gradients[i] = gradient as f32;
+            candidates.gradients[i] = (gradient as f32).into();
             let spread = (point - median) * self.stretch[i].exp();
             median + if QUANTILES[OUTER[i]] < 0.5 { spread.min(0.0) } else { spread.max(0.0) }
         });
@@ -150,49 +170,46 @@ impl Bounds {
         regression: Option<Quantiles>,
         settings: &Settings,
     ) -> Candidates {
-        let silent = Row([f32::NAN; CANDIDATES]);
-        let mut candidates = Candidates { rows: [silent; OUTER.len()], gradients: [f32::NAN; OUTER.len()] };
+        let silent = Brief::from(f32::NAN);
+        let mut candidates =
+            Candidates { rows: [[silent; CANDIDATES]; OUTER.len()], gradients: [silent; OUTER.len()] };
+        let highest = HEADROOM * now.origin.highest.max(centre.median());
         let mut set = |candidate: usize, values: [f64; OUTER.len()]| {
-            candidates.rows.iter_mut().zip(values).for_each(|(row, value)| row.0[candidate] = value as f32);
-        };
-        let own = (self.residuals.len() as f64 / RESIDUALS_ENOUGH).min(1.0);
-        let mut scratch: Vec<f32> = Vec::with_capacity(WINDOW_LONG);
-        let mut around = |window: usize, scale: f64, part: fn(&Residual) -> f32| {
-            scratch.clear();
-            scratch.extend(self.residuals.iter().rev().take(settings.outcomes(window)).map(part));
-            let errors = outer_quantiles(&mut scratch, settings.dependent).unwrap_or_default();
-            std::array::from_fn(|i| {
-                let assumed = SPREAD_ASSUMED[i] * centre.level();
-                centre.median() + own * errors[i] * scale + (1.0 - own) * assumed
-            })
-        };
-        set(0, around(WINDOW_SHORT, 1.0, |residual| residual.error.value()));
-        set(1, around(WINDOW_LONG, 1.0, |residual| residual.error.value()));
-        set(
-            2,
-            around(WINDOW_RELATIVE, centre.level(), |residual| {
-                residual.error.value() / residual.level.value()
-            }),
-        );
-        let disagreement = centre.disagreement();
-        set(
-            3,
-            around(WINDOW_LONG, disagreement, |residual| {
-                residual.error.value() / residual.disagreement.value()
-            }),
-        );
-        let mut rates: Vec<f32> = now.history.window(now.history.newest_step(), WINDOW_RATES).collect();
-        if let Some(rates) = outer_quantiles(&mut rates, settings.dependent) {
-            set(4, rates);
-        }
-        if let Some(quantiles) = regression {
-            set(5, OUTER.map(|place| quantiles.values()[place]));
-        }
-        let highest = (HEADROOM * now.origin.highest.max(centre.median())) as f32;
-        for row in &mut candidates.rows {
-            for (point, is_used) in row.0.iter_mut().zip(settings.candidates) {
-                *point = if is_used && point.is_finite() { point.min(highest) } else { f32::NAN };
+            for (row, value) in candidates.rows.iter_mut().zip(values).filter(|(_, value)| value.is_finite())
+            {
+                row[candidate] = (value.min(highest) as f32).into();
             }
+        };
+        let own = (self.errors.0.len() as f64 / RESIDUALS_ENOUGH).min(1.0);
+        let mut scratch: Vec<f32> = Vec::with_capacity(WINDOW_LONG);
+        let disagreement = centre.disagreement();
+        let windows = [
+            (&self.errors, WINDOW_SHORT, 1.0),
+            (&self.errors, WINDOW_LONG, 1.0),
+            (&self.by_level, WINDOW_BY_LEVEL, centre.level()),
+            (&self.by_disagreement, WINDOW_BY_DISAGREEMENT, disagreement),
+        ];
+        for (place, (window, steps, scale)) in windows.into_iter().enumerate() {
+            if settings.candidates[place] {
+                scratch.clear();
+                scratch.extend(window.newest(settings.outcomes(steps)));
+                let errors = outer_quantiles(&mut scratch, settings.dependent).unwrap_or_default();
+                let around = |i: usize| {
+                    let assumed = SPREAD_ASSUMED[i] * centre.level();
+                    centre.median() + own * errors[i] * scale + (1.0 - own) * assumed
+                };
+                set(place, std::array::from_fn(around));
+            }
+        }
+        if settings.candidates[RATES] {
+            scratch.clear();
+            scratch.extend(now.history.window(now.history.newest_step(), WINDOW_RATES));
+            if let Some(rates) = outer_quantiles(&mut scratch, settings.dependent) {
+                set(RATES, rates);
+            }
+        }
+        if let Some(quantiles) = regression.filter(|_| settings.candidates[REGRESSION]) {
+            set(REGRESSION, OUTER.map(|place| quantiles.values()[place]));
         }
         candidates
     }
@@ -210,30 +227,30 @@ impl Bounds {
         if centre.grown && self.grown < GROWN_ENOUGH {
             self.grown += 1;
             if self.grown == GROWN_ENOUGH {
-                let young = self.residuals.len().saturating_sub(GROWN_ENOUGH as usize - 1);
-                self.residuals.drain(..young);
+                for window in [&mut self.errors, &mut self.by_level, &mut self.by_disagreement] {
+                    window.keep_newest(GROWN_ENOUGH as usize - 1);
+                }
                 self.juries = std::array::from_fn(|_| Jury::new(CANDIDATES));
             }
         }
         for (i, place) in OUTER.into_iter().enumerate() {
-            let gradient = f64::from(candidates.gradients[i]);
-            self.juries[i].score(&candidates.rows[i].0, gradient, actual, unit, &settings.bounds[i]);
+            let gradient = f64::from(candidates.gradients[i].value());
+            let row = candidates.rows[i].map(Brief::value);
+            self.juries[i].score(&row, gradient, actual, unit, &settings.bounds[i]);
             let (level, bound) = (QUANTILES[place], issued.values()[place]);
             let beyond = if level < 0.5 { actual < bound } else { actual > bound };
             let step = settings.stretch_gain * (f64::from(beyond) - level.min(1.0 - level));
             self.stretch[i] = (self.stretch[i] + step).clamp(-STRETCH_LIMIT, STRETCH_LIMIT);
         }
-        if self.residuals.len() >= settings.outcomes(WINDOW_LONG) {
-            self.residuals.pop_front();
+        let error = actual - centre.median();
+        self.errors.push(error, settings.outcomes(WINDOW_LONG));
+        if settings.candidates[BY_LEVEL] {
+            self.by_level.push(error / centre.level(), settings.outcomes(WINDOW_BY_LEVEL));
         }
-        if self.residuals.len() == self.residuals.capacity() {
-            self.residuals.reserve_exact(1 + self.residuals.len() / 4);
+        if settings.candidates[BY_DISAGREEMENT] {
+            let most = settings.outcomes(WINDOW_BY_DISAGREEMENT);
+            self.by_disagreement.push(error / centre.disagreement(), most);
         }
-        self.residuals.push_back(Residual {
-            error: ((actual - centre.median()) as f32).into(),
-            level: (centre.level() as f32).into(),
-            disagreement: (centre.disagreement() as f32).into(),
-        });
     }
 }
 

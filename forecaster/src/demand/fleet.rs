@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use super::DemandModel;
 use super::config::DemandConfig;
 use super::regression::{LEVELS, ROWS_MAX as OWN_ROWS_MAX, add_rows, enough};
-use crate::linear::{LinearFit, OnlineFit, Rows};
+use crate::linear::{LinearFit, Rows};
 
 /// Seasons after which a series is listened to, or half of what is kept if that is less: younger ones tell little of
 /// the targets of a season ahead, which are what the fleet is asked for.
@@ -47,9 +47,7 @@ impl FleetFit {
                     add_rows(&mut rows, &model.history, &measure, &features, thinning);
                 }
             }
-            enough(&rows)
-                .then(|| OnlineFit::fit(&rows, RIDGE, &LEVELS, PASSES))?
-                .map(|fit| fit.lines().clone())
+            enough(&rows).then(|| LinearFit::fit_levels(&rows, RIDGE, &LEVELS, PASSES))?
         };
         let regressions = (0..config.horizons.len()).map(fit).collect();
         Some(Self { config, regressions })

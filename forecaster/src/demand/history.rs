@@ -8,15 +8,16 @@ const RATE_MAX: f64 = 1e12;
 /// The newest steps of a series, without holes: an unknown step is filled with the same phase of the season before,
 /// else with the step before, which uses nothing from its future.
 ///
-/// Starts with the first known value; the oldest steps leave when it is full. Five bytes a step.
+/// Starts with the first known value; the oldest steps leave when it is full. Four bytes a step: no rate is negative,
+/// so the sign tells which were filled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Saved", into = "Saved")]
 pub(super) struct History {
     newest_step: i64,
     capacity: usize,
     season: usize,
+    /// Rates; those that were filled with their sign turned.
     values: VecDeque<f32>,
-    known: VecDeque<bool>,
     /// The newest of these steps that was observed; follows from the rest.
     newest_known_step: Option<i64>,
 }
@@ -29,8 +30,7 @@ pub(super) fn clean(value: Option<f64>) -> Option<f64> {
 impl History {
     /// An empty history, `newest_step` being the last step that is over.
     pub(super) fn new(newest_step: i64, capacity: usize, season: usize) -> Self {
-        let (values, known) = (VecDeque::new(), VecDeque::new());
-        Self { newest_step, capacity, season, values, known, newest_known_step: None }
+        Self { newest_step, capacity, season, values: VecDeque::new(), newest_known_step: None }
     }
 
     pub(super) fn newest_step(&self) -> i64 {
@@ -56,7 +56,7 @@ impl History {
     /// Appends the step after the newest one.
     pub(super) fn push(&mut self, value: Option<f64>) {
         let known = value.is_some();
-        let value = value.map(|value| value as f32).or_else(|| self.fill());
+        let value = value.map(|value| (value as f32).abs()).or_else(|| self.fill());
         self.newest_step += 1;
         let Some(value) = value else { return };
         if known {
@@ -64,16 +64,13 @@ impl History {
         }
         if self.len() == self.capacity {
             self.values.pop_front();
-            self.known.pop_front();
         }
         if self.len() == self.values.capacity() {
             // Doubling would leave up to half of it unused.
             let more = (1 + self.len() / 4).min(self.capacity - self.len());
             self.values.reserve_exact(more);
-            self.known.reserve_exact(more);
         }
         self.values.push_back(value);
-        self.known.push_back(known);
         let oldest_step = self.oldest_step();
         self.newest_known_step = self.newest_known_step.filter(|step| *step >= oldest_step);
     }
@@ -85,12 +82,12 @@ impl History {
 
     /// Returns the value of a step, filled where it was unknown; `None` outside the history.
     pub(super) fn value(&self, step: i64) -> Option<f64> {
-        self.values.get(self.index(step)?).map(|value| f64::from(*value))
+        self.values.get(self.index(step)?).map(|value| value.abs().into())
     }
 
     /// Returns the value of a step that was observed.
     pub(super) fn known(&self, step: i64) -> Option<f64> {
-        self.known.get(self.index(step)?).filter(|known| **known).and_then(|_| self.value(step))
+        self.values.get(self.index(step)?).filter(|value| is_known(**value)).map(|value| f64::from(*value))
     }
 
     /// Returns the newest observed value.
@@ -102,7 +99,7 @@ impl History {
     /// none when `newest` is outside of it.
     pub(super) fn window(&self, newest: i64, steps: usize) -> impl Iterator<Item = f32> + '_ {
         let end = self.index(newest).map_or(0, |index| (index + 1).min(self.len()));
-        self.values.range(end.saturating_sub(steps)..end).copied()
+        self.values.range(end.saturating_sub(steps)..end).map(|value| value.abs())
     }
 
     /// Returns the mean of such a window.
@@ -119,8 +116,7 @@ impl History {
     pub(super) fn known_mean_and_max(&self) -> Option<(f64, f64)> {
         let mut count = 0.0;
         let (mut sum, mut max) = (0.0, 0.0_f64);
-        let known = self.values.iter().zip(&self.known).filter(|(_, known)| **known);
-        for value in known.map(|(value, _)| f64::from(*value)) {
+        for value in self.values.iter().filter(|value| is_known(**value)).map(|value| f64::from(*value)) {
             count += 1.0;
             sum += value;
             max = max.max(value);
@@ -131,7 +127,10 @@ impl History {
     /// What to take for the step after the newest one.
     fn fill(&self) -> Option<f32> {
         let season_before = self.index(self.newest_step + 1 - self.season as i64);
-        season_before.and_then(|index| self.values.get(index)).or(self.values.back()).copied()
+        season_before
+            .and_then(|index| self.values.get(index))
+            .or(self.values.back())
+            .map(|value| -value.abs())
     }
 
     fn index(&self, step: i64) -> Option<usize> {
@@ -153,25 +152,32 @@ struct Saved {
 
 impl From<Saved> for History {
     fn from(saved: Saved) -> Self {
-        let Saved { newest_step, capacity, season, values, filled } = saved;
-        let mut known = VecDeque::from(vec![true; values.len()]);
+        let Saved { newest_step, capacity, season, mut values, filled } = saved;
+        values.iter_mut().for_each(|value| *value = value.abs());
         for place in filled {
-            if let Some(known) = known.get_mut(place) {
-                *known = false;
+            if let Some(value) = values.get_mut(place) {
+                *value = -value.abs();
             }
         }
-        let age = known.iter().rev().position(|known| *known);
+        let age = values.iter().rev().position(|value| is_known(*value));
         let newest_known_step = age.and_then(|age| newest_step.checked_sub(age as i64));
-        Self { newest_step, capacity, season, values, known, newest_known_step }
+        Self { newest_step, capacity, season, values, newest_known_step }
     }
 }
 
 impl From<History> for Saved {
     fn from(history: History) -> Self {
-        let History { newest_step, capacity, season, values, known, .. } = history;
-        let filled = known.iter().enumerate().filter(|(_, known)| !**known).map(|(place, _)| place).collect();
+        let History { newest_step, capacity, season, mut values, .. } = history;
+        let filled =
+            values.iter().enumerate().filter(|(_, value)| !is_known(**value)).map(|(place, _)| place);
+        let filled = filled.collect();
+        values.iter_mut().for_each(|value| *value = value.abs());
         Self { newest_step, capacity, season, values, filled }
     }
+}
+
+fn is_known(value: f32) -> bool {
+    value.is_sign_positive()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::linear::{LinearFit, OnlineFit, Rows};
+use crate::linear::{LinearFit, Rows};
 use crate::quantiles::Quantiles;
 
 use super::features::{Features, Scale, Sight};
@@ -16,9 +16,6 @@ pub(super) const LEVELS: [f64; 5] = [0.5, 0.9, 0.95, 0.99, 0.1];
 /// independent outcomes are in the same number of rows.
 const RIDGE_NEAR: f64 = 0.1;
 const RIDGE_FAR: f64 = 1.0;
-
-/// Outcomes between two solutions of what is learned between two fits.
-const SOLVE_EVERY: i64 = 6;
 
 /// Passes of reweighting for the bounds.
 const PASSES: usize = 10;
@@ -98,47 +95,13 @@ fn row_at(
     Some(measure.scale.to_log(actual) - level)
 }
 
-/// A direct regression of one series for one horizon.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Regression(OnlineFit);
-
-impl Regression {
-    /// Fits a series; `None` while it is too short.
-    pub(super) fn fit(history: &History, measure: &Measure, features: &Features) -> Option<Self> {
-        let mut rows = Rows::default();
-        add_rows(&mut rows, history, measure, features, 1);
-        let near = 20 * features.horizon() <= history.season() as i64;
-        let ridge = if near { RIDGE_NEAR } else { RIDGE_FAR };
-        enough(&rows).then(|| OnlineFit::fit(&rows, ridge, &LEVELS, PASSES).map(Self))?
-    }
-
-    /// Learns what the newest step tells about the origin before it.
-    pub(super) fn learn(&mut self, history: &History, measure: &Measure, features: &Features) {
-        let mut row = Vec::new();
-        let newest = history.newest_step();
-        let change = row_at(history, measure, features, newest - features.horizon(), &mut row);
-        let keep = 0.5_f64.powf(1.0 / (HALF_LIFE_SEASONS * history.season() as f64));
-        if let Some(change) = change.filter(|_| row.len() == self.0.lines().width()) {
-            self.0.learn(&row, change, keep);
-        }
-        // Horizons take turns.
-        if (newest + features.horizon()).rem_euclid(SOLVE_EVERY) == 0 {
-            self.0.solve_again();
-        }
-    }
-
-    pub(super) fn predict(&self, sight: &Sight, measure: &Measure) -> Option<Quantiles> {
-        predict(self.0.lines(), sight, measure)
-    }
-
-    #[cfg(test)]
-    pub(super) fn lift(&mut self, by: f32) {
-        self.0.lift(by);
-    }
-
-    pub(super) fn is_sound(&self) -> bool {
-        self.0.is_sound()
-    }
+/// Fits a series by itself for one horizon; `None` while it is too short.
+pub(super) fn fit(history: &History, measure: &Measure, features: &Features) -> Option<LinearFit> {
+    let mut rows = Rows::default();
+    add_rows(&mut rows, history, measure, features, 1);
+    let near = 20 * features.horizon() <= history.season() as i64;
+    let ridge = if near { RIDGE_NEAR } else { RIDGE_FAR };
+    enough(&rows).then(|| LinearFit::fit_levels(&rows, ridge, &LEVELS, PASSES))?
 }
 
 /// Predicts the rate of the target that is seen in `sight`.

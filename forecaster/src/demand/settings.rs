@@ -10,8 +10,12 @@ use super::config::Grid;
 use super::jury::Rules;
 
 /// Forecasts of one horizon that wait for their outcome, at most: of a longer horizon only every second, third, …
-/// is scored, as neighbours miss nearly the same.
-const PENDING_MAX: u32 = 48;
+/// is scored, as neighbours miss nearly the same. Far ones change from hour to hour.
+const PENDING_MAX: u32 = 24;
+const PENDING_MAX_FAR: u32 = 48;
+
+/// The part of a season beyond which a target is far.
+const FAR_PART: f64 = 0.5;
 
 /// Seasons after which an outcome in a long memory weighs half.
 const LASTING_SEASONS: f64 = 4.0;
@@ -48,9 +52,10 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn new(grid: Grid, horizon_steps: u32) -> Self {
         let season = f64::from(grid.season_steps).max(24.0);
-        let stride = horizon_steps.div_ceil(PENDING_MAX);
-        let keep = |half_life: f64| 0.5_f64.powf(f64::from(stride) / half_life.max(12.0));
         let part = f64::from(horizon_steps) / f64::from(grid.season_steps);
+        let far = part > FAR_PART;
+        let stride = horizon_steps.div_ceil(if far { PENDING_MAX_FAR } else { PENDING_MAX });
+        let keep = |half_life: f64| 0.5_f64.powf(f64::from(stride) / half_life.max(12.0));
         let median = |power: f64, half_life: f64, rate: f64| Rules {
             level: 0.5,
             power,
@@ -81,11 +86,11 @@ impl Settings {
                 far: false,
                 stride,
                 keep_record,
-                median: median(7.0, season / 12.0, 1.5),
+                median: median(5.0, season / 12.0, 1.5),
                 bounds: bounds(BOUND_POWERS, season / 2.0, 0.5, 2.0),
-                candidates: [true; CANDIDATES],
+                candidates: [false, true, true, true, false, true],
                 dependent: 20.0,
-                stretch_gain: gain(0.005),
+                stretch_gain: gain(0.0035),
             },
             part if part <= 1.0 / 24.0 => Self {
                 far: false,
@@ -97,7 +102,7 @@ impl Settings {
                 dependent: 3.0,
                 stretch_gain: gain(0.005),
             },
-            part if part <= 0.5 => Self {
+            _ if !far => Self {
                 far: false,
                 stride,
                 keep_record,
@@ -112,11 +117,11 @@ impl Settings {
                 stride,
                 keep_record,
                 median: median(5.0, season, 1.0),
-                bounds: bounds(BOUND_POWERS_FAR, LASTING_SEASONS * season, 0.0, 0.0),
+                bounds: bounds(BOUND_POWERS_FAR, 2.0 * LASTING_SEASONS * season, 0.0, 0.0),
                 candidates: [false, true, false, false, true, true],
                 dependent: 46.0 / f64::from(stride),
                 // The feedback is late: a large gain chases its own tail.
-                stretch_gain: gain(0.0005),
+                stretch_gain: gain(0.0002),
             },
         }
     }

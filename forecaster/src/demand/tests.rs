@@ -274,8 +274,8 @@ fn refuses_states_it_cannot_read() {
         assert!(text.contains(from), "{from} in {text}");
         serde_json::from_str::<DemandModel>(&text.replacen(from, to, 1)).unwrap_err().to_string()
     };
-    let message = refused("\"version\":2", "\"version\":3");
-    assert!(message.contains("state version 3: this library reads 2"), "{message}");
+    let message = refused("\"version\":3", "\"version\":4");
+    assert!(message.contains("state version 4: this library reads 3"), "{message}");
     assert!(refused("\"season_steps\":24", "\"season_steps\":0").contains("season of 0 steps"));
     assert!(refused("\"horizons\":[1,6]", "\"horizons\":[1,5]").contains("inconsistent"));
     assert!(refused("\"season\":24", "\"season\":23").contains("inconsistent"));

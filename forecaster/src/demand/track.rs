@@ -12,7 +12,7 @@ use super::features::{Features, hour_steps};
 use super::history::History;
 use super::jury::{Jury, Verdict};
 use super::record::Record;
-use super::regression::{Measure, Regression, predict};
+use super::regression::{self, Measure, predict};
 use super::settings::Settings;
 
 /// The part of the last value in the median before a season is known: there is not yet much to choose from.
@@ -22,7 +22,7 @@ const LAST_VALUE_SHARE: f64 = 0.5;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Track {
     horizon_steps: u32,
-    regression: Option<Regression>,
+    regression: Option<LinearFit>,
     experts: Jury,
     bounds: Bounds,
     record: Record,
@@ -87,7 +87,7 @@ impl Track {
         // What is so far ahead is left to the fleet's.
         let measure = measure.filter(|_| !self.settings(grid).far);
         let features = self.features(grid);
-        self.regression = measure.and_then(|measure| Regression::fit(history, measure, &features));
+        self.regression = measure.and_then(|measure| regression::fit(history, measure, &features));
     }
 
     pub(super) fn features(&self, grid: Grid) -> Features {
@@ -101,9 +101,6 @@ impl Track {
             if let Some(actual) = now.history.known(due.target_step) {
                 self.score(&due, actual, now);
             }
-        }
-        if let (Some(own), Some(measure)) = (&mut self.regression, now.measure) {
-            own.learn(now.history, measure, &Features::new(now.grid, self.horizon_steps));
         }
         let pending = self.issue(now, fleet);
         if newest.rem_euclid(i64::from(self.settings(now.grid).stride)) == 0 {
@@ -123,7 +120,7 @@ impl Track {
     }
 
     #[cfg(test)]
-    pub(super) fn regression_mut(&mut self) -> Option<&mut Regression> {
+    pub(super) fn regression_mut(&mut self) -> Option<&mut LinearFit> {
         self.regression.as_mut()
     }
 
@@ -134,7 +131,7 @@ impl Track {
     }
 
     pub(super) fn is_sound(&self) -> bool {
-        self.regression.as_ref().is_none_or(Regression::is_sound)
+        self.regression.as_ref().is_none_or(LinearFit::is_sound)
             && self.experts.has(Expert::COUNT)
             && self.bounds.is_sound()
     }
@@ -199,8 +196,7 @@ impl Track {
     fn regress(&self, now: &Now<'_>, fleet: Option<&LinearFit>) -> [Option<Quantiles>; 2] {
         let sight = self.features(now.grid).look(now.history, now.history.newest_step());
         let (Some(sight), Some(measure)) = (sight, now.measure) else { return [None; 2] };
-        let own = self.regression.as_ref().and_then(|own| own.predict(&sight, measure));
-        [own, fleet.and_then(|fleet| predict(fleet, &sight, measure))]
+        [self.regression.as_ref(), fleet].map(|lines| predict(lines?, &sight, measure))
     }
 
     fn score(&mut self, due: &Pending, actual: f64, now: &Now<'_>) {

@@ -60,15 +60,15 @@ impl Design {
     }
 
     /// The weights under which least squares has the solution of the quantile.
-    pub(super) fn weights(&self, rows: &Rows, level: f64, residuals: &Array1<f64>) -> Vec<f64> {
-        residuals
-            .iter()
-            .zip(&rows.weights)
-            .map(|(residual, weight)| weight * reweighted(*residual, level))
-            .collect()
+    fn weights(&self, rows: &Rows, level: f64, residuals: &Array1<f64>) -> Vec<f64> {
+        let weight = |(residual, weight): (&f64, &f64)| {
+            let side = if *residual > 0.0 { level } else { 1.0 - level };
+            weight * side / residual.abs().max(SMALL_RESIDUAL)
+        };
+        residuals.iter().zip(&rows.weights).map(weight).collect()
     }
 
-    pub(super) fn residuals(&self, solution: &[f64]) -> Array1<f64> {
+    fn residuals(&self, solution: &[f64]) -> Array1<f64> {
         let width = solution.len();
         let lines = self.table.slice(s![.., ..width]).dot(&Array1::from(solution.to_vec()));
         &self.table.column(width) - &lines
@@ -84,12 +84,6 @@ impl Design {
         }
         self.weighted.t().dot(&self.weighted)
     }
-}
-
-/// The factor on the weight of a row that is `residual` above the line.
-pub(super) fn reweighted(residual: f64, level: f64) -> f64 {
-    let side = if residual > 0.0 { level } else { 1.0 - level };
-    side / residual.abs().max(SMALL_RESIDUAL)
 }
 
 /// Solves least squares from its products, by linfa; returns the intercept, which is not penalised, then the
