@@ -3,6 +3,8 @@
 mod backtest;
 mod bootstrap;
 mod check;
+mod export;
+mod replay;
 mod serve;
 
 use std::path::PathBuf;
@@ -42,6 +44,23 @@ enum Command {
     /// Examples: clairvoy backtest --series demand.csv --out forecasts.csv
     ///           clairvoy backtest --waits requests.csv --view control-plane
     Backtest(backtest::Arguments),
+    /// Write what happened in a time to a file: telemetry, what it led to, and all that is needed to replay it.
+    ///
+    /// The file is CSV, one row for each thing in the order in which it came about. Rows of kind `sample` are telemetry, with
+    /// a column for each field; the others hold JSON in the last column. Clairvoy may run meanwhile.
+    ///
+    /// Examples: clairvoy export --from 2h --out yesterday.csv.gz
+    ///           clairvoy export --from 2026-11-20T09:00:00Z --to 2026-11-20T10:00:00Z > morning.csv
+    Export(export::Arguments),
+    /// Decide again what was decided in an export, or what would have been with other settings.
+    ///
+    /// The same code that runs live gets the same inputs on the clock of the file: no network, no database. Decisions are
+    /// printed as JSON, one a line, and are compared with those in the file; two runs give the same bytes. Ends with 1 when
+    /// decisions differ from what they are compared with.
+    ///
+    /// Examples: clairvoy replay morning.csv.gz > decisions.jsonl
+    ///           clairvoy replay morning.csv.gz --config bolder.yaml --diff decisions.jsonl
+    Replay(replay::Arguments),
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Print the version.
@@ -69,6 +88,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Bootstrap(arguments) => bootstrap::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Backtest(arguments) => backtest::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
+        Command::Replay(arguments) => replay::run(arguments),
         Command::Schema => schema(),
         Command::Version => {
             println!("clairvoy {}", env!("CARGO_PKG_VERSION"));

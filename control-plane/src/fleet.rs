@@ -15,12 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Pool};
 use crate::telemetry::Sample;
 
 /// The fleet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Fleet {
     backends: BTreeMap<SocketAddr, Backend>,
     arrivals: BTreeMap<String, Arrivals>,

@@ -7,6 +7,7 @@ mod alarm;
 mod anomaly;
 mod backends;
 mod capacity;
+mod checkpoint;
 mod demand;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,8 @@ pub enum Lesson {
     Restore(ModelKind, String, serde_json::Value),
     /// A second has passed.
     Tick(DateTime<Utc>),
+    /// All that decisions depend on is to be told, as [`Insight::Checkpoint`].
+    Checkpoint,
 }
 
 /// What the backends of a pool have in common: they are each other's peers.
@@ -93,6 +96,8 @@ pub enum Insight {
     },
     /// A saved model or a history could not be used.
     Refused(String),
+    /// All that decisions depend on, after the lessons so far: packed JSON for [`Learner::resume`].
+    Checkpoint(Vec<u8>),
 }
 
 /// Kinds of learned models.
@@ -164,6 +169,7 @@ impl Learner {
             },
             Lesson::Restore(kind, key, state) => self.restore(kind, key, state),
             Lesson::Tick(now) => self.tick(now),
+            Lesson::Checkpoint => self.checkpoint().map(Insight::Checkpoint).into_iter().collect(),
         }
     }
 

@@ -17,6 +17,8 @@ pub mod decide;
 pub mod fleet;
 pub mod learn;
 pub mod metrics;
+mod packed;
+pub mod replay;
 pub mod run;
 pub mod signal;
 pub mod store;

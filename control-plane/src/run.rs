@@ -2,17 +2,23 @@
 //! storing, learning, serving and signalling go on beside it, and none of them is waited for.
 
 mod commands;
+mod control;
 mod controller;
 mod database;
+mod decision_id;
 mod journal;
+mod page;
 mod plan;
 mod recent;
+mod recorder;
 mod reload;
 mod serve;
 mod show;
 mod steer;
 
 pub use commands::{Command, Refusal, Target};
+pub(crate) use control::{Checkpoint, Core, Effect, Input, Pending, decisive};
 pub(crate) use database::demand_history;
+pub(crate) use page::{Mark, Page};
 pub use serve::{Overrides, check_secrets, database_settings, serve};
 pub use show::Frame;

@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 /// Length of the window over which present rates are taken, seconds.
 const WINDOW_SECONDS: i64 = 10;
@@ -13,7 +14,7 @@ const MOST_STEPS_AT_ONCE: i64 = 1000;
 ///
 /// What arrived within an interval is spread evenly over it, so a long one (a backend that was silent for a while) does
 /// not look like a burst.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Arrivals {
     step_seconds: u32,
     /// By second: arrived requests, output tokens.
@@ -22,7 +23,7 @@ pub struct Arrivals {
     open: VecDeque<OpenStep>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct OpenStep {
     index: i64,
     arrived: f64,

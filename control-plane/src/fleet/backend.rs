@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use clairvoy_forecaster::{Anomaly, CapacityEstimate, WaitForecast};
 
@@ -20,7 +21,7 @@ const MISSED_FOR_SECONDS: f64 = 300.0;
 const PATIENCE_SECONDS: f64 = 15.0;
 
 /// One serving process and what is known of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Backend {
     /// Its address.
     pub address: SocketAddr,
@@ -56,7 +57,7 @@ pub struct Backend {
 }
 
 /// Whether anything is wrong with a backend.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Findings {
     /// The highest score of anything that was looked for, 0 to 10, at this moment: from 1 on something looks wrong.
     pub score: f64,

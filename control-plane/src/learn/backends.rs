@@ -37,6 +37,16 @@ struct Lessons {
 }
 
 impl Backends {
+    /// Backends of which only the wait models are known.
+    pub(super) fn with_waits(waits: impl Iterator<Item = (SocketAddr, wait::Lessons)>) -> Self {
+        let known = waits.map(|(address, wait)| (address, Lessons { wait, ..Lessons::default() }));
+        Self { known: known.collect(), laws: BTreeMap::new() }
+    }
+
+    pub(super) fn waits(&self) -> impl Iterator<Item = (SocketAddr, &wait::Lessons)> {
+        self.known.iter().map(|(address, lessons)| (*address, &lessons.wait))
+    }
+
     pub(super) fn observe(
         &mut self,
         address: SocketAddr,

@@ -1,4 +1,5 @@
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use clairvoy_forecaster::{DemandConfig, DemandForecast, DemandForecaster, Error, FleetFits, Standing};
 
@@ -24,6 +25,7 @@ impl Settings {
 }
 
 /// The demand forecaster of one model, and when it was fitted.
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Lessons {
     forecaster: DemandForecaster,
     fitted_at: Option<DateTime<Utc>>,
@@ -41,10 +43,16 @@ impl Lessons {
     pub(super) fn restore(settings: &Settings, state: serde_json::Value) -> Result<Self, String> {
         let forecaster: DemandForecaster =
             serde_json::from_value(state).map_err(|error| error.to_string())?;
-        if *forecaster.config() != settings.config {
+        let lessons = Self { forecaster, fitted_at: None };
+        if !lessons.is_for(settings) {
             return Err("it was made for another step, season or horizons".to_owned());
         }
-        Ok(Self { forecaster, fitted_at: None })
+        Ok(lessons)
+    }
+
+    /// Whether it was made for this grid and these horizons.
+    pub(super) fn is_for(&self, settings: &Settings) -> bool {
+        *self.forecaster.config() == settings.config
     }
 
     pub(super) fn observe(&mut self, step: Step) -> DemandForecast {

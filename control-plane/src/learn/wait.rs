@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
 
 use clairvoy_forecaster::{WaitConfig, WaitForecast, WaitModel, WaitQuery, WaitState, WaitTicket};
 
@@ -28,7 +29,7 @@ const LOOSE_PART: f64 = 0.25;
 const LONGEST_INTERVAL_SECONDS: f64 = 30.0;
 
 /// The wait model of one backend and the questions whose outcome is still to come.
-#[derive(Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(super) struct Lessons {
     model: Option<WaitModel>,
     tickets: VecDeque<(DateTime<Utc>, WaitTicket)>,
@@ -39,7 +40,7 @@ pub(super) struct Lessons {
 }
 
 /// Recent rates, per second.
-#[derive(Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Rates {
     arrived: f64,
     prompt_tokens: f64,

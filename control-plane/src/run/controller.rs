@@ -1,12 +1,11 @@
-//! The controller: the one task that owns the fleet and decides. It reads the clock once per event and passes it on.
+//! The controller: the one task that owns the core. It reads the clock once per event, feeds the core, and carries out what
+//! the core decides; it decides nothing itself.
 
-mod decide;
+mod effects;
 mod inbox;
-mod learned;
 mod picture;
 mod publish;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -16,13 +15,10 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use clairvoy_forecaster::{DemandForecast, Standing};
 use clairvoy_xds::{ClientEvent, XdsServer};
 
 use crate::config::{Config, ConfigError};
-use crate::decide::PoolPlan;
-use crate::fleet::Fleet;
-use crate::learn::{Class, Insight, LearnerHandle, Lesson};
+use crate::learn::{Insight, LearnerHandle};
 use crate::metrics::ControlMetrics;
 use crate::signal::Deliverer;
 use crate::store::{Store, TelemetryWriter};
@@ -30,11 +26,12 @@ use crate::telemetry::{ScrapeOutcome, ScrapeTarget, TelemetryMetrics};
 use crate::view::DecisionView;
 
 use super::commands::Command;
+use super::control::{Core, Input};
 use super::database::Memory;
 use super::journal::Journal;
 use super::recent::{Events, Recent};
+use super::recorder::Recorder;
 use super::show::Frame;
-use super::steer::Steering;
 
 const TICK: Duration = Duration::from_secs(1);
 /// The picture is taken this long after a decision, when the Envoys have had time to answer.
@@ -72,30 +69,14 @@ pub(super) struct Outputs {
 
 /// The controller's state.
 pub(super) struct Controller {
-    config: Arc<Config>,
-    fleet: Fleet,
-    /// What the learner is to know of each pool.
-    classes: BTreeMap<String, Arc<Class>>,
-    steering: BTreeMap<String, Steering>,
-    forecasts: BTreeMap<String, Issued>,
-    plans: BTreeMap<String, PoolPlan>,
-    /// Replicas last signalled, by pool.
-    signalled: BTreeMap<String, u32>,
+    core: Core,
+    recorder: Recorder,
     decisions: Recent<DecisionView>,
     events: Events,
     counts: Counts,
     writer: Option<TelemetryWriter>,
-    started_at: DateTime<Utc>,
     published_once: bool,
     outputs: Outputs,
-}
-
-/// A forecast and when it was made.
-struct Issued {
-    at: DateTime<Utc>,
-    forecast: DemandForecast,
-    /// How those before it have done.
-    standings: Vec<Standing>,
 }
 
 #[derive(Default)]
@@ -112,18 +93,12 @@ struct Counts {
 impl Controller {
     pub(super) fn new(config: Arc<Config>, outputs: Outputs, now: DateTime<Utc>) -> Self {
         Self {
-            config,
-            fleet: Fleet::default(),
-            classes: BTreeMap::new(),
-            steering: BTreeMap::new(),
-            forecasts: BTreeMap::new(),
-            plans: BTreeMap::new(),
-            signalled: BTreeMap::new(),
+            core: Core::new(config, now),
+            recorder: Recorder::new(now),
             decisions: Recent::default(),
             events: Events::default(),
             counts: Counts::default(),
             writer: None,
-            started_at: now,
             published_once: false,
             outputs,
         }
@@ -132,7 +107,10 @@ impl Controller {
     /// Runs until `stop`; returns after the last telemetry is written.
     pub(super) async fn run(mut self, mut inputs: Inputs, queue_rows: usize, stop: CancellationToken) {
         self.remember(&mut inputs.memory, &stop).await;
-        self.reconcile(Utc::now());
+        self.core.reconcile(clock());
+        self.carry_out(clock());
+        // What came before is in the checkpoint that this begins.
+        self.record(clock());
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut pictures = tokio::time::interval_at(tokio::time::Instant::now() + PICTURE_AFTER, TICK);
@@ -142,33 +120,32 @@ impl Controller {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(command) = inputs.commands.recv() => self.obey(command, Utc::now()),
-                Some(reloaded) = inputs.reloads.recv() => self.reload(reloaded, Utc::now()),
-                _ = ticks.tick() => self.tick(Utc::now()),
-                _ = pictures.tick() => self.show(Utc::now()),
+                Some(command) = inputs.commands.recv() => self.obey(command, clock()),
+                Some(reloaded) = inputs.reloads.recv() => self.reload(reloaded, clock()),
+                _ = ticks.tick() => self.tick(clock()),
+                _ = pictures.tick() => self.show(clock()),
                 Ok(()) = inputs.store.changed() => {
                     let store = inputs.store.borrow_and_update().clone();
-                    self.database_opened(store.as_ref(), queue_rows, Utc::now());
+                    self.database_opened(store.as_ref(), queue_rows, clock());
                 }
                 memory = &mut inputs.memory, if late_memory && !inputs.memory.is_terminated() => {
                     late_memory = false;
                     if let Ok(memory) = memory {
-                        self.take_memory(memory, Utc::now());
+                        self.take_memory(memory, clock());
                     }
                 }
-                Ok(event) = inputs.clients.recv() => self.heard(&event, Utc::now()),
+                Ok(event) = inputs.clients.recv() => self.heard(&event, clock()),
                 Some(pool) = inputs.undelivered.recv() => {
-                    // The next tick tells it again, unless the pool is as planned by then.
-                    self.signalled.remove(&pool);
+                    let _ = self.feed(Input::Undelivered { pool }, clock());
                 }
                 insight = inputs.insights.recv() => match insight {
-                    Some(insight) => self.learned(insight, Utc::now()),
+                    Some(insight) => self.learned(insight, clock()),
                     None => {
                         tracing::error!("the learner ended");
                         break;
                     }
                 },
-                Some(outcome) = inputs.outcomes.recv() => self.scraped(outcome),
+                Some(outcome) = inputs.outcomes.recv() => self.scraped(outcome, clock()),
             }
         }
         if let Some(writer) = &self.writer {
@@ -182,20 +159,19 @@ impl Controller {
         let waiting = tokio::time::timeout(MEMORY_PATIENCE, memory);
         let Some(waited) = stop.run_until_cancelled(waiting).await else { return };
         match waited {
-            Ok(Ok(memory)) => self.take_memory(memory, Utc::now()),
+            Ok(Ok(memory)) => self.take_memory(memory, clock()),
             Ok(Err(_)) => {}
             Err(_) => {
                 let message = "the database is away: steering from the configuration and from memory; registered \
                                backends come back with it";
-                self.note("error", message.to_owned(), Utc::now());
+                self.note("error", message.to_owned(), clock());
             }
         }
     }
+}
 
-    fn tick(&mut self, now: DateTime<Utc>) {
-        self.sweep(now);
-        self.close_steps(now);
-        self.teach(Lesson::Tick(now));
-        self.decide(now);
-    }
+/// The time, as fine as it is kept.
+fn clock() -> DateTime<Utc> {
+    let now = Utc::now();
+    DateTime::from_timestamp_micros(now.timestamp_micros()).unwrap_or(now)
 }

@@ -1,4 +1,5 @@
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -6,7 +7,7 @@ use super::Store;
 use super::error::StoreError;
 
 /// A decision as it is stored.
-#[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, sqlx::FromRow)]
 pub struct DecisionRow {
     /// Its identity on every channel.
     pub id: Uuid,
@@ -59,6 +60,28 @@ impl Store {
             "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision ORDER BY at DESC, id DESC LIMIT $1",
         )
         .bind(i64::from(limit))
+        .fetch_all(self.pool())
+        .await
+        .map_err(StoreError::query("read decisions"))
+    }
+
+    /// Returns the decisions made in `from..to`, of one model or of all, as they were made.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn decisions_between(
+        &self,
+        model: Option<&str>,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Vec<DecisionRow>, StoreError> {
+        sqlx::query_as(
+            "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision
+             WHERE at >= $2 AND at < $3 AND ($1::text IS NULL OR model = $1) ORDER BY at, id",
+        )
+        .bind(model)
+        .bind(from)
+        .bind(to)
         .fetch_all(self.pool())
         .await
         .map_err(StoreError::query("read decisions"))

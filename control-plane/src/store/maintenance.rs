@@ -124,7 +124,7 @@ const FOLD_MARKS: &str = "
 
 /// Returns, for each table that grows and has no partitions, the statement that removes at most `$2` rows from before
 /// `$1`, and the days that are kept.
-fn removals(retention: &Retention) -> [(&'static str, u32); 6] {
+fn removals(retention: &Retention) -> [(&'static str, u32); 8] {
     [
         (
             "DELETE FROM demand WHERE ctid = ANY(ARRAY(
@@ -148,6 +148,14 @@ fn removals(retention: &Retention) -> [(&'static str, u32); 6] {
         (
             "DELETE FROM event WHERE ctid = ANY(ARRAY(SELECT ctid FROM event WHERE at < $1 LIMIT $2))",
             retention.events_days,
+        ),
+        (
+            "DELETE FROM input_page WHERE ctid = ANY(ARRAY(SELECT ctid FROM input_page WHERE at < $1 LIMIT $2))",
+            retention.samples_days,
+        ),
+        (
+            "DELETE FROM checkpoint WHERE ctid = ANY(ARRAY(SELECT ctid FROM checkpoint WHERE at < $1 LIMIT $2))",
+            retention.samples_days,
         ),
         (
             "DELETE FROM backend WHERE ctid = ANY(ARRAY(

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 
 use crate::telemetry::Sample;
 
@@ -80,7 +82,67 @@ impl From<SampleRow> for Sample {
     }
 }
 
+/// A column as a number; none where it is null, or not in this table.
+fn number(row: &PgRow, column: &str) -> Option<f64> {
+    let short = || row.try_get::<Option<f32>, _>(column).ok().flatten().map(f64::from);
+    short().or_else(|| row.try_get::<Option<f64>, _>(column).ok().flatten())
+}
+
+fn from_any(row: &PgRow) -> Result<Sample, sqlx::Error> {
+    let gauge = |column: &str| number(row, column);
+    let count = |column: &str| number(row, column).unwrap_or_default();
+    Ok(Sample {
+        at: row.try_get("at")?,
+        backend: Arc::from(row.try_get::<String, _>("address")?),
+        interval_seconds: count("interval_seconds"),
+        queue_depth: gauge("queue_depth"),
+        running: gauge("running"),
+        kv_used: gauge("kv_used"),
+        kv_used_max: gauge("kv_used_max"),
+        gpu_utilisation: gauge("gpu_utilisation"),
+        ttft_seconds: gauge("ttft_seconds"),
+        ttft_count: count("ttft_count"),
+        ttft_p50_seconds: gauge("ttft_p50_seconds"),
+        ttft_p95_seconds: gauge("ttft_p95_seconds"),
+        inter_token_seconds: gauge("inter_token_seconds"),
+        inter_token_p95_seconds: gauge("inter_token_p95_seconds"),
+        queue_wait_seconds: gauge("queue_wait_seconds"),
+        iterations: count("iterations"),
+        iteration_tokens: count("iteration_tokens"),
+        preempted: count("preempted"),
+        arrived: count("arrived"),
+        completed: count("completed"),
+        prompt_tokens: count("prompt_tokens"),
+        output_tokens: count("output_tokens"),
+        simulated: row.try_get("simulated")?,
+    })
+}
+
 impl Store {
+    /// Returns all samples with `from <= at < to`, oldest first, of one model's backends or of all, with every column that
+    /// the table has.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn samples_whole(
+        &self,
+        model: Option<&str>,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Vec<Sample>, StoreError> {
+        let failed = StoreError::query("read samples");
+        let rows = sqlx::query(
+            "SELECT s.*, b.address FROM backend_sample s JOIN backend b ON b.id = s.backend_id
+             WHERE s.at >= $2 AND s.at < $3 AND ($1::text IS NULL OR b.model = $1) ORDER BY s.at, b.address",
+        )
+        .bind(model)
+        .bind(from)
+        .bind(to)
+        .fetch_all(self.pool())
+        .await;
+        rows.and_then(|rows| rows.iter().map(from_any).collect()).map_err(failed)
+    }
+
     /// Returns the newest `limit` samples with `from <= at < to`, oldest first; of one model's backends, or of all.
     /// Gauges and means come back with seven digits.
     ///

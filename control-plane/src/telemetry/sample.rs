@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Gauges are the values at `at`; counts and means cover the `interval_seconds` since the sample before it.
 /// A field is `None` when the engine does not export it, or when it was implausible and dropped.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Sample {
     /// When the answer of the backend arrived.
     pub at: DateTime<Utc>,
@@ -55,4 +56,33 @@ pub struct Sample {
     pub output_tokens: f64,
     /// True when the backend says that it is simulated (it exports a series whose name starts with `simulator_`).
     pub simulated: bool,
+}
+
+impl Sample {
+    /// The sample as the database gives it back: times to the microsecond, gauges and means with the digits of a 32-bit
+    /// number. Whoever decides on this decides the same when it is replayed.
+    #[must_use]
+    pub fn as_kept(self) -> Self {
+        let short = |value: f64| f64::from(value as f32);
+        let maybe = |value: Option<f64>| value.map(short);
+        Self {
+            at: DateTime::from_timestamp_micros(self.at.timestamp_micros()).unwrap_or(self.at),
+            interval_seconds: short(self.interval_seconds),
+            queue_depth: maybe(self.queue_depth),
+            running: maybe(self.running),
+            kv_used: maybe(self.kv_used),
+            kv_used_max: maybe(self.kv_used_max),
+            gpu_utilisation: maybe(self.gpu_utilisation),
+            ttft_seconds: maybe(self.ttft_seconds),
+            ttft_p50_seconds: maybe(self.ttft_p50_seconds),
+            ttft_p95_seconds: maybe(self.ttft_p95_seconds),
+            inter_token_seconds: maybe(self.inter_token_seconds),
+            inter_token_p95_seconds: maybe(self.inter_token_p95_seconds),
+            queue_wait_seconds: maybe(self.queue_wait_seconds),
+            iterations: short(self.iterations),
+            iteration_tokens: short(self.iteration_tokens),
+            preempted: short(self.preempted),
+            ..self
+        }
+    }
 }

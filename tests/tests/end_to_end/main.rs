@@ -12,6 +12,7 @@ mod existing_envoys;
 mod membership;
 mod page;
 mod refusal;
+mod replay;
 mod restart;
 mod routing;
 mod support;

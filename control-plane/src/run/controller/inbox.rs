@@ -2,58 +2,28 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use clairvoy_xds::{ClientEvent, ClientEventKind};
 
-use crate::config::{Config, ConfigError, GpuMetrics, Model, Pool};
-use crate::fleet::{Backend, Membership, Origin};
-use crate::learn::Lesson;
-use crate::store::{
-    BackendRow, DemandRow, EventLevel, EventRow, RegisteredState, Store, TelemetryWriter, WriterSettings,
-};
-use crate::telemetry::{FailureKind, GpuPage, ScrapeOutcome, ScrapeTarget};
+use crate::config::{Config, ConfigError};
+use crate::learn::{Insight, Lesson};
+use crate::store::{EventLevel, EventRow, Store, TelemetryWriter, WriterSettings};
+use crate::telemetry::{FailureKind, ScrapeOutcome};
 
-use super::super::commands::{Command, Target};
+use super::super::commands::{Command, Refusal};
+use super::super::control::{Input, Order};
 use super::super::database::Memory;
 use super::super::journal::Entry;
 use super::super::reload::needs_restart;
-use super::super::steer::Steering;
 use super::Controller;
-use super::learned::classes;
-
-/// Saved weights older than this are not taken up: a frozen weight is the worst failure there is.
-const WEIGHTS_LAST_SECONDS: f64 = 300.0;
 
 impl Controller {
     pub(super) fn take_memory(&mut self, memory: Memory, now: DateTime<Utc>) {
-        let config = Arc::clone(&self.config);
         self.counts.rows_before = memory.telemetry_rows;
-        self.fleet.reconcile(&config, now);
-        for backend in memory.registered {
-            let Ok(address) = backend.address.parse() else { continue };
-            if self.fleet.register(&config, &backend.pool, address, now).is_ok()
-                && backend.state == RegisteredState::Draining
-            {
-                let _ = self.fleet.drain(&backend.pool, address, now);
-            }
-        }
-        for (model, saved_at, state) in memory.weights {
-            let age = (now - saved_at).as_seconds_f64();
-            if age <= WEIGHTS_LAST_SECONDS
-                && let Ok(steering) = serde_json::from_value::<Steering>(state)
-            {
-                // What was decided meanwhile, without the database, is newer.
-                self.steering.entry(model).or_insert(steering);
-            }
-        }
-        for (kind, key, state) in memory.models {
-            self.teach(Lesson::Restore(kind, key, state));
-        }
-        for (model, first_step, values) in memory.demand {
-            self.teach(Lesson::CatchUp(model, first_step, values));
-        }
-        self.reconcile(now);
+        self.core.remember(memory, now);
+        self.carry_out(now);
+        self.recorder.broken();
     }
 
     pub(super) fn database_opened(&mut self, store: Option<&Store>, queue_rows: usize, now: DateTime<Utc>) {
@@ -63,19 +33,17 @@ impl Controller {
         self.note("info", "the database is open".to_owned(), now);
     }
 
-    pub(super) fn scraped(&mut self, outcome: ScrapeOutcome) {
-        let Ok(address) = outcome.backend.parse::<SocketAddr>() else { return };
-        match outcome.result {
+    pub(super) fn scraped(&mut self, outcome: ScrapeOutcome, now: DateTime<Utc>) {
+        let Ok(backend) = outcome.backend.parse::<SocketAddr>() else { return };
+        let input = match outcome.result {
             Ok(sample) => {
+                // What is decided on is what is kept, to the last digit.
+                let sample = sample.as_kept();
                 match &self.writer {
                     Some(writer) => writer.record([sample.clone()]),
                     None => self.counts.samples_without_database += 1,
                 }
-                if self.fleet.observe(address, sample.clone())
-                    && let Some(class) = self.class(address)
-                {
-                    self.teach(Lesson::Sample(address, class, Box::new(sample)));
-                }
+                Input::Sample(Box::new(sample))
             }
             Err(failure) => {
                 let refused = match failure.kind() {
@@ -83,7 +51,26 @@ impl Controller {
                     FailureKind::Timeout | FailureKind::NoSlot => None,
                     _ => Some(false),
                 };
-                self.fleet.observe_failure(address, refused, failure.to_string());
+                Input::Failure { backend, refused, message: failure.to_string() }
+            }
+        };
+        // It is refused by nobody.
+        let _ = self.feed(input, now);
+    }
+
+    /// Takes what the learner found.
+    pub(super) fn learned(&mut self, insight: Insight, now: DateTime<Utc>) {
+        match insight {
+            Insight::Checkpoint(state) => {
+                if let Some(row) = self.recorder.complete(state) {
+                    self.outputs.journal.write(Entry::Checkpoint(Box::new(row)));
+                }
+            }
+            insight => {
+                self.counts.forecasts += u64::from(matches!(insight, Insight::Forecast(..)));
+                self.recorder.insight(&insight);
+                self.core.learned(insight, now);
+                self.carry_out(now);
             }
         }
     }
@@ -105,171 +92,63 @@ impl Controller {
     }
 
     pub(super) fn obey(&mut self, command: Command, now: DateTime<Utc>) {
-        let config = Arc::clone(&self.config);
-        match command {
-            Command::Register(Target { pool, address, reply }) => {
-                let done = self.fleet.register(&config, &pool, address, now);
-                if done.is_ok() {
-                    self.registered(&pool, address, RegisteredState::Ready, now);
-                    self.note("info", format!("{address} was registered in pool {pool}"), now);
-                    self.reconcile(now);
-                }
-                let _ = reply.send(done);
+        let (order, reply) = match command {
+            Command::Register(target) => {
+                (Order::Register { pool: target.pool, address: target.address }, Some(target.reply))
             }
-            Command::Drain(Target { pool, address, reply }) => {
-                let done = self.fleet.drain(&pool, address, now);
-                if done.is_ok() {
-                    self.registered(&pool, address, RegisteredState::Draining, now);
-                    self.note("info", format!("{address} in pool {pool} is draining"), now);
-                    self.decide(now);
-                }
-                let _ = reply.send(done);
+            Command::Drain(target) => {
+                (Order::Drain { pool: target.pool, address: target.address }, Some(target.reply))
             }
-            Command::Remove(Target { pool, address, reply }) => {
-                let done = self.fleet.remove(&pool, address, now);
-                if done.is_ok() {
-                    let gone = Entry::Unregistered { pool: pool.clone(), address: address.to_string() };
-                    self.outputs.journal.write(gone);
-                    self.note("info", format!("{address} leaves pool {pool} after it has drained"), now);
-                    self.decide(now);
-                }
-                let _ = reply.send(done);
+            Command::Remove(target) => {
+                (Order::Remove { pool: target.pool, address: target.address }, Some(target.reply))
             }
-            Command::Learn(histories) => {
-                for (model, first_step, values) in histories {
-                    self.teach(Lesson::History(model, first_step, values));
-                }
-            }
-        }
-    }
-
-    fn registered(&self, pool: &str, address: SocketAddr, state: RegisteredState, at: DateTime<Utc>) {
-        let is_registered =
-            self.fleet.backend(address).is_some_and(|backend| backend.origin == Origin::Registered);
-        if is_registered {
-            let entry = Entry::Registered { pool: pool.to_owned(), address: address.to_string(), state, at };
-            self.outputs.journal.write(entry);
+            Command::Learn(histories) => (Order::Learn { histories }, None),
+        };
+        let done: Result<(), Refusal> = self.feed(Input::Order { at: now, order }, now);
+        if let Some(reply) = reply {
+            let _ = reply.send(done);
         }
     }
 
     pub(super) fn reload(&mut self, reloaded: Result<Arc<Config>, ConfigError>, now: DateTime<Utc>) {
         let config = match reloaded {
             Ok(config) => config,
-            Err(error) => {
-                return self.note(
-                    "error",
-                    format!("the changed configuration is refused, the old one stays: {error}"),
-                    now,
-                );
-            }
+            Err(error) => return self.refuse_reload(&error.to_string(), now),
         };
-        let fixed = needs_restart(&self.config, &config);
+        let fixed = needs_restart(&self.core.config, &config);
         if !fixed.is_empty() {
-            let message = format!(
-                "the changed configuration is refused, the old one stays: {} needs a restart",
-                fixed.join(", ")
-            );
-            return self.note("error", message, now);
+            return self.refuse_reload(&format!("{} needs a restart", fixed.join(", ")), now);
         }
-        if config.models.is_empty() && !self.config.models.is_empty() {
-            let message = "the changed configuration is refused, the old one stays: it has no models, and would take all \
-                           of them from every Envoy";
-            return self.note("error", message.to_owned(), now);
+        if config.models.is_empty() && !self.core.config.models.is_empty() {
+            return self.refuse_reload("it has no models, and would take all of them from every Envoy", now);
         }
-        if let Some(model) = self.emptied_by(&config) {
-            let message = format!(
-                "the changed configuration is refused, the old one stays: it leaves model {model} without any backend"
-            );
-            return self.note("error", message, now);
+        if let Some(model) = self.core.emptied_by(&config) {
+            return self.refuse_reload(&format!("it leaves model {model} without any backend"), now);
         }
-        self.config = Arc::clone(&config);
         let gateways = config.gateways();
         for gone in self.outputs.config.load().gateways() {
             if !gateways.iter().any(|gateway| gateway.name == gone.name) {
                 self.outputs.xds.withdraw(&gone.name);
             }
         }
-        self.outputs.config.store(config);
+        self.outputs.config.store(Arc::clone(&config));
         self.outputs.xds.regroup();
-        self.note("info", "the configuration was reloaded".to_owned(), now);
-        self.reconcile(now);
-        self.decide(now);
-        // Gateways, timeouts and names change without any decision about backends.
-        self.publish(now);
+        let _ = self.feed(Input::Config { at: now, config }, now);
     }
 
-    /// A model that has backends now and would have none: more likely a mistake than a wish.
-    fn emptied_by(&self, config: &Config) -> Option<String> {
-        let takes = |backend: &&Backend| backend.membership == Membership::Active;
-        let keeps = |model: &Model| {
-            let mut pools = model.pools.iter().filter_map(|name| config.pool(name));
-            pools.any(|pool| {
-                let registered = self
-                    .fleet
-                    .backends()
-                    .filter(takes)
-                    .any(|backend| backend.origin == Origin::Registered && backend.pool == pool.name);
-                registered || !pool.backends.is_empty()
-            })
-        };
-        let serves = |model: &&Model| self.fleet.of_model(&model.name).any(|backend| takes(&backend));
-        config.models.iter().filter(serves).find(|model| !keeps(model)).map(|model| model.name.clone())
+    fn refuse_reload(&mut self, why: &str, now: DateTime<Utc>) {
+        let message = format!("the changed configuration is refused, the old one stays: {why}");
+        self.note("error", message, now);
     }
 
-    /// Brings the fleet, the scrape targets and the database's list of backends in line with the configuration.
-    pub(super) fn reconcile(&mut self, now: DateTime<Utc>) {
-        let config = Arc::clone(&self.config);
-        self.fleet.reconcile(&config, now);
-        self.steering.retain(|model, _| config.models.iter().any(|known| known.name == *model));
-        self.forecasts.retain(|model, _| config.models.iter().any(|known| known.name == *model));
-        self.plans.retain(|pool, _| config.pool(pool).is_some());
-        self.classes = classes(&config);
-        let target =
-            |backend: &Backend| config.pool(&backend.pool).map(|pool| scrape_target(backend.address, pool));
-        let targets: Vec<ScrapeTarget> = self.fleet.backends().filter_map(target).collect();
-        self.outputs.targets.send_replace(Arc::new(targets));
-        let rows = self.fleet.backends().map(|backend| BackendRow {
-            address: backend.address.to_string(),
-            pool: backend.pool.clone(),
-            model: backend.model.clone(),
-        });
-        self.outputs.journal.write(Entry::Backends(rows.collect()));
-    }
-
-    pub(super) fn sweep(&mut self, now: DateTime<Utc>) {
-        let gone = self.fleet.sweep(self.config.balance.drain_time.as_seconds(), now);
-        for backend in &gone {
-            self.teach(Lesson::Forget(backend.address));
-        }
-        if !gone.is_empty() {
-            self.reconcile(now);
-        }
-    }
-
-    /// Hands the demand of the steps that are over to the learner and to the database.
-    pub(super) fn close_steps(&mut self, now: DateTime<Utc>) {
-        let step_seconds = self.step_seconds();
-        // Samples of a step's last second are still on their way when it ends.
-        let settled = now - TimeDelta::milliseconds(500);
-        for (model, step) in self.fleet.close_steps(settled) {
-            let at = DateTime::<Utc>::from_timestamp(step.index * step_seconds, 0);
-            if let (Some(rate), Some(at)) = (step.requests_per_second, at) {
-                let row = DemandRow { model: model.clone(), at, requests_per_second: rate };
-                let step_seconds = u32::try_from(step_seconds).unwrap_or(u32::MAX);
-                self.outputs.journal.write(Entry::Demand { step_seconds, rows: vec![row] });
-            }
-            self.teach(Lesson::Step(model, step));
-        }
-    }
-
-    pub(super) fn step_seconds(&self) -> i64 {
-        i64::try_from(self.config.forecast.step.0.as_secs().max(1)).unwrap_or(i64::MAX)
-    }
-
-    pub(super) fn teach(&self, lesson: Lesson) {
-        if !self.outputs.learner.send(lesson) {
+    /// Tells the learner; what it cannot take is counted.
+    pub(super) fn teach(&mut self, lesson: Lesson) -> bool {
+        let taken = self.outputs.learner.send(lesson);
+        if !taken {
             self.counts.lessons_dropped.fetch_add(1, Ordering::Relaxed);
+            self.recorder.broken();
         }
+        taken
     }
 
     pub(super) fn note(&mut self, level: &'static str, message: String, now: DateTime<Utc>) {
@@ -282,13 +161,9 @@ impl Controller {
             self.outputs.journal.write(Entry::Event(EventRow { at: now, level, message }));
         }
     }
-}
 
-fn scrape_target(address: SocketAddr, pool: &Pool) -> ScrapeTarget {
-    let target = ScrapeTarget::new(address.to_string().into());
-    match &pool.gpu_metrics {
-        GpuMetrics::None => ScrapeTarget { gpu: GpuPage::None, ..target },
-        GpuMetrics::Same => target,
-        GpuMetrics::Url(template) => target.with_gpu_template(template),
+    /// The configuration in force.
+    pub(super) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.core.config)
     }
 }

@@ -24,7 +24,7 @@ const LISTED: usize = 20;
 impl Controller {
     /// Takes a picture of everything, for the API and the metrics.
     pub(super) fn show(&mut self, now: DateTime<Utc>) {
-        let config = Arc::clone(&self.config);
+        let config = self.config();
         let backends = self.backend_views(now);
         let pools_of =
             |model: &Model| model.pools.iter().filter_map(|name| config.pool(name)).collect::<Vec<_>>();
@@ -32,6 +32,7 @@ impl Controller {
             now,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             simulated: self
+                .core
                 .fleet
                 .backends()
                 .any(|backend| backend.sample.as_ref().is_some_and(|sample| sample.simulated)),
@@ -59,13 +60,14 @@ impl Controller {
     }
 
     fn backend_views(&self, now: DateTime<Utc>) -> Vec<BackendView> {
-        let all: Vec<&Backend> = self.fleet.backends().collect();
+        let all: Vec<&Backend> = self.core.fleet.backends().collect();
         let mut views: Vec<BackendView> = all
             .iter()
             .map(|backend| {
-                let zone = self.config.pool(&backend.pool).map_or("", |pool| pool.locality.zone.as_str());
-                let capacity = pool_capacity(&self.config, &all, &backend.pool);
-                show::backend(backend, self.steering.get(&backend.model), zone, capacity, now)
+                let zone =
+                    self.core.config.pool(&backend.pool).map_or("", |pool| pool.locality.zone.as_str());
+                let capacity = pool_capacity(&self.core.config, &all, &backend.pool);
+                show::backend(backend, self.core.steering.get(&backend.model), zone, capacity, now)
             })
             .collect();
         views.sort_by(|left, right| {
@@ -76,10 +78,10 @@ impl Controller {
 
     fn model_view(&self, model: &Model, pools: &[&Pool], now: DateTime<Utc>) -> ModelView {
         let (demand_rps, tokens_per_second) =
-            self.fleet.arrivals(&model.name).map_or((0.0, 0.0), |arrivals| arrivals.rates(now));
-        let step_seconds = self.config.forecast.step.as_seconds() as u32;
+            self.core.fleet.arrivals(&model.name).map_or((0.0, 0.0), |arrivals| arrivals.rates(now));
+        let step_seconds = self.core.config.forecast.step.as_seconds() as u32;
         let cold_start = pools.iter().map(|pool| pool.replicas.cold_start.as_seconds()).fold(0.0, f64::max);
-        let forecast = self.fresh_forecast(&model.name, now).and_then(|issued| {
+        let forecast = self.core.fresh_forecast(&model.name, now).and_then(|issued| {
             let nearest = issued.forecast.points.first()?;
             let (horizon_steps, q50, q90) = at_cold_start(&issued.forecast, cold_start, step_seconds)?;
             Some(ForecastView {
@@ -94,10 +96,10 @@ impl Controller {
                 record: issued.standings.iter().map(|standing| record(standing, step_seconds)).collect(),
             })
         });
-        let shares = self.steering.get(&model.name).map(|steering| {
+        let shares = self.core.steering.get(&model.name).map(|steering| {
             let total: f64 = steering.published.iter().map(|group| f64::from(group.weight)).sum();
             let share = |group: &super::super::steer::PublishedGroup| {
-                let zone = self.config.pool(&group.pool).map_or("", |pool| pool.locality.zone.as_str());
+                let zone = self.core.config.pool(&group.pool).map_or("", |pool| pool.locality.zone.as_str());
                 ShareView {
                     group: group.name.clone(),
                     locality: format!("{zone}/{}", group.name),
@@ -118,9 +120,9 @@ impl Controller {
     }
 
     fn pool_view(&self, model: &Model, pool: &Pool, now: DateTime<Utc>) -> PoolView {
-        let backends: Vec<&Backend> = self.fleet.of_model(&model.name).collect();
+        let backends: Vec<&Backend> = self.core.fleet.of_model(&model.name).collect();
         let ready = plan::ready(&backends, &pool.name, now);
-        let plan = self.plans().get(&pool.name);
+        let plan = self.core.plans.get(&pool.name);
         PoolView {
             name: pool.name.clone(),
             model: model.name.clone(),

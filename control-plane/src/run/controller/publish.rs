@@ -11,15 +11,16 @@ impl Controller {
     /// stays, and an event says what is wrong.
     pub(super) fn publish(&mut self, now: DateTime<Utc>) {
         let mut models: Vec<ModelIntent> = self
+            .core
             .config
             .models
             .iter()
             .filter_map(|model| {
-                self.steering.get(&model.name).map(|steering| steering.intent(model, &self.config))
+                self.core.steering.get(&model.name).map(|steering| steering.intent(model, &self.core.config))
             })
             .collect();
         models.sort_by(|left, right| left.name.cmp(&right.name));
-        for gateway in self.config.gateways() {
+        for gateway in self.core.config.gateways() {
             let name = gateway.name.clone();
             let resources = compile(&Intent { gateway, models: models.clone() });
             let mut builder = SnapshotBuilder::new();

@@ -12,11 +12,11 @@ use crate::learn::{Class, Insight};
 use crate::store::ForecastRow;
 
 use super::super::journal::Entry;
-use super::{Controller, Issued};
+use super::{Core, Effect, Issued};
 
-impl Controller {
+impl Core {
     /// Takes what the learner found.
-    pub(super) fn learned(&mut self, insight: Insight, now: DateTime<Utc>) {
+    pub(crate) fn learned(&mut self, insight: Insight, now: DateTime<Utc>) {
         match insight {
             Insight::Wait(address, at, prediction) => {
                 if let Some(backend) = self.fleet.backend_mut(address) {
@@ -44,8 +44,8 @@ impl Controller {
                     q99: point.quantiles.q99(),
                     expert: point.expert.name().to_owned(),
                 });
-                self.outputs.journal.write(Entry::Forecasts(rows.collect()));
-                self.counts.forecasts += 1;
+                let rows = rows.collect();
+                self.effects.push(Effect::Journal(Entry::Forecasts(rows)));
                 self.forecasts.insert(model, Issued { at: issued_at, forecast, standings });
             }
             Insight::Capacity(address, capacity) => {
@@ -53,11 +53,14 @@ impl Controller {
                     backend.slo_capacity = capacity;
                 }
             }
-            Insight::Anomaly(address, findings) => self.found(address, findings, now),
+            Insight::Anomaly(address, findings) => self.found(address, findings),
             Insight::Trained { kind, key, state, at } => {
-                self.outputs.journal.write(Entry::ModelState { kind: kind.as_str(), key, at, state });
+                let entry = Entry::ModelState { kind: kind.as_str(), key, at, state };
+                self.effects.push(Effect::Journal(entry));
             }
-            Insight::Refused(message) => self.note("warning", message, now),
+            Insight::Refused(message) => self.note("warning", message),
+            // The recorder's, who keeps it.
+            Insight::Checkpoint(_) => {}
         }
     }
 
@@ -67,7 +70,7 @@ impl Controller {
     }
 
     /// Takes what was found wrong with a backend, and notes what is new or over.
-    fn found(&mut self, address: SocketAddr, findings: Findings, now: DateTime<Utc>) {
+    fn found(&mut self, address: SocketAddr, findings: Findings) {
         let Some(backend) = self.fleet.backend_mut(address) else { return };
         let pool = backend.pool.clone();
         let before = backend.findings.replace(findings.clone()).unwrap_or_default().anomalies;
@@ -75,10 +78,10 @@ impl Controller {
         for anomaly in findings.anomalies.iter().filter(is_new) {
             let kind = anomaly.kind.name().replace('_', " ");
             let message = format!("{address} in pool {pool} is anomalous ({kind}): {}", anomaly.reason);
-            self.note("warning", message, now);
+            self.note("warning", message);
         }
         if findings.anomalies.is_empty() && !before.is_empty() {
-            self.note("info", format!("{address} in pool {pool} is as usual again"), now);
+            self.note("info", format!("{address} in pool {pool} is as usual again"));
         }
     }
 }

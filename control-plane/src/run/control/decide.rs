@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -9,25 +8,26 @@ use crate::config::Model;
 use crate::decide::PoolPlan;
 use crate::signal::ReplicaPlanEvent;
 use crate::store::DecisionRow;
-use crate::view::{Change, DecisionView};
+use crate::view::Change;
 
+use super::super::decision_id::decision_id;
 use super::super::journal::Entry;
 use super::super::plan;
 use super::super::steer::Steered;
-use super::{Controller, Issued};
+use super::{Core, Effect, Issued};
 
-impl Controller {
-    /// Decides weights and replicas of every model, and publishes what changed.
+impl Core {
+    /// Decides weights and replicas of every model; what changed is to be published.
     pub(super) fn decide(&mut self, now: DateTime<Utc>) {
         let config = Arc::clone(&self.config);
-        let mut publish = !self.published_once;
+        let mut publish = false;
         for model in &config.models {
             let demand_rps = self.fleet.arrivals(&model.name).map_or(0.0, |arrivals| arrivals.rates(now).0);
             publish |= self.decide_weights(model, demand_rps, now);
             self.decide_replicas(model, demand_rps, now);
         }
         if publish {
-            self.publish(now);
+            self.effects.push(Effect::Publish);
         }
     }
 
@@ -40,12 +40,9 @@ impl Controller {
         };
         if let Ok(state) = serde_json::to_value(&*steering) {
             let entry = Entry::ModelState { kind: "weights", key: model.name.clone(), at: now, state };
-            self.outputs.journal.write(entry);
+            self.effects.push(Effect::Journal(entry));
         }
-        if steered.kind == "weights" {
-            self.counts.weight_changes += 1;
-        }
-        self.record(Uuid::now_v7(), &model.name, None, steered, now);
+        self.record(&model.name, None, steered, now);
         true
     }
 
@@ -69,21 +66,6 @@ impl Controller {
             return;
         }
         self.signalled.insert(plan.pool.clone(), plan.replicas);
-        let id = Uuid::now_v7();
-        let cold_start = pool.replicas.cold_start;
-        self.outputs.deliverer.enqueue(ReplicaPlanEvent {
-            id,
-            at: now,
-            model: model.name.clone(),
-            pool: plan.pool.clone(),
-            replicas: plan.replicas,
-            current: ready,
-            needed_now: plan.needed_now,
-            needed_forecast: plan.needed_forecast.unwrap_or(plan.needed_now),
-            horizon_seconds: u32::try_from(cold_start.0.as_secs()).unwrap_or(u32::MAX),
-            reason: plan.reason.clone(),
-            expires_at: now + cold_start.0.max(std::time::Duration::from_secs(60)),
-        });
         let steered = Steered {
             kind: "replicas",
             summary: format!("{}: {told} → {} replicas: {}", plan.pool, plan.replicas, plan.reason),
@@ -95,22 +77,28 @@ impl Controller {
             }],
             inputs: json!({ "demand_rps": demand_rps, "ready": ready, "plan": plan }),
         };
-        self.record(id, &model.name, Some(plan.pool.clone()), steered, now);
+        let id = self.record(&model.name, Some(plan.pool.clone()), steered, now);
+        let cold_start = pool.replicas.cold_start;
+        self.effects.push(Effect::Signal(ReplicaPlanEvent {
+            id,
+            at: now,
+            model: model.name.clone(),
+            pool: plan.pool.clone(),
+            replicas: plan.replicas,
+            current: ready,
+            needed_now: plan.needed_now,
+            needed_forecast: plan.needed_forecast.unwrap_or(plan.needed_now),
+            horizon_seconds: u32::try_from(cold_start.0.as_secs()).unwrap_or(u32::MAX),
+            reason: plan.reason.clone(),
+            expires_at: now + cold_start.0.max(std::time::Duration::from_secs(60)),
+        }));
     }
 
-    fn record(&mut self, id: Uuid, model: &str, pool: Option<String>, steered: Steered, now: DateTime<Utc>) {
-        self.counts.decisions += 1;
-        self.decisions.push(DecisionView {
-            id: id.to_string(),
-            at: now,
-            kind: steered.kind.to_owned(),
-            model: model.to_owned(),
-            pool: pool.clone(),
-            summary: steered.summary.clone(),
-            changes: steered.changes.clone(),
-        });
-        self.outputs.journal.write(Entry::Decision(Box::new(DecisionRow {
-            id,
+    fn record(&mut self, model: &str, pool: Option<String>, steered: Steered, now: DateTime<Utc>) -> Uuid {
+        self.numbered =
+            if self.numbered.0 == now { (now, self.numbered.1.wrapping_add(1)) } else { (now, 0) };
+        let mut row = DecisionRow {
+            id: Uuid::nil(),
             at: now,
             kind: steered.kind.to_owned(),
             model: model.to_owned(),
@@ -118,19 +106,18 @@ impl Controller {
             summary: steered.summary,
             inputs: steered.inputs,
             changes: serde_json::to_value(steered.changes).unwrap_or_default(),
-        })));
+        };
+        row.id = decision_id(&row, self.numbered.1);
+        let id = row.id;
+        self.effects.push(Effect::Decided(Box::new(row)));
+        id
     }
 
     /// The newest forecast of a model, while it is one: without demand to go by there is none, and the last guess does
     /// not stay.
-    pub(super) fn fresh_forecast(&self, model: &str, now: DateTime<Utc>) -> Option<&Issued> {
+    pub(in crate::run) fn fresh_forecast(&self, model: &str, now: DateTime<Utc>) -> Option<&Issued> {
         const LATE_SECONDS: i64 = 10;
         let lasts = TimeDelta::seconds(2 * self.step_seconds() + LATE_SECONDS);
         self.forecasts.get(model).filter(|issued| now - issued.at <= lasts)
-    }
-
-    /// The plans by pool, for the picture.
-    pub(super) fn plans(&self) -> &BTreeMap<String, PoolPlan> {
-        &self.plans
     }
 }

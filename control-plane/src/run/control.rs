@@ -1,0 +1,105 @@
+//! The core: everything that decides, as plain state. Inputs come in one by one, each with its time, and effects go out;
+//! no clock, no I/O, no randomness. The controller feeds it live, and `replay` from a file: same inputs, same effects.
+
+mod checkpoint;
+mod decide;
+mod fleet;
+mod input;
+mod learned;
+mod memory;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use clairvoy_forecaster::{DemandForecast, Standing};
+
+use crate::config::Config;
+use crate::decide::PoolPlan;
+use crate::fleet::Fleet;
+use crate::learn::{Class, Lesson};
+use crate::signal::ReplicaPlanEvent;
+use crate::store::DecisionRow;
+
+use super::journal::Entry;
+use super::steer::Steering;
+
+pub(crate) use checkpoint::{Checkpoint, Pending, decisive};
+pub(crate) use input::{Input, Order};
+
+/// What decides, and all that it remembers.
+pub(crate) struct Core {
+    pub(super) config: Arc<Config>,
+    pub(super) fleet: Fleet,
+    /// What the learner is to know of each pool.
+    classes: BTreeMap<String, Arc<Class>>,
+    pub(super) steering: BTreeMap<String, Steering>,
+    forecasts: BTreeMap<String, Issued>,
+    pub(super) plans: BTreeMap<String, PoolPlan>,
+    /// Replicas last signalled, by pool.
+    signalled: BTreeMap<String, u32>,
+    started_at: DateTime<Utc>,
+    /// Time of the last decision, and how many were made at that time: a part of their ids.
+    numbered: (DateTime<Utc>, u16),
+    effects: Vec<Effect>,
+}
+
+/// What an input leads to; carried out in this order.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// The learner is to know this.
+    Teach(Lesson),
+    /// This was decided.
+    Decided(Box<DecisionRow>),
+    /// To be written down.
+    Journal(Entry),
+    /// The autoscalers are to be told.
+    Signal(ReplicaPlanEvent),
+    /// Backends came or went: what is scraped changes.
+    Members,
+    /// Weights or members changed: the Envoys are to be told.
+    Publish,
+    /// An operator should know: level and message.
+    Note(&'static str, String),
+}
+
+/// A forecast and when it was made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(in crate::run) struct Issued {
+    pub(super) at: DateTime<Utc>,
+    pub(super) forecast: DemandForecast,
+    /// How those before it have done.
+    pub(super) standings: Vec<Standing>,
+}
+
+impl Core {
+    pub(crate) fn new(config: Arc<Config>, now: DateTime<Utc>) -> Self {
+        Self {
+            config,
+            fleet: Fleet::default(),
+            classes: BTreeMap::new(),
+            steering: BTreeMap::new(),
+            forecasts: BTreeMap::new(),
+            plans: BTreeMap::new(),
+            signalled: BTreeMap::new(),
+            started_at: now,
+            numbered: (now, 0),
+            effects: Vec::new(),
+        }
+    }
+
+    /// What the inputs since the last call led to.
+    pub(crate) fn effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    fn teach(&mut self, lesson: Lesson) {
+        self.effects.push(Effect::Teach(lesson));
+    }
+
+    fn note(&mut self, level: &'static str, message: String) {
+        self.effects.push(Effect::Note(level, message));
+    }
+}

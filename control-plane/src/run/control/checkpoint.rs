@@ -1,0 +1,112 @@
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use clairvoy_forecaster::{DemandForecast, Standing, WaitForecast};
+
+use crate::config::Config;
+use crate::decide::PoolPlan;
+use crate::fleet::Fleet;
+use crate::learn::Insight;
+
+use super::super::steer::Steering;
+use super::learned::classes;
+use super::{Core, Issued};
+
+/// All that the core remembers, apart from what is only shown. The learner's part is kept beside it.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Checkpoint<'a> {
+    config: Cow<'a, Config>,
+    fleet: Cow<'a, Fleet>,
+    steering: Cow<'a, BTreeMap<String, Steering>>,
+    forecasts: Cow<'a, BTreeMap<String, Issued>>,
+    plans: Cow<'a, BTreeMap<String, PoolPlan>>,
+    signalled: Cow<'a, BTreeMap<String, u32>>,
+    started_at: DateTime<Utc>,
+    numbered: (DateTime<Utc>, u16),
+}
+
+/// What the learner had found, and the core had not taken in yet, at a checkpoint; only what decisions depend on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Pending {
+    /// A predicted wait.
+    Wait(SocketAddr, DateTime<Utc>, WaitForecast),
+    /// A forecast of demand.
+    Forecast(String, Box<DemandForecast>, Vec<Standing>),
+}
+
+impl Pending {
+    /// The finding, when decisions depend on it.
+    pub(crate) fn of(insight: &Insight) -> Option<Self> {
+        match insight {
+            Insight::Wait(address, at, wait) => Some(Self::Wait(*address, *at, *wait)),
+            Insight::Forecast(model, forecast, standings) => {
+                Some(Self::Forecast(model.clone(), Box::new(forecast.clone()), standings.clone()))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<Pending> for Insight {
+    fn from(pending: Pending) -> Self {
+        match pending {
+            Pending::Wait(address, at, wait) => Self::Wait(address, at, wait),
+            Pending::Forecast(model, forecast, standings) => Self::Forecast(model, *forecast, standings),
+        }
+    }
+}
+
+/// The parts of a configuration that decisions depend on: addresses, folders and receivers of webhooks are left out.
+pub(crate) fn decisive(config: &Config) -> Config {
+    Config {
+        forecast: config.forecast.clone(),
+        balance: config.balance.clone(),
+        models: config.models.clone(),
+        pools: config.pools.clone(),
+        ..Config::default()
+    }
+}
+
+impl Core {
+    /// All that it remembers now.
+    pub(crate) fn checkpoint(&self) -> Checkpoint<'_> {
+        Checkpoint {
+            config: Cow::Owned(decisive(&self.config)),
+            fleet: Cow::Borrowed(&self.fleet),
+            steering: Cow::Borrowed(&self.steering),
+            forecasts: Cow::Borrowed(&self.forecasts),
+            plans: Cow::Borrowed(&self.plans),
+            signalled: Cow::Borrowed(&self.signalled),
+            started_at: self.started_at,
+            numbered: self.numbered,
+        }
+    }
+
+    /// Goes on from a checkpoint.
+    pub(crate) fn resume(checkpoint: Checkpoint<'_>) -> Self {
+        let config = Arc::new(checkpoint.config.into_owned());
+        Self {
+            classes: classes(&config),
+            config,
+            fleet: checkpoint.fleet.into_owned(),
+            steering: checkpoint.steering.into_owned(),
+            forecasts: checkpoint.forecasts.into_owned(),
+            plans: checkpoint.plans.into_owned(),
+            signalled: checkpoint.signalled.into_owned(),
+            started_at: checkpoint.started_at,
+            numbered: checkpoint.numbered,
+            effects: Vec::new(),
+        }
+    }
+
+    /// The configuration in force.
+    pub(crate) fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+}

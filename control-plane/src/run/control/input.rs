@@ -1,0 +1,98 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::learn::Lesson;
+use crate::telemetry::Sample;
+
+use super::super::commands::Refusal;
+use super::{Core, Effect};
+
+/// What moves the core, apart from what the learner finds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Input {
+    /// A backend showed itself.
+    Sample(Box<Sample>),
+    /// A scrape failed: whether the connection was refused, or none when nothing came back at all.
+    Failure { backend: SocketAddr, refused: Option<bool>, message: String },
+    /// The last plan of a pool reached no autoscaler: the next tick tells it again, unless the pool is as planned by then.
+    Undelivered { pool: String },
+    /// An operator or the API wants something.
+    Order { at: DateTime<Utc>, order: Order },
+    /// Another configuration is in force.
+    Config { at: DateTime<Utc>, config: Arc<Config> },
+    /// A second has passed.
+    Tick { at: DateTime<Utc> },
+}
+
+/// What the API asks for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Order {
+    /// Add a backend to a pool, or take one back that was draining.
+    Register { pool: String, address: SocketAddr },
+    /// Stop new requests to a backend.
+    Drain { pool: String, address: SocketAddr },
+    /// Stop new requests to a backend and remove it after the drain time.
+    Remove { pool: String, address: SocketAddr },
+    /// Imported demand: model, number of the first step, requests/s by step.
+    Learn { histories: Vec<(String, i64, Vec<Option<f64>>)> },
+}
+
+impl Input {
+    /// Whether it may decide something, by what the learner has found so far.
+    pub(crate) fn evaluates(&self) -> bool {
+        matches!(self, Self::Order { .. } | Self::Config { .. } | Self::Tick { .. })
+    }
+}
+
+impl Core {
+    /// Takes an input.
+    ///
+    /// # Errors
+    /// An order that the fleet refuses; nothing has changed then.
+    pub(crate) fn take(&mut self, input: Input) -> Result<(), Refusal> {
+        match input {
+            Input::Sample(sample) => self.sample(*sample),
+            Input::Failure { backend, refused, message } => {
+                self.fleet.observe_failure(backend, refused, message);
+            }
+            Input::Undelivered { pool } => {
+                self.signalled.remove(&pool);
+            }
+            Input::Order { at, order } => return self.obey(order, at),
+            Input::Config { at, config } => self.adopt(config, at),
+            Input::Tick { at } => self.tick(at),
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self, sample: Sample) {
+        let Ok(address) = sample.backend.parse() else { return };
+        if self.fleet.observe(address, sample.clone())
+            && let Some(class) = self.class(address)
+        {
+            self.teach(Lesson::Sample(address, class, Box::new(sample)));
+        }
+    }
+
+    fn tick(&mut self, now: DateTime<Utc>) {
+        self.sweep(now);
+        self.close_steps(now);
+        self.teach(Lesson::Tick(now));
+        self.decide(now);
+    }
+
+    fn adopt(&mut self, config: Arc<Config>, now: DateTime<Utc>) {
+        self.config = config;
+        self.note("info", "the configuration was reloaded".to_owned());
+        self.reconcile(now);
+        self.decide(now);
+        // Gateways, timeouts and names change without any decision about backends.
+        self.effects.push(Effect::Publish);
+    }
+}

@@ -1,0 +1,147 @@
+//! The recorder: writes down in which order the controller took its inputs, and now and then all that it remembers, so
+//! that `replay` can go the same way. Telemetry itself is in the database already; a page only names its samples.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+use crate::learn::Insight;
+use crate::packed::packed;
+use crate::store::{CheckpointRow, PageRow};
+
+use super::control::{Core, Input, Pending, decisive};
+use super::page::{Mark, Page};
+
+/// Time between two checkpoints, seconds.
+const CHECKPOINT_EVERY_SECONDS: i64 = 3600;
+/// Backends of which the learner's models are kept in a checkpoint: 100 KiB each, before they are packed. A larger fleet
+/// has none, and is replayed without what was learned.
+const MOST_BACKENDS: usize = 2000;
+
+/// What was taken in since the last tick, and the checkpoint that waits for the learner.
+pub(super) struct Recorder {
+    run: Uuid,
+    sequence: i64,
+    page: Page,
+    numbers: BTreeMap<Arc<str>, u32>,
+    waits: u32,
+    forecasts: u32,
+    waiting: Option<Waiting>,
+    checkpoint_at: Option<DateTime<Utc>>,
+}
+
+/// A checkpoint of which the learner's part is still to come.
+struct Waiting {
+    sequence: i64,
+    at: DateTime<Utc>,
+    core: Vec<u8>,
+    pending: Vec<Pending>,
+}
+
+impl Recorder {
+    pub(super) fn new(now: DateTime<Utc>) -> Self {
+        Self {
+            run: Uuid::now_v7(),
+            sequence: 0,
+            page: Page::since(now),
+            numbers: BTreeMap::new(),
+            waits: 0,
+            forecasts: 0,
+            waiting: None,
+            checkpoint_at: None,
+        }
+    }
+
+    /// Notes an input, just before the core takes it.
+    pub(super) fn input(&mut self, input: &Input) {
+        if input.evaluates() {
+            self.insights();
+        }
+        let mark = match input {
+            Input::Sample(sample) => {
+                let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+                let number = *self.numbers.entry(Arc::clone(&sample.backend)).or_insert(next);
+                if number == next {
+                    self.page.backends.push(sample.backend.to_string());
+                }
+                Mark::Sample(number, (sample.at - self.page.since).num_microseconds().unwrap_or(i64::MAX))
+            }
+            Input::Config { at, config } => {
+                Mark::Input(Input::Config { at: *at, config: Arc::new(decisive(config)) })
+            }
+            other => Mark::Input(other.clone()),
+        };
+        self.page.marks.push(mark);
+    }
+
+    /// Notes that the core takes a finding.
+    pub(super) fn insight(&mut self, insight: &Insight) {
+        let Some(pending) = Pending::of(insight) else { return };
+        match &pending {
+            Pending::Wait(..) => self.waits += 1,
+            Pending::Forecast(..) => self.forecasts += 1,
+        }
+        if let Some(waiting) = &mut self.waiting {
+            waiting.pending.push(pending);
+        }
+    }
+
+    /// Notes that the inputs alone do not tell what followed, until the next checkpoint.
+    pub(super) fn broken(&mut self) {
+        self.page.broken = true;
+        self.checkpoint_at = None;
+    }
+
+    /// The page that ends with a tick.
+    pub(super) fn cut(&mut self, now: DateTime<Utc>) -> Option<PageRow> {
+        self.insights();
+        let page = std::mem::replace(&mut self.page, Page::since(now));
+        self.numbers.clear();
+        self.sequence += 1;
+        Some(PageRow {
+            run: self.run,
+            sequence: self.sequence,
+            at: now,
+            page: serde_json::to_string(&page).ok()?,
+        })
+    }
+
+    fn insights(&mut self) {
+        let (waits, forecasts) = (std::mem::take(&mut self.waits), std::mem::take(&mut self.forecasts));
+        if waits + forecasts > 0 {
+            self.page.marks.push(Mark::Learned { waits, forecasts });
+        }
+    }
+
+    /// Whether it is time for a checkpoint; right after [`Recorder::cut`].
+    pub(super) fn is_due(&self, now: DateTime<Utc>) -> bool {
+        self.waiting.is_none()
+            && self.checkpoint_at.is_none_or(|at| now - at >= TimeDelta::seconds(CHECKPOINT_EVERY_SECONDS))
+    }
+
+    /// Begins a checkpoint; returns whether the learner is to be asked for its part, with the lessons up to here.
+    pub(super) fn begin(&mut self, core: &Core, now: DateTime<Utc>) -> bool {
+        self.checkpoint_at = Some(now);
+        if core.fleet.backends().count() > MOST_BACKENDS {
+            return false;
+        }
+        let Some(core) = packed(&core.checkpoint()) else { return false };
+        self.waiting = Some(Waiting { sequence: self.sequence, at: now, core, pending: Vec::new() });
+        true
+    }
+
+    /// The learner was not asked after all.
+    pub(super) fn abandon(&mut self) {
+        self.waiting = None;
+        self.checkpoint_at = None;
+    }
+
+    /// Takes the learner's part; returns the whole.
+    pub(super) fn complete(&mut self, learner: Vec<u8>) -> Option<CheckpointRow> {
+        let Waiting { sequence, at, core, pending } = self.waiting.take()?;
+        let pending = packed(&pending)?;
+        Some(CheckpointRow { run: self.run, sequence, at, core, pending, learner })
+    }
+}

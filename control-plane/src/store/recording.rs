@@ -1,0 +1,141 @@
+use chrono::{DateTime, Utc};
+use futures::stream::{BoxStream, StreamExt as _};
+use uuid::Uuid;
+
+use super::Store;
+use super::error::StoreError;
+
+/// What one controller took in from one tick to the next.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct PageRow {
+    /// The life of the process.
+    pub run: Uuid,
+    /// Counts the pages of a run, from 1 on.
+    pub sequence: i64,
+    /// When the page ended.
+    pub at: DateTime<Utc>,
+    /// What was taken in, in order, as JSON.
+    pub page: String,
+}
+
+/// All that decisions depend on after a page.
+#[derive(Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct CheckpointRow {
+    /// The life of the process.
+    pub run: Uuid,
+    /// The last page before it.
+    pub sequence: i64,
+    /// When that page ended.
+    pub at: DateTime<Utc>,
+    /// What the controller remembered, as packed JSON.
+    pub core: Vec<u8>,
+    /// What the learner had found and the controller had not taken in, as packed JSON.
+    pub pending: Vec<u8>,
+    /// What the learner remembered, as packed JSON.
+    pub learner: Vec<u8>,
+}
+
+impl std::fmt::Debug for CheckpointRow {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bytes = self.core.len() + self.pending.len() + self.learner.len();
+        write!(formatter, "checkpoint of {bytes} bytes after page {} of run {}", self.sequence, self.run)
+    }
+}
+
+/// Where there is a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct CheckpointMark {
+    /// The life of the process.
+    pub run: Uuid,
+    /// The last page before it.
+    pub sequence: i64,
+    /// When that page ended.
+    pub at: DateTime<Utc>,
+}
+
+impl Store {
+    /// Writes what was taken in. A page that is there already is left as it is.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn put_page(&self, row: &PageRow) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO input_page (run, sequence, at, page) VALUES ($1, $2, $3, $4::json)
+             ON CONFLICT (run, sequence) DO NOTHING",
+        )
+        .bind(row.run)
+        .bind(row.sequence)
+        .bind(row.at)
+        .bind(&row.page)
+        .execute(self.pool())
+        .await
+        .map_err(StoreError::query("write recorded inputs"))?;
+        Ok(())
+    }
+
+    /// Writes a checkpoint. One that is there already is left as it is.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn put_checkpoint(&self, row: &CheckpointRow) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO checkpoint (run, sequence, at, core, pending, learner) VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (run, sequence) DO NOTHING",
+        )
+        .bind(row.run)
+        .bind(row.sequence)
+        .bind(row.at)
+        .bind(&row.core)
+        .bind(&row.pending)
+        .bind(&row.learner)
+        .execute(self.pool())
+        .await
+        .map_err(StoreError::query("write a checkpoint"))?;
+        Ok(())
+    }
+
+    /// Returns where the checkpoints before `to` are, oldest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn checkpoints(&self, to: DateTime<Utc>) -> Result<Vec<CheckpointMark>, StoreError> {
+        sqlx::query_as("SELECT run, sequence, at FROM checkpoint WHERE at < $1 ORDER BY at, sequence")
+            .bind(to)
+            .fetch_all(self.pool())
+            .await
+            .map_err(StoreError::query("look for checkpoints"))
+    }
+
+    /// Returns a checkpoint.
+    ///
+    /// # Errors
+    /// When the database does not answer, or does not have it any more.
+    pub async fn checkpoint(&self, run: Uuid, sequence: i64) -> Result<CheckpointRow, StoreError> {
+        sqlx::query_as(
+            "SELECT run, sequence, at, core, pending, learner FROM checkpoint WHERE run = $1 AND sequence = $2",
+        )
+        .bind(run)
+        .bind(sequence)
+        .fetch_one(self.pool())
+        .await
+        .map_err(StoreError::query("read a checkpoint"))
+    }
+
+    /// Returns the pages that ended in `from..to`, oldest first; of two processes that overlapped, the elder's first where
+    /// they ended at the same time.
+    pub fn pages(
+        &self,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> BoxStream<'_, Result<PageRow, StoreError>> {
+        sqlx::query_as(
+            "SELECT run, sequence, at, page::text AS page FROM input_page
+             WHERE at >= $1 AND at < $2 ORDER BY at, run, sequence",
+        )
+        .bind(from)
+        .bind(to)
+        .fetch(self.pool())
+        .map(|row| row.map_err(StoreError::query("read recorded inputs")))
+        .boxed()
+    }
+}
