@@ -16,6 +16,8 @@ use super::page::{Mark, Page};
 
 /// Time between two checkpoints, seconds.
 const CHECKPOINT_EVERY_SECONDS: i64 = 3600;
+/// The same after something that the inputs do not tell: a learner that drops lessons must not be given more to do.
+const MEND_AFTER_SECONDS: i64 = 60;
 /// Backends of which the learner's models are kept in a checkpoint: 100 KiB each, before they are packed. A larger fleet
 /// has none, and is replayed without what was learned.
 const MOST_BACKENDS: usize = 2000;
@@ -30,6 +32,8 @@ pub(super) struct Recorder {
     forecasts: u32,
     waiting: Option<Waiting>,
     checkpoint_at: Option<DateTime<Utc>>,
+    /// Whether the inputs since the last checkpoint do not tell everything.
+    is_broken: bool,
 }
 
 /// A checkpoint of which the learner's part is still to come.
@@ -51,6 +55,7 @@ impl Recorder {
             forecasts: 0,
             waiting: None,
             checkpoint_at: None,
+            is_broken: false,
         }
     }
 
@@ -91,7 +96,7 @@ impl Recorder {
     /// Notes that the inputs alone do not tell what followed, until the next checkpoint.
     pub(super) fn broken(&mut self) {
         self.page.broken = true;
-        self.checkpoint_at = None;
+        self.is_broken = true;
     }
 
     /// The page that ends with a tick.
@@ -117,13 +122,14 @@ impl Recorder {
 
     /// Whether it is time for a checkpoint; right after [`Recorder::cut`].
     pub(super) fn is_due(&self, now: DateTime<Utc>) -> bool {
-        self.waiting.is_none()
-            && self.checkpoint_at.is_none_or(|at| now - at >= TimeDelta::seconds(CHECKPOINT_EVERY_SECONDS))
+        let after = if self.is_broken { MEND_AFTER_SECONDS } else { CHECKPOINT_EVERY_SECONDS };
+        self.waiting.is_none() && self.checkpoint_at.is_none_or(|at| now - at >= TimeDelta::seconds(after))
     }
 
     /// Begins a checkpoint; returns whether the learner is to be asked for its part, with the lessons up to here.
     pub(super) fn begin(&mut self, core: &Core, now: DateTime<Utc>) -> bool {
         self.checkpoint_at = Some(now);
+        self.is_broken = false;
         if core.fleet.backends().count() > MOST_BACKENDS {
             return false;
         }
@@ -135,7 +141,7 @@ impl Recorder {
     /// The learner was not asked after all.
     pub(super) fn abandon(&mut self) {
         self.waiting = None;
-        self.checkpoint_at = None;
+        self.is_broken = true;
     }
 
     /// Takes the learner's part; returns the whole.
