@@ -246,7 +246,9 @@ impl<'a> Reader<'a> {
     }
 
     fn parse<T: DeserializeOwned>(&self, data: &str) -> Result<T, FileError> {
-        serde_json::from_str(data).map_err(|error| self.damaged(error))
+        serde_json::from_str(data).map_err(|error| {
+            if error.is_eof() { FileError::Truncated { rows: self.rows } } else { self.damaged(error) }
+        })
     }
 
     fn damaged(&self, why: impl ToString) -> FileError {
