@@ -1,7 +1,7 @@
 use std::io::{self, BufRead, Read, Write};
 
 use flate2::bufread::MultiGzDecoder;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned, de::IgnoredAny};
 use sha2::{Digest, Sha256};
 
 use crate::run::Input;
@@ -218,7 +218,10 @@ impl<'a> Reader<'a> {
                     self.ended = true;
                     continue;
                 }
-                "checkpoint" => Kind::Checkpoint(data.to_owned()),
+                "checkpoint" => {
+                    self.parse::<IgnoredAny>(data)?;
+                    Kind::Checkpoint(data.to_owned())
+                }
                 "sample" => {
                     let sample =
                         record.deserialize(Some(&self.header)).map_err(|error| self.damaged(error))?;
