@@ -149,10 +149,11 @@ impl Replay {
         for insight in pending.into_iter().map(Insight::from) {
             self.found(insight, decided);
         }
-        match self.other.clone() {
-            Some(config) => self.feed(Input::Config { at, config }, decided),
-            None => Ok(()),
+        if let (Some(config), Some((core, _))) = (self.other.clone(), &mut self.parts) {
+            core.replace(config, at);
+            self.carry_out(decided);
         }
+        Ok(())
     }
 
     fn input(&mut self, input: Input, decided: &mut Vec<DecisionRow>) -> Result<(), ReplayError> {

@@ -87,10 +87,15 @@ impl Core {
         self.decide(now);
     }
 
-    fn adopt(&mut self, config: Arc<Config>, now: DateTime<Utc>) {
+    /// Takes another configuration, and decides by it from the next input on.
+    pub(crate) fn replace(&mut self, config: Arc<Config>, now: DateTime<Utc>) {
         self.config = config;
-        self.note("info", "the configuration was reloaded".to_owned());
         self.reconcile(now);
+    }
+
+    fn adopt(&mut self, config: Arc<Config>, now: DateTime<Utc>) {
+        self.note("info", "the configuration was reloaded".to_owned());
+        self.replace(config, now);
         self.decide(now);
         // Gateways, timeouts and names change without any decision about backends.
         self.effects.push(Effect::Publish);
