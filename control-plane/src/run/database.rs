@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize as _;
@@ -61,8 +61,13 @@ pub(super) async fn keep_open(
         }
     };
     let remembered = loop {
+        let started = Instant::now();
         match remember(&open, &config, Utc::now()).await {
-            Ok(remembered) => break remembered,
+            Ok(remembered) => {
+                let (models, seconds) = (remembered.models.len(), started.elapsed().as_secs_f64());
+                tracing::info!(models, seconds, "read what the last run left");
+                break remembered;
+            }
             Err(error) => tracing::error!(%error, "cannot read what the last run left; trying again"),
         }
         tokio::select! {
