@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,14 +7,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use clairvoy_xds::{ClientEvent, ClientEventKind};
 
-use crate::config::{Config, ConfigError, GpuMetrics, Model, Pool};
+use crate::config::{Config, ConfigError, Model};
 use crate::fleet::{Backend, Membership, Origin};
 use crate::learn::{Insight, Lesson};
 use crate::store::{
     BackendRow, DemandRow, EventLevel, EventRow, ForecastRow, RegisteredState, Store, TelemetryWriter,
     WriterSettings,
 };
-use crate::telemetry::{FailureKind, GpuPage, ScrapeOutcome, ScrapeTarget};
+use crate::telemetry::{FailureKind, PoolTargets, ScrapeOutcome, ScrapeTarget};
 
 use super::super::commands::{Command, Target};
 use super::super::database::Memory;
@@ -260,8 +261,9 @@ impl Controller {
         self.steering.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.forecasts.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.plans.retain(|pool, _| config.pool(pool).is_some());
-        let target =
-            |backend: &Backend| config.pool(&backend.pool).map(|pool| scrape_target(backend.address, pool));
+        let pools: HashMap<&str, PoolTargets<'_>> =
+            config.pools.iter().map(|pool| (pool.name.as_str(), PoolTargets::new(pool))).collect();
+        let target = |backend: &Backend| Some(pools.get(backend.pool.as_str())?.target(backend.address));
         let targets: Vec<ScrapeTarget> = self.fleet.backends().filter_map(target).collect();
         self.outputs.targets.send_replace(Arc::new(targets));
         let rows = self.fleet.backends().map(|backend| BackendRow {
@@ -317,14 +319,5 @@ impl Controller {
             };
             self.outputs.journal.write(Entry::Event(EventRow { at: now, level, message }));
         }
-    }
-}
-
-fn scrape_target(address: SocketAddr, pool: &Pool) -> ScrapeTarget {
-    let target = ScrapeTarget::new(address.to_string().into());
-    match &pool.gpu_metrics {
-        GpuMetrics::None => ScrapeTarget { gpu: GpuPage::None, ..target },
-        GpuMetrics::Same => target,
-        GpuMetrics::Url(template) => target.with_gpu_template(template),
     }
 }
