@@ -1,11 +1,12 @@
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
 use clairvoy_forecaster::WaitForecast;
 
 use crate::decide::{Capacity, Iterations, Speed};
-use crate::telemetry::Sample;
+use crate::telemetry::{Limits, Sample, TelemetryFault};
 
 use super::{Membership, Origin};
 
@@ -48,6 +49,10 @@ pub struct Backend {
     pub capacity: Capacity,
     /// The last scrape's failure; none after a good one.
     pub failure: Option<String>,
+    /// How far its engine goes, as far as it is known.
+    pub limits: Limits,
+    /// What is wrong with its telemetry.
+    pub telemetry_faults: Arc<[TelemetryFault]>,
     refusals: u32,
 }
 
@@ -86,6 +91,8 @@ impl Backend {
             speed: Speed::default(),
             capacity: Capacity::default(),
             failure: None,
+            limits: Limits::default(),
+            telemetry_faults: Arc::default(),
             refusals: 0,
         }
     }

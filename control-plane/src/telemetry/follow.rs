@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::body::{BodyKind, gunzip};
 use super::delta::{Difference, difference};
+use super::drift::{DriftEvent, DriftWatch, Findings, Inquiry, Observation, inquire};
 use super::failure::ScrapeFailure;
 use super::fetch::scrape_url;
 use super::field::Field;
@@ -66,6 +67,7 @@ impl Pages {
 /// The engine's page, and when it was here.
 struct Arrived {
     page: PageReading,
+    findings: Findings,
     at: DateTime<Utc>,
     instant: Instant,
 }
@@ -73,6 +75,7 @@ struct Arrived {
 /// What is remembered of a target from scrape to scrape.
 #[derive(Default)]
 struct Memory {
+    watch: DriftWatch,
     previous: Option<(EngineReading, Instant)>,
     learned: LearnedLimits,
     limits: Limits,
@@ -87,17 +90,22 @@ pub(super) async fn follow(shared: Arc<Shared>, target: ScrapeTarget, names: Nam
         ticks.tick().await;
         let started = Instant::now();
         shared.metrics.scrapes.inc();
-        let result = shared.scrape(&pages, started).await;
+        let result = shared.scrape(&pages, &memory.watch.inquiry(), started).await;
         shared.metrics.duration_seconds.observe(started.elapsed().as_secs_f64());
-        let (at, result) = match result {
-            Ok(arrived) => (arrived.at, Ok(shared.sample(&target, &mut memory, arrived))),
-            Err(failure) => {
-                shared.metrics.failed(Page::Engine, &failure);
-                (Utc::now(), Err(failure))
+        let (at, result, drift) = match result {
+            Ok(arrived) => {
+                let at = arrived.at;
+                let (result, drift) = shared.take_in(&target, &pages, &mut memory, arrived);
+                (at, result, drift)
             }
+            Err(failure) => (Utc::now(), Err(failure), Vec::new()),
         };
+        if let Err(failure) = &result {
+            shared.metrics.failed(Page::Engine, failure);
+        }
         let backend = Arc::clone(&target.backend);
-        let outcome = ScrapeOutcome { backend, at, result, limits: memory.limits };
+        let (limits, faults) = (memory.limits, memory.watch.faults());
+        let outcome = ScrapeOutcome { backend, at, result, limits, drift, faults };
         if let Err(TrySendError::Full(_)) = shared.outcomes.try_send(outcome) {
             shared.metrics.outcomes_dropped.inc();
         }
@@ -106,7 +114,12 @@ pub(super) async fn follow(shared: Arc<Shared>, target: ScrapeTarget, names: Nam
 
 impl Shared {
     /// Reads the engine's page, and beside it the GPU page where that is another one.
-    async fn scrape(&self, pages: &Pages, started: Instant) -> Result<Arrived, ScrapeFailure> {
+    async fn scrape(
+        &self,
+        pages: &Pages,
+        inquiry: &Inquiry,
+        started: Instant,
+    ) -> Result<Arrived, ScrapeFailure> {
         let deadline = self.options.deadline;
         let end = started + deadline;
         // A slot that comes later than half-way would leave a healthy server too little time and blame it.
@@ -115,21 +128,25 @@ impl Shared {
         let slot = timeout_at(started + slot_patience, self.slots.acquire()).await.map_err(|_| no_slot())?;
         let _slot = slot.map_err(|_| no_slot())?;
         let engine = async {
-            let page =
-                self.read(&pages.engine, &pages.names.engine, pages.gpus.clone(), end, deadline).await?;
-            Ok(Arrived { page, at: Utc::now(), instant: Instant::now() })
+            let how = How { packs: &pages.names.engine, gpus: &pages.gpus, inquiry };
+            let (page, findings) = self.read(&pages.engine, how, end, deadline).await?;
+            Ok(Arrived { page, findings, at: Utc::now(), instant: Instant::now() })
         };
         // The engine's figures must not wait long for the less important gauge.
         let patience = deadline / 3;
         let gpu = async {
             let url = pages.gpu.as_ref()?;
-            match self.read(url, &pages.names.gpu, pages.gpus.clone(), started + patience, patience).await {
-                Ok(page) => page.reading.get(Field::GpuUtilisation),
-                Err(failure) => {
-                    self.metrics.failed(Page::Gpu, &failure);
-                    None
-                }
-            }
+            let how = How { packs: &pages.names.gpu, gpus: &pages.gpus, inquiry: &Inquiry::default() };
+            let read = self.read(url, how, started + patience, patience).await;
+            let failure = match read {
+                Ok((page, _)) => match nothing_known(&page) {
+                    None => return page.reading.get(Field::GpuUtilisation),
+                    Some(failure) => failure,
+                },
+                Err(failure) => failure,
+            };
+            self.metrics.failed(Page::Gpu, &failure);
+            None
         };
         let (arrived, gpu): (Result<Arrived, ScrapeFailure>, _) = tokio::join!(engine, gpu);
         let mut arrived = arrived?;
@@ -144,39 +161,47 @@ impl Shared {
     async fn read(
         &self,
         url: &Result<Url, ScrapeFailure>,
-        packs: &Arc<Packs>,
-        gpus: Option<Arc<GpuSelector>>,
+        how: How<'_>,
         end: Instant,
         patience: Duration,
-    ) -> Result<PageReading, ScrapeFailure> {
+    ) -> Result<(PageReading, Findings), ScrapeFailure> {
         let url = url.clone()?;
         let fetched = timeout_at(end, self.fetcher.page(url)).await;
         let (body, kind) = fetched.map_err(|_| ScrapeFailure::Timeout(milliseconds(patience)))??;
-        if kind.form == PageForm::Json && !packs.reads_json() {
+        if kind.form == PageForm::Json && !how.packs.reads_json() {
             return Err(ScrapeFailure::NotText("application/json".to_owned()));
         }
         let large = if kind.gzip { LARGE_PACKED_BYTES } else { LARGE_PAGE_BYTES };
         let limit_bytes = self.options.max_page_bytes;
-        let page = if body.len() < large {
-            unpack_and_read(&body, kind, packs, gpus.as_deref(), limit_bytes)?
+        let (page, findings) = if body.len() < large {
+            unpack_and_read(&body, kind, how, limit_bytes)?
         } else {
-            let packs = Arc::clone(packs);
+            let (packs, gpus, inquiry) = (Arc::clone(how.packs), how.gpus.clone(), how.inquiry.clone());
             let parse = tokio::task::spawn_blocking(move || {
-                unpack_and_read(&body, kind, &packs, gpus.as_deref(), limit_bytes)
+                let how = How { packs: &packs, gpus: &gpus, inquiry: &inquiry };
+                unpack_and_read(&body, kind, how, limit_bytes)
             });
             parse.await.map_err(|error| ScrapeFailure::Broken(error.to_string()))??
         };
         self.metrics.bad_lines.inc_by(page.tally.bad_lines as u64);
         self.metrics.dropped(&page.drops);
-        if page.known_series == 0 && !page.is_idle {
-            let PageReading { tally, .. } = page;
-            return Err(ScrapeFailure::NoKnownMetrics { samples: tally.samples, bad_lines: tally.bad_lines });
-        }
-        Ok(page)
+        Ok((page, findings))
     }
 
-    fn sample(&self, target: &ScrapeTarget, memory: &mut Memory, arrived: Arrived) -> Sample {
-        let Arrived { mut page, at, instant } = arrived;
+    /// Makes a sample of a page, if it has any known name, and tells what has changed about the backend's telemetry.
+    fn take_in(
+        &self,
+        target: &ScrapeTarget,
+        pages: &Pages,
+        memory: &mut Memory,
+        arrived: Arrived,
+    ) -> (Result<Sample, ScrapeFailure>, Vec<DriftEvent>) {
+        let Arrived { mut page, findings, at, instant } = arrived;
+        let promises = pages.names.engine.promises(page.engine);
+        if let Some(failure) = nothing_known(&page) {
+            let seen = Observation { page: &page, promises, limits: &memory.limits, restarted: false };
+            return (Err(failure), self.watch(target, &mut memory.watch, &seen, findings));
+        }
         let previous = memory.previous.take();
         if let (true, Some((before, _))) = (page.increments, &previous) {
             page.reading.add_counters(before);
@@ -194,22 +219,59 @@ impl Shared {
         }
         memory.learned.observe(&sample);
         memory.limits = Limits::of(&target.limits, &page.reading, &memory.learned);
+        let seen = Observation { page: &page, promises, limits: &memory.limits, restarted };
+        let drift = self.watch(target, &mut memory.watch, &seen, findings);
         memory.previous = Some((page.reading, instant));
-        sample
+        (Ok(sample), drift)
     }
+
+    fn watch(
+        &self,
+        target: &ScrapeTarget,
+        watch: &mut DriftWatch,
+        seen: &Observation<'_>,
+        findings: Findings,
+    ) -> Vec<DriftEvent> {
+        let drift = watch.observe(seen, findings);
+        for event in &drift {
+            self.metrics.drifted(event);
+            tracing::debug!(backend = %target.backend, "telemetry: {event}");
+        }
+        drift
+    }
+}
+
+/// By which names a page is read, and what else is looked for.
+#[derive(Clone, Copy)]
+struct How<'a> {
+    packs: &'a Arc<Packs>,
+    gpus: &'a Option<Arc<GpuSelector>>,
+    inquiry: &'a Inquiry,
+}
+
+/// Tells of a page that has no known name on it, unless it may lack them.
+fn nothing_known(page: &PageReading) -> Option<ScrapeFailure> {
+    let PageReading { tally, known_series, is_idle, .. } = page;
+    let failure = ScrapeFailure::NoKnownMetrics { samples: tally.samples, bad_lines: tally.bad_lines };
+    (*known_series == 0 && !is_idle).then_some(failure)
 }
 
 fn unpack_and_read(
     body: &[u8],
     kind: BodyKind,
-    packs: &Packs,
-    gpus: Option<&GpuSelector>,
+    how: How<'_>,
     limit_bytes: usize,
-) -> Result<PageReading, ScrapeFailure> {
-    if kind.gzip {
-        return Ok(read(&gunzip(body, limit_bytes)?, kind.form, packs, gpus));
-    }
-    Ok(read(body, kind.form, packs, gpus))
+) -> Result<(PageReading, Findings), ScrapeFailure> {
+    let unpacked;
+    let body = if kind.gzip {
+        unpacked = gunzip(body, limit_bytes)?;
+        &unpacked
+    } else {
+        body
+    };
+    let page = read(body, kind.form, how.packs, how.gpus.as_deref());
+    let findings = inquire(body, kind.form, how.packs, &page, how.inquiry);
+    Ok((page, findings))
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -208,6 +208,12 @@ mod tests {
     }
 
     #[test]
+    fn very_many_iterations_are_folded() {
+        let read = page(&format!("[{}{{}}]", "{\"numCompletedRequests\":1},".repeat(100_000)));
+        assert_eq!(read.reading.get(Field::Completed), Some(100_000.0));
+    }
+
+    #[test]
     fn an_empty_array_is_an_idle_engine_and_other_json_is_none() {
         let idle = |packs: &Packs| read(b"[]", packs).is_idle;
         assert!(idle(&Packs::of(&[&super::super::packs::TRTLLM])) && !idle(&Packs::all()));

@@ -5,7 +5,7 @@ use foldhash::fast::FixedState;
 
 use super::alias::{Alias, AliasPack, Meaning};
 use super::custom::CustomMetrics;
-use super::field::Field;
+use super::field::{Field, FieldSet};
 use super::packs::{DCGM, ENGINES, TRTLLM};
 
 /// What the series of one name mean; one name may mean several things.
@@ -98,6 +98,12 @@ impl Packs {
         self.range(name).map_or(&[], |range| &self.spellings[range])
     }
 
+    /// Fields that an engine promises, and those that the user named.
+    pub(super) fn promises(&self, engine: Option<&str>) -> FieldSet {
+        let counts = |pack: &&PackInfo| pack.always || Some(pack.name) == engine;
+        self.packs.iter().filter(counts).flat_map(|pack| pack.promises.iter().copied()).collect()
+    }
+
     /// Tells whether an engine whose page may be JSON is among them.
     pub(super) fn reads_json(&self) -> bool {
         self.packs.iter().any(|pack| pack.name == TRTLLM.name)
@@ -112,7 +118,13 @@ impl Packs {
         &self.spellings
     }
 
-    /// All names of a field, without the prefix of their engine, in no order.
+    /// All names, in no order.
+    #[cfg(test)]
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(|name| &**name)
+    }
+
+    /// All names of a field, in no order.
     pub(super) fn names_of(&self, field: Field) -> impl Iterator<Item = &str> {
         self.names
             .iter()

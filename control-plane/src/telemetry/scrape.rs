@@ -8,6 +8,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::drift::{DriftEvent, TelemetryFault};
 use super::failure::ScrapeFailure;
 use super::fetch::Fetcher;
 use super::follow::{Names, follow};
@@ -52,12 +53,16 @@ pub struct ScrapeOutcome {
     pub result: Result<Sample, ScrapeFailure>,
     /// How far the engine goes, as far as it is known.
     pub limits: Limits,
+    /// What began or ended to be wrong with the backend's telemetry.
+    pub drift: Vec<DriftEvent>,
+    /// What is wrong with it now.
+    pub faults: Arc<[TelemetryFault]>,
 }
 
 impl ScrapeOutcome {
     /// An outcome of which nothing more is known.
     pub fn new(backend: Arc<str>, at: DateTime<Utc>, result: Result<Sample, ScrapeFailure>) -> Self {
-        Self { backend, at, result, limits: Limits::default() }
+        Self { backend, at, result, limits: Limits::default(), drift: Vec::new(), faults: Arc::default() }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::store::{
     BackendRow, DemandRow, EventLevel, EventRow, ForecastRow, RegisteredState, Store, TelemetryWriter,
     WriterSettings,
 };
-use crate::telemetry::{FailureKind, PoolTargets, ScrapeOutcome, ScrapeTarget};
+use crate::telemetry::{DriftEvent, FailureKind, PoolTargets, ScrapeOutcome, ScrapeTarget};
 
 use super::super::commands::{Command, Target};
 use super::super::database::Memory;
@@ -66,6 +66,17 @@ impl Controller {
 
     pub(super) fn scraped(&mut self, outcome: ScrapeOutcome) {
         let Ok(address) = outcome.backend.parse::<SocketAddr>() else { return };
+        if let Some(backend) = self.fleet.backend_mut(address) {
+            backend.limits = outcome.limits;
+            backend.telemetry_faults = outcome.faults;
+        }
+        for event in &outcome.drift {
+            let level = match event {
+                DriftEvent::Began(_) => "warning",
+                DriftEvent::Ended(_) => "info",
+            };
+            self.note(level, format!("telemetry of {address}: {event}"), outcome.at);
+        }
         match outcome.result {
             Ok(sample) => {
                 match &self.writer {

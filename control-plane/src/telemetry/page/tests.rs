@@ -171,7 +171,46 @@ fn expert_ranks_repeat_and_edges_that_one_engine_lacks_are_left_out() {
     assert_eq!(page.drops.iter().next(), Some((Field::TtftBucket, DropReason::NotANumber, 1)));
 }
 
+#[test]
+fn a_million_series_are_read_in_bounds() {
+    let mut page = "other{a=\"b\"} 1\n".repeat(900_000);
+    for rank in 0..100_000 {
+        page += &format!("vllm:num_requests_running{{tp_rank=\"0\",x=\"{rank}\"}} 1\n");
+    }
+    page += &format!("vllm:kv_cache_usage_perc{{model_name=\"{}\"}} 0.5\n", "x".repeat(1_000_000));
+    let page = vllm(&page);
+    assert_eq!(page.tally.samples, 1_000_001);
+    assert_eq!(
+        (page.reading.get(Field::Running), page.reading.get(Field::KvUsed)),
+        (Some(100_000.0), Some(0.5))
+    );
+    let edges: String = (0..10_000)
+        .map(|edge| format!("vllm:time_to_first_token_seconds_bucket{{le=\"{edge}\"}} {edge}\n"))
+        .collect();
+    let page = vllm(&edges);
+    assert_eq!(page.reading.ttft_buckets.map(|buckets| buckets.edges().len()), Some(256));
+    assert_eq!(page.drops.iter().next(), Some((Field::TtftBucket, DropReason::TooLarge, 1)));
+}
+
 proptest! {
+    #[test]
+    fn any_page_of_known_names_is_read_without_a_panic(
+        lines in proptest::collection::vec(
+            (prop::sample::select(Packs::all().names().map(str::to_owned).collect::<Vec<_>>()), ".{0,60}", any::<f64>()),
+            0..30,
+        ),
+        form in prop::sample::select(vec![PageForm::Text, PageForm::Protobuf, PageForm::Json]),
+    ) {
+        let page: String = lines
+            .iter()
+            .map(|(name, labels, value)| format!("{name}{{le=\"{value}\",tp_rank=\"{value}\",{labels}}} {value}\n"))
+            .collect();
+        let read = read(page.as_bytes(), form, &Packs::all(), None);
+        for (field, value) in read.reading.iter() {
+            prop_assert_eq!(field.believe(value), Ok(value));
+        }
+    }
+
     #[test]
     fn whatever_is_read_is_plausible(
         name in prop::sample::select(VLLM.aliases.iter().map(|alias| alias.family).collect::<Vec<_>>()),

@@ -211,6 +211,86 @@ async fn answers_that_are_no_metrics_page_are_named() {
     assert!(matches!(failure, ScrapeFailure::BadUrl(_)), "{failure}");
 }
 
+fn gzipped(page: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, page).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn pages_come_in_several_forms() {
+    const DELIMITED: &str =
+        "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+    // One family of one untyped metric: name, and value 2.
+    let name = b"vllm:num_requests_running";
+    let metric = [&[0x22, 11, 0x2a, 9, 0x09][..], &2.0_f64.to_le_bytes()].concat();
+    let family = [&[0x0a, name.len() as u8][..], name, &metric].concat();
+    let protobuf = [&[family.len() as u8][..], &family].concat();
+    let text = b"vllm:num_requests_running 2\n".to_vec();
+    let json = br#"[{"numActiveRequests": 2, "numQueuedRequests": 0}]"#.to_vec();
+    for (kind, encoding, page) in [
+        ("text/plain; version=0.0.4", "identity", text.clone()),
+        ("text/plain; version=0.0.4", "gzip", gzipped(&text)),
+        ("application/openmetrics-text; version=1.0.0", "identity", [&text, &b"# EOF\n"[..]].concat()),
+        (DELIMITED, "identity", protobuf.clone()),
+        (DELIMITED, "gzip", gzipped(&protobuf)),
+        ("application/json", "identity", json),
+    ] {
+        let headers = [(header::CONTENT_TYPE, kind), (header::CONTENT_ENCODING, encoding)];
+        let backend = backend(move || (headers.clone(), page.clone())).await;
+        assert_eq!(Bench::of(&backend).sample().await.running, Some(2.0), "{kind} {encoding}");
+    }
+    let bomb = gzipped(&vec![b'#'; 64 << 20]);
+    assert!(bomb.len() < OPTIONS.max_page_bytes);
+    let bomb = backend(move || ([(header::CONTENT_ENCODING, "gzip")], bomb.clone())).await;
+    let limit_bytes = OPTIONS.max_page_bytes;
+    assert_eq!(Bench::of(&bomb).failure().await, ScrapeFailure::TooLarge { limit_bytes });
+    let torn = backend(move || ([(header::CONTENT_ENCODING, "gzip")], "no gzip at all")).await;
+    assert!(matches!(Bench::of(&torn).failure().await, ScrapeFailure::Broken(_)));
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_is_given_up_at_the_deadline() {
+    let backend = backend(|| {
+        let bytes = futures::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Some((Ok::<_, std::convert::Infallible>(Bytes::from_static(b"#")), ()))
+        });
+        Body::from_stream(bytes)
+    })
+    .await;
+    let deadline = Duration::from_millis(300);
+    let options = ScrapeOptions { deadline, ..OPTIONS };
+    let mut bench = Bench::start(options, vec![ScrapeTarget::new(backend)]);
+    assert_eq!(bench.failure().await, ScrapeFailure::Timeout(300));
+}
+
+#[tokio::test]
+async fn a_renamed_metric_is_an_event_with_its_new_name_and_a_fault_of_the_backend() {
+    let scrapes = Arc::new(AtomicUsize::new(0));
+    let backend = backend(move || {
+        let name = if scrapes.fetch_add(1, Ordering::SeqCst) < 3 {
+            "kv_cache_usage_perc"
+        } else {
+            "kv_memory_usage_perc"
+        };
+        format!("vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:{name} 0.5\n")
+    })
+    .await;
+    let mut bench = Bench::of(&backend);
+    let outcome = loop {
+        let outcome = bench.next().await;
+        if !outcome.drift.is_empty() {
+            break outcome;
+        }
+    };
+    let told = outcome.drift[0].to_string();
+    assert!(told.starts_with("kv_used is no longer") && told.contains("vllm:kv_memory_usage_perc"), "{told}");
+    assert_eq!(outcome.faults.len(), 1);
+    assert_eq!(bench.metrics.faults_began(crate::telemetry::FaultKind::Vanished), 1);
+    assert!(outcome.result.is_ok(), "the rest of the page is in use");
+}
+
 #[tokio::test]
 async fn targets_come_and_go_while_others_go_on() {
     let first = backend(|| "vllm:num_requests_running 1\n").await;
