@@ -4,26 +4,33 @@ use crate::telemetry::field::{Field, Kind};
 use crate::telemetry::lookup::Packs;
 use crate::telemetry::packs::ENGINES;
 
-/// Least likeness of a name that came when the old one went.
-const LEAST_OF_NEW: f64 = 0.25;
+/// Least likeness of a name that came when the old one went, or where there was none.
+const LEAST_OF_LIKELY: f64 = 0.25;
 /// Least likeness of a name that was there before.
 const LEAST_OF_OLD: f64 = 0.6;
 
-/// Returns the name that most likely took over a field: alike to any known name of it in whatever engine, of a fitting
-/// type and range, and rather one that was not there before.
-pub(super) fn best_candidate<'a>(field: Field, packs: &Packs, unknown: &'a [Family]) -> Option<&'a str> {
+/// Returns the name that most likely stands for a field: alike to any known name of it in whatever engine, of a fitting
+/// type and range. For a field that was there before, `only_new_is_likely`: a name that came when the old one went.
+pub(super) fn best_candidate<'a>(
+    field: Field,
+    packs: &Packs,
+    unknown: &'a [Family],
+    only_new_is_likely: bool,
+) -> Option<&'a str> {
     let names: Vec<Vec<String>> = known_names(field, packs).map(|name| words(&name)).collect();
     let likeness = |family: &Family| {
         let own = words(&family.name);
         names.iter().map(|name| alike(name, &own)).fold(0.0, f64::max)
     };
+    let is_likely = |family: &Family| family.is_new || !only_new_is_likely;
+    let least = |family: &Family| if is_likely(family) { LEAST_OF_LIKELY } else { LEAST_OF_OLD };
     unknown
         .iter()
         .filter(|family| fits(field, family))
         .map(|family| (family, likeness(family)))
-        .filter(|(family, likeness)| *likeness >= if family.is_new { LEAST_OF_NEW } else { LEAST_OF_OLD })
+        .filter(|(family, likeness)| *likeness >= least(family))
         .max_by(|(one, likeness), (other, others)| {
-            one.is_new.cmp(&other.is_new).then(likeness.total_cmp(others))
+            is_likely(one).cmp(&is_likely(other)).then(likeness.total_cmp(others))
         })
         .map(|(family, _)| family.name.as_str())
 }

@@ -18,6 +18,8 @@ const MOST_FAMILIES: usize = 1000;
 pub(crate) struct Inquiry {
     /// Fields for which, when they are missing, a likely new name is wanted.
     pub(crate) candidates_for: FieldSet,
+    /// Fields that were there once: what took them over is likely new, too.
+    pub(crate) seen: FieldSet,
     /// Whether the names of the page are to be remembered.
     pub(crate) names: bool,
     /// The names of an earlier page that had all fields.
@@ -68,7 +70,8 @@ pub(crate) fn inquire(
     }
     let unknown = unknown_families(page, form, packs, &inquiry.before);
     for field in missing {
-        if let Some(name) = best_candidate(field, packs, &unknown) {
+        let only_new_is_likely = inquiry.seen.contains(field);
+        if let Some(name) = best_candidate(field, packs, &unknown, only_new_is_likely) {
             findings.candidates.push((field, name.to_owned()));
         }
     }

@@ -35,6 +35,7 @@ impl Presence {
         let due = WATCHED.into_iter().enumerate().filter(due).map(|(_, field)| field).collect();
         Inquiry {
             candidates_for: due,
+            seen: self.seen,
             names: self.names.is_none(),
             before: self.names.clone().unwrap_or_default(),
         }

@@ -242,7 +242,8 @@ async fn pages_come_in_several_forms() {
     }
     let bomb = gzipped(&vec![b'#'; 64 << 20]);
     assert!(bomb.len() < OPTIONS.max_page_bytes);
-    let bomb = backend(move || ([(header::CONTENT_ENCODING, "gzip")], bomb.clone())).await;
+    let packed = [(header::CONTENT_TYPE, "text/plain"), (header::CONTENT_ENCODING, "gzip")];
+    let bomb = backend(move || (packed.clone(), bomb.clone())).await;
     let limit_bytes = OPTIONS.max_page_bytes;
     assert_eq!(Bench::of(&bomb).failure().await, ScrapeFailure::TooLarge { limit_bytes });
     let torn = backend(move || ([(header::CONTENT_ENCODING, "gzip")], "no gzip at all")).await;
