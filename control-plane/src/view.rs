@@ -214,6 +214,8 @@ pub struct BackendView {
     pub capacity_share: f64,
     /// Age of its telemetry, seconds.
     pub telemetry_age_seconds: Option<f64>,
+    /// What is wrong with its telemetry: metrics that vanished, counters that stand still, values that cannot be.
+    pub telemetry_faults: Vec<String>,
     /// What moves its share.
     pub reason: String,
 }

@@ -1,11 +1,12 @@
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
 use clairvoy_forecaster::{Anomaly, CapacityEstimate, WaitForecast};
 
 use crate::decide::{Capacity, Iterations, Speed};
-use crate::telemetry::Sample;
+use crate::telemetry::{Limits, Sample, TelemetryFault};
 
 use super::{Membership, Origin};
 
@@ -52,6 +53,10 @@ pub struct Backend {
     pub findings: Option<Findings>,
     /// The last scrape's failure; none after a good one.
     pub failure: Option<String>,
+    /// How far its engine goes, as far as it is known.
+    pub limits: Limits,
+    /// What is wrong with its telemetry.
+    pub telemetry_faults: Arc<[TelemetryFault]>,
     refusals: u32,
 }
 
@@ -101,6 +106,8 @@ impl Backend {
             slo_capacity: CapacityEstimate::Unknown,
             findings: None,
             failure: None,
+            limits: Limits::default(),
+            telemetry_faults: Arc::default(),
             refusals: 0,
         }
     }

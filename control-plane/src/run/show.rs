@@ -80,6 +80,7 @@ pub(super) fn backend(
         share: decided.map_or(0.0, |decided| decided.share),
         capacity_share: decided.map_or(0.0, |decided| decided.capacity_share),
         telemetry_age_seconds: backend.age_seconds(now),
+        telemetry_faults: backend.telemetry_faults.iter().map(ToString::to_string).collect(),
         reason,
     }
 }

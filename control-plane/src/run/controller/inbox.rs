@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,13 +7,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use clairvoy_xds::{ClientEvent, ClientEventKind};
 
-use crate::config::{Config, ConfigError, GpuMetrics, Model, Pool};
+use crate::config::{Config, ConfigError, Model};
 use crate::fleet::{Backend, Membership, Origin};
 use crate::learn::Lesson;
 use crate::store::{
     BackendRow, DemandRow, EventLevel, EventRow, RegisteredState, Store, TelemetryWriter, WriterSettings,
 };
-use crate::telemetry::{FailureKind, GpuPage, ScrapeOutcome, ScrapeTarget};
+use crate::telemetry::{DriftEvent, FailureKind, PoolTargets, ScrapeOutcome, ScrapeTarget};
 
 use super::super::commands::{Command, Target};
 use super::super::database::Memory;
@@ -65,6 +66,17 @@ impl Controller {
 
     pub(super) fn scraped(&mut self, outcome: ScrapeOutcome) {
         let Ok(address) = outcome.backend.parse::<SocketAddr>() else { return };
+        if let Some(backend) = self.fleet.backend_mut(address) {
+            backend.limits = outcome.limits;
+            backend.telemetry_faults = outcome.faults;
+        }
+        for event in &outcome.drift {
+            let level = match event {
+                DriftEvent::Began(_) => "warning",
+                DriftEvent::Ended(_) => "info",
+            };
+            self.note(level, format!("telemetry of {address}: {event}"), outcome.at);
+        }
         match outcome.result {
             Ok(sample) => {
                 match &self.writer {
@@ -224,8 +236,9 @@ impl Controller {
         self.forecasts.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.plans.retain(|pool, _| config.pool(pool).is_some());
         self.classes = classes(&config);
-        let target =
-            |backend: &Backend| config.pool(&backend.pool).map(|pool| scrape_target(backend.address, pool));
+        let pools: HashMap<&str, PoolTargets<'_>> =
+            config.pools.iter().map(|pool| (pool.name.as_str(), PoolTargets::new(pool))).collect();
+        let target = |backend: &Backend| Some(pools.get(backend.pool.as_str())?.target(backend.address));
         let targets: Vec<ScrapeTarget> = self.fleet.backends().filter_map(target).collect();
         self.outputs.targets.send_replace(Arc::new(targets));
         let rows = self.fleet.backends().map(|backend| BackendRow {
@@ -281,14 +294,5 @@ impl Controller {
             };
             self.outputs.journal.write(Entry::Event(EventRow { at: now, level, message }));
         }
-    }
-}
-
-fn scrape_target(address: SocketAddr, pool: &Pool) -> ScrapeTarget {
-    let target = ScrapeTarget::new(address.to_string().into());
-    match &pool.gpu_metrics {
-        GpuMetrics::None => ScrapeTarget { gpu: GpuPage::None, ..target },
-        GpuMetrics::Same => target,
-        GpuMetrics::Url(template) => target.with_gpu_template(template),
     }
 }
