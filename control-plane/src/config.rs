@@ -12,8 +12,10 @@ mod listen;
 mod load;
 mod model;
 mod pool;
+mod retention;
 mod root;
 mod signals;
+mod spool;
 mod validate;
 
 pub use balance::Balance;
@@ -24,5 +26,7 @@ pub use listen::{Database, Listen};
 pub use load::{ConfigError, check, load, parse};
 pub use model::{Model, Slo, Timeouts};
 pub use pool::{Engine, GpuMetrics, Locality, Pool, Replicas};
+pub use retention::RetentionPeriods;
 pub use root::{Config, Telemetry, schema};
 pub use signals::{Signals, Webhook};
+pub use spool::{Size, Spool};

@@ -9,10 +9,7 @@ use clairvoy_xds::{ClientEvent, ClientEventKind};
 use crate::config::{Config, ConfigError, GpuMetrics, Model, Pool};
 use crate::fleet::{Backend, Membership, Origin};
 use crate::learn::{Insight, Lesson};
-use crate::store::{
-    BackendRow, DemandRow, EventLevel, EventRow, ForecastRow, RegisteredState, Store, TelemetryWriter,
-    WriterSettings,
-};
+use crate::store::{BackendRow, DemandRow, EventLevel, EventRow, ForecastRow, RegisteredState, Store};
 use crate::telemetry::{FailureKind, GpuPage, ScrapeOutcome, ScrapeTarget};
 
 use super::super::commands::{Command, Target};
@@ -56,10 +53,9 @@ impl Controller {
         self.reconcile(now);
     }
 
-    pub(super) fn database_opened(&mut self, store: Option<&Store>, queue_rows: usize, now: DateTime<Utc>) {
+    pub(super) fn database_opened(&mut self, store: Option<&Store>, now: DateTime<Utc>) {
         let Some(store) = store else { return };
-        let settings = WriterSettings { queue_rows, ..WriterSettings::default() };
-        self.writer = Some(TelemetryWriter::spawn(store, settings));
+        self.writer.attach(store);
         self.note("info", "the database is open".to_owned(), now);
     }
 
@@ -67,10 +63,7 @@ impl Controller {
         let Ok(address) = outcome.backend.parse::<SocketAddr>() else { return };
         match outcome.result {
             Ok(sample) => {
-                match &self.writer {
-                    Some(writer) => writer.record([sample.clone()]),
-                    None => self.counts.samples_without_database += 1,
-                }
+                self.writer.record([sample.clone()]);
                 if self.fleet.observe(address, sample.clone()) {
                     self.teach(Lesson::Sample(address, Box::new(sample)));
                 }
