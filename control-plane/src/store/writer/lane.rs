@@ -86,6 +86,8 @@ impl Lane {
     async fn next_work(&mut self) -> ControlFlow<(), Work> {
         let (shared, spool) = (Arc::clone(&self.shared), self.spool.clone());
         tokio::select! {
+            // What was queued before the end is still written.
+            biased;
             // An error means that the writer is gone, and this task with it.
             _ = self.connect.wait_for(Option::is_some) => {}
             () = shared.queue.closed() => return ControlFlow::Break(()),
