@@ -99,7 +99,7 @@ CREATE TABLE backend_hour (
 ) PARTITION BY RANGE (hour);
 COMMENT ON TABLE backend_hour IS
     'backend_minute by hour, a partition per UTC month. Always recomputed from all minutes of the hour. Columns mean what they mean there.';
-CREATE INDEX backend_hour_hour ON backend_hour USING brin (hour) WITH (pages_per_range = 16);
+CREATE INDEX backend_hour_hour ON backend_hour USING brin (hour) WITH (pages_per_range = 16, autosummarize = on);
 
 CREATE TABLE group_minute (
     group_id integer NOT NULL,
@@ -142,7 +142,7 @@ COMMENT ON COLUMN group_minute.queue_depth_mean IS 'Mean of the group''s total.'
 COMMENT ON COLUMN group_minute.queue_depth_max IS 'Of a single backend.';
 COMMENT ON COLUMN group_minute.running_mean IS 'Mean of the group''s total.';
 COMMENT ON COLUMN group_minute.running_max IS 'Of a single backend.';
-CREATE INDEX group_minute_minute ON group_minute USING brin (minute) WITH (pages_per_range = 16);
+CREATE INDEX group_minute_minute ON group_minute USING brin (minute) WITH (pages_per_range = 16, autosummarize = on);
 
 CREATE TABLE group_hour (
     group_id integer NOT NULL,
@@ -178,7 +178,7 @@ CREATE TABLE group_hour (
     PRIMARY KEY (group_id, hour)
 ) PARTITION BY RANGE (hour);
 COMMENT ON TABLE group_hour IS 'group_minute by hour, a partition per UTC month.';
-CREATE INDEX group_hour_hour ON group_hour USING brin (hour) WITH (pages_per_range = 16);
+CREATE INDEX group_hour_hour ON group_hour USING brin (hour) WITH (pages_per_range = 16, autosummarize = on);
 
 CREATE TABLE dirty_hour (
     hour timestamptz PRIMARY KEY,
