@@ -186,8 +186,12 @@ CREATE TABLE dirty_hour (
 );
 COMMENT ON TABLE dirty_hour IS
     'Hours of which a minute was rolled up since they were last. Marked in the transaction of the minute, so late samples are never missed.';
--- What is there already becomes hours, too.
+-- What is there already becomes hours, too. Hours without minutes do no harm, and counting would read all minutes.
 INSERT INTO dirty_hour (hour, minutes)
-SELECT date_trunc('hour', minute, 'UTC'), count(DISTINCT minute) FROM backend_minute GROUP BY 1;
+SELECT hour, 0 FROM generate_series(
+    date_trunc('hour', (SELECT min(minute) FROM backend_minute), 'UTC'),
+    (SELECT max(minute) FROM backend_minute),
+    interval '1 hour'
+) AS hour;
 
 COMMENT ON COLUMN backend.last_seen_at IS 'Newest minute with a sample, exact to an hour; rows unseen for the retention of backend_hour go.';

@@ -113,10 +113,10 @@ pub(crate) async fn run(args: &Args, server: &Server) -> Result<Charted> {
 /// Fills days with the minutes of all backends, in the order in which they would have come.
 async fn fill(server: &Server, days: &[DateTime<Utc>]) -> Result<()> {
     for day in days {
-        let mut transaction = server.store.pool().begin().await?;
+        // Committed by itself: the other half waits for it.
         sqlx::query("SELECT create_day_partition('backend_minute', ($1 AT TIME ZONE 'UTC')::date)")
             .bind(day)
-            .execute(&mut *transaction)
+            .execute(server.store.pool())
             .await?;
         sqlx::query(
             "INSERT INTO backend_minute (minute, backend_id, samples, covered_seconds, queue_depth_mean,
@@ -132,9 +132,8 @@ async fn fill(server: &Server, days: &[DateTime<Utc>]) -> Result<()> {
              CROSS JOIN LATERAL (SELECT (b.id * 7919 + extract(epoch FROM minute)::bigint / 60 * 104729) % 1009 / 1009.0::float8) AS v (x)",
         )
         .bind(day)
-        .execute(&mut *transaction)
+        .execute(server.store.pool())
         .await?;
-        transaction.commit().await?;
     }
     Ok(())
 }

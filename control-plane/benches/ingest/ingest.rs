@@ -63,7 +63,7 @@ pub(crate) async fn run(args: &Args, server: &Server) -> Result<Ingested> {
         ensure!(count(server).await? == args.rows, "not all rows arrived");
         if number == 1 {
             server.psql(&format!(
-                "\\copy backend_sample ({COLUMNS}) TO '{}' (FORMAT binary)",
+                "\\copy (SELECT {COLUMNS} FROM backend_sample) TO '{}' (FORMAT binary)",
                 file.display()
             ))?;
         }

@@ -4,6 +4,7 @@
 
 mod helper;
 mod loss;
+mod migration;
 mod proxy;
 mod queries;
 mod retention;
