@@ -52,9 +52,15 @@ pub(super) async fn run(shared: Arc<Shared>, spool: SpoolHandle, stop: Cancellat
 async fn due(shared: &Shared) -> Option<Vec<Sample>> {
     let mut away = shared.away.subscribe();
     let unwritable = async {
-        // An error means that the writer is gone, and this task with it.
-        let _ = away.wait_for(|away| *away).await;
-        shared.queue.next_batch(shared.settings.batch_time).await
+        loop {
+            // An error means that the writer is gone, and this task with it.
+            let _ = away.wait_for(|away| *away).await;
+            tokio::select! {
+                biased;
+                _ = away.wait_for(|away| !*away) => {}
+                batch = shared.queue.next_batch(shared.settings.batch_time) => break batch,
+            }
+        }
     };
     let overflowing = async {
         match shared.queue.next_above(shared.high_water()).await {
