@@ -9,6 +9,7 @@ mod auth;
 mod backends;
 mod demand;
 mod error;
+mod history;
 mod live;
 
 use std::sync::Arc;
@@ -57,6 +58,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/stream", get(live::stream))
         .route("/api/v1/decisions", get(live::decisions))
         .route("/api/v1/demand", get(demand::read).post(demand::import))
+        .route("/api/v1/history", get(history::read))
         .route("/api/v1/pools/{pool}/backends", post(backends::register))
         .route("/api/v1/pools/{pool}/backends/{address}/drain", post(backends::drain))
         .route("/api/v1/pools/{pool}/backends/{address}", delete(backends::remove))

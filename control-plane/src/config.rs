@@ -14,8 +14,10 @@ mod load;
 mod metrics;
 mod model;
 mod pool;
+mod retention;
 mod root;
 mod signals;
+mod spool;
 mod validate;
 
 pub use balance::Balance;
@@ -28,5 +30,7 @@ pub use load::{ConfigError, check, load, parse};
 pub use metrics::{EngineLimits, HistogramDetails, HistogramName, MetricDetails, MetricName, MetricNames};
 pub use model::{Model, Slo, Timeouts};
 pub use pool::{Engine, Locality, Pool, Replicas};
+pub use retention::RetentionPeriods;
 pub use root::{Config, Telemetry, schema};
 pub use signals::{Signals, Webhook};
+pub use spool::{Size, Spool};

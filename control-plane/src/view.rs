@@ -330,8 +330,11 @@ pub struct Change {
 pub struct Totals {
     /// Telemetry rows ever written to the database, by this process and those before it.
     pub telemetry_rows: u64,
-    /// Telemetry rows dropped because the queue was full.
+    /// Telemetry rows that were lost: no room was left for them, or the database could not take them.
     pub telemetry_dropped: u64,
+    /// Telemetry rows that wait on disk for the database.
+    #[serde(default)]
+    pub telemetry_spooled: u64,
     /// Scrapes that failed.
     pub scrapes_failed: u64,
     /// Forecasts issued.

@@ -6,6 +6,8 @@ use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::RetentionPeriods;
+
 /// Where Clairvoy listens. Addresses beyond loopback need a token.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields, default)]
@@ -40,6 +42,8 @@ pub struct Database {
     pub url: Option<String>,
     /// Folder with `initdb` and `postgres` for the private Postgres; left out: looked for in the usual places.
     pub postgres_bin: Option<PathBuf>,
+    /// How long rows are kept.
+    pub retention: RetentionPeriods,
 }
 
 impl fmt::Debug for Database {
@@ -48,6 +52,7 @@ impl fmt::Debug for Database {
             .debug_struct("Database")
             .field("url", &self.url.as_ref().map(|_| "(hidden)"))
             .field("postgres_bin", &self.postgres_bin)
+            .field("retention", &self.retention)
             .finish()
     }
 }

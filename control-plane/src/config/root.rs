@@ -3,13 +3,13 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Balance, Database, Forecast, Gateway, Listen, Model, Pool, Signals, Span};
+use super::{Balance, Database, Forecast, Gateway, Listen, Model, Pool, Signals, Span, Spool};
 
 /// The whole configuration file of Clairvoy.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where the private Postgres keeps its data. Default: `/var/lib/clairvoy` as root, else the user's state folder.
+    /// Where the private Postgres keeps its data, and telemetry waits for a database that is away. Default: `/var/lib/clairvoy` as root, else the user's state folder.
     pub data_dir: Option<PathBuf>,
     /// The database.
     pub database: Database,
@@ -41,8 +41,10 @@ pub struct Telemetry {
     pub deadline: Span,
     /// Largest metrics page in bytes; more is cut off and counted (default 4 MiB).
     pub max_page_bytes: usize,
-    /// Most rows that wait for the database; the oldest are dropped beyond it (default 100 000).
+    /// Most rows that wait in memory for the database; from half of it on they go to the spool. Without one the oldest are dropped beyond it (default 100 000).
     pub queue_rows: usize,
+    /// Telemetry on disk while the database is away.
+    pub spool: Spool,
 }
 
 impl Default for Telemetry {
@@ -52,6 +54,7 @@ impl Default for Telemetry {
             deadline: Span(std::time::Duration::from_millis(900)),
             max_page_bytes: 4 * 1024 * 1024,
             queue_rows: 100_000,
+            spool: Spool::default(),
         }
     }
 }
@@ -74,6 +77,12 @@ impl Config {
         std::env::var_os("XDG_STATE_HOME")
             .map_or_else(|| home.join(".local/state"), PathBuf::from)
             .join("clairvoy")
+    }
+
+    /// The folder of the spool; none when it is turned off.
+    pub fn spool_dir(&self) -> Option<PathBuf> {
+        let spool = &self.telemetry.spool;
+        (spool.bytes.0 > 0).then(|| spool.dir.clone().unwrap_or_else(|| self.data_dir().join("spool")))
     }
 
     /// The pool of a given name.

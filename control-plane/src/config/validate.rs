@@ -14,6 +14,7 @@ impl Validate for Config {
         let root = parent();
         let mut fault = |path: Path, message: String| report.append(path, Error::new(message));
         self.check_listen(&root, &mut fault);
+        self.check_database(&root, &mut fault);
         self.check_gateways(&root, &mut fault);
         self.check_telemetry(&root, &mut fault);
         self.check_forecast(&root, &mut fault);
@@ -59,6 +60,13 @@ impl Config {
         }
     }
 
+    fn check_database(&self, root: &Path, fault: &mut Fault<'_>) {
+        let retention = root.join("database").join("retention");
+        for (field, message) in self.database.retention.faults() {
+            fault(retention.join(field), message);
+        }
+    }
+
     fn check_gateways(&self, root: &Path, fault: &mut Fault<'_>) {
         let mut names = BTreeSet::new();
         let mut clusters = BTreeSet::new();
@@ -96,6 +104,9 @@ impl Config {
         }
         if self.telemetry.queue_rows < 100 {
             fault(telemetry.join("queue_rows"), "less than 100 rows".to_owned());
+        }
+        if let Some(message) = self.telemetry.spool.fault() {
+            fault(telemetry.join("spool").join("bytes"), message);
         }
     }
 

@@ -25,7 +25,7 @@ use crate::fleet::Fleet;
 use crate::learn::{Class, Insight, LearnerHandle, Lesson};
 use crate::metrics::ControlMetrics;
 use crate::signal::Deliverer;
-use crate::store::{Store, TelemetryWriter};
+use crate::store::{SpoolSettings, Store, TelemetryWriter, WriterSettings};
 use crate::telemetry::{ScrapeOutcome, ScrapeTarget, TelemetryMetrics};
 use crate::view::DecisionView;
 
@@ -84,7 +84,7 @@ pub(super) struct Controller {
     decisions: Recent<DecisionView>,
     events: Events,
     counts: Counts,
-    writer: Option<TelemetryWriter>,
+    writer: TelemetryWriter,
     started_at: DateTime<Utc>,
     published_once: bool,
     outputs: Outputs,
@@ -103,7 +103,6 @@ struct Counts {
     forecasts: u64,
     decisions: u64,
     weight_changes: u64,
-    samples_without_database: u64,
     /// Telemetry rows that earlier runs wrote.
     rows_before: u64,
     lessons_dropped: AtomicU64,
@@ -111,6 +110,14 @@ struct Counts {
 
 impl Controller {
     pub(super) fn new(config: Arc<Config>, outputs: Outputs, now: DateTime<Utc>) -> Self {
+        let settings = WriterSettings {
+            queue_rows: config.telemetry.queue_rows,
+            samples_days: config.database.retention.days().samples_days,
+            spool: config
+                .spool_dir()
+                .map(|dir| SpoolSettings { dir, max_bytes: config.telemetry.spool.bytes.0 }),
+            ..WriterSettings::default()
+        };
         Self {
             config,
             fleet: Fleet::default(),
@@ -122,7 +129,7 @@ impl Controller {
             decisions: Recent::default(),
             events: Events::default(),
             counts: Counts::default(),
-            writer: None,
+            writer: TelemetryWriter::start(settings),
             started_at: now,
             published_once: false,
             outputs,
@@ -130,7 +137,7 @@ impl Controller {
     }
 
     /// Runs until `stop`; returns after the last telemetry is written.
-    pub(super) async fn run(mut self, mut inputs: Inputs, queue_rows: usize, stop: CancellationToken) {
+    pub(super) async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) {
         self.remember(&mut inputs.memory, &stop).await;
         self.reconcile(Utc::now());
         let mut ticks = tokio::time::interval(TICK);
@@ -148,7 +155,7 @@ impl Controller {
                 _ = pictures.tick() => self.show(Utc::now()),
                 Ok(()) = inputs.store.changed() => {
                     let store = inputs.store.borrow_and_update().clone();
-                    self.database_opened(store.as_ref(), queue_rows, Utc::now());
+                    self.database_opened(store.as_ref(), Utc::now());
                 }
                 memory = &mut inputs.memory, if late_memory && !inputs.memory.is_terminated() => {
                     late_memory = false;
@@ -171,9 +178,7 @@ impl Controller {
                 Some(outcome) = inputs.outcomes.recv() => self.scraped(outcome),
             }
         }
-        if let Some(writer) = &self.writer {
-            writer.shutdown(Duration::from_secs(5)).await;
-        }
+        self.writer.shutdown(Duration::from_secs(5)).await;
     }
 
     /// Waits for the database to tell what the last run left: backends registered through the API are known only there,
@@ -193,6 +198,9 @@ impl Controller {
     }
 
     fn tick(&mut self, now: DateTime<Utc>) {
+        for (level, message) in self.writer.counters().take_news() {
+            self.note(level.name(), message, now);
+        }
         self.sweep(now);
         self.close_steps(now);
         self.teach(Lesson::Tick(now));

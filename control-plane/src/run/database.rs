@@ -10,7 +10,7 @@ use clairvoy_forecaster::DemandForecaster;
 
 use crate::config::Config;
 use crate::learn::ModelKind;
-use crate::store::{DatabaseSettings, RegisteredBackend, Retention, Store, StoreError};
+use crate::store::{DatabaseSettings, RegisteredBackend, Store, StoreError};
 
 /// Seasons of demand history that are read back at start.
 const SEASONS: i32 = 15;
@@ -77,7 +77,7 @@ pub(super) async fn keep_open(
     };
     let _ = memory.send(remembered);
     store.send_replace(Some(open.clone()));
-    open.run_maintenance(Retention::default(), stop).await;
+    open.run_maintenance(config.database.retention.days(), stop).await;
 }
 
 async fn remember(store: &Store, config: &Config, now: DateTime<Utc>) -> Result<Memory, StoreError> {

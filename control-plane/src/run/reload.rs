@@ -57,7 +57,10 @@ pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     {
         fields.push("listen");
     }
-    if old.database.url != new.database.url || old.database.postgres_bin != new.database.postgres_bin {
+    if old.database.url != new.database.url
+        || old.database.postgres_bin != new.database.postgres_bin
+        || old.database.retention != new.database.retention
+    {
         fields.push("database");
     }
     if old.data_dir() != new.data_dir() {

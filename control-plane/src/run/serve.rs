@@ -150,7 +150,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         clients: xds.events(),
     };
     let controller = Controller::new(Arc::clone(&config), outputs, Utc::now());
-    let mut controller = tokio::spawn(controller.run(inputs, config.telemetry.queue_rows, stop.clone()));
+    let mut controller = tokio::spawn(controller.run(inputs, stop.clone()));
 
     tokio::spawn(scraper.run(stop.clone()));
     tokio::spawn({

@@ -10,9 +10,7 @@ use clairvoy_xds::{ClientEvent, ClientEventKind};
 use crate::config::{Config, ConfigError, Model};
 use crate::fleet::{Backend, Membership, Origin};
 use crate::learn::Lesson;
-use crate::store::{
-    BackendRow, DemandRow, EventLevel, EventRow, RegisteredState, Store, TelemetryWriter, WriterSettings,
-};
+use crate::store::{BackendRow, DemandRow, EventLevel, EventRow, RegisteredState, Store};
 use crate::telemetry::{DriftEvent, FailureKind, PoolTargets, ScrapeOutcome, ScrapeTarget};
 
 use super::super::commands::{Command, Target};
@@ -57,10 +55,9 @@ impl Controller {
         self.reconcile(now);
     }
 
-    pub(super) fn database_opened(&mut self, store: Option<&Store>, queue_rows: usize, now: DateTime<Utc>) {
+    pub(super) fn database_opened(&mut self, store: Option<&Store>, now: DateTime<Utc>) {
         let Some(store) = store else { return };
-        let settings = WriterSettings { queue_rows, ..WriterSettings::default() };
-        self.writer = Some(TelemetryWriter::spawn(store, settings));
+        self.writer.attach(store);
         self.note("info", "the database is open".to_owned(), now);
     }
 
@@ -79,10 +76,7 @@ impl Controller {
         }
         match outcome.result {
             Ok(sample) => {
-                match &self.writer {
-                    Some(writer) => writer.record([sample.clone()]),
-                    None => self.counts.samples_without_database += 1,
-                }
+                self.writer.record([sample.clone()]);
                 if self.fleet.observe(address, sample.clone())
                     && let Some(class) = self.class(address)
                 {

@@ -140,13 +140,12 @@ impl Controller {
     }
 
     fn totals(&self) -> Totals {
-        let counters = self.writer.as_ref().map(|writer| writer.counters());
+        let counters = self.writer.counters();
         let signals = self.outputs.deliverer.status();
         Totals {
-            telemetry_rows: self.counts.rows_before
-                + counters.as_ref().map_or(0, |counters| counters.rows_written()),
-            telemetry_dropped: counters.as_ref().map_or(0, |counters| counters.rows_dropped())
-                + self.counts.samples_without_database,
+            telemetry_rows: self.counts.rows_before + counters.rows_written(),
+            telemetry_dropped: counters.rows_dropped(),
+            telemetry_spooled: counters.in_spool().0,
             scrapes_failed: self.outputs.telemetry.scrapes_failed(),
             forecasts: self.counts.forecasts,
             decisions: self.counts.decisions,
