@@ -16,6 +16,7 @@ impl Validate for Config {
         self.check_listen(&root, &mut fault);
         self.check_gateways(&root, &mut fault);
         self.check_telemetry(&root, &mut fault);
+        self.check_push(&root, &mut fault);
         self.check_forecast(&root, &mut fault);
         self.check_models(&root, &mut fault);
         self.check_pools(&root, &mut fault);
@@ -37,7 +38,7 @@ impl Validate for Config {
     }
 }
 
-type Fault<'a> = dyn FnMut(Path, String) + 'a;
+pub(super) type Fault<'a> = dyn FnMut(Path, String) + 'a;
 
 impl Config {
     fn check_listen(&self, root: &Path, fault: &mut Fault<'_>) {

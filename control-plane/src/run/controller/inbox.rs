@@ -6,9 +6,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use clairvoy_xds::{ClientEvent, ClientEventKind};
 
-use crate::config::{Config, ConfigError, GpuMetrics, Model, Pool};
+use crate::config::{Config, ConfigError, GpuMetrics, Model, Pool, PoolTelemetry};
 use crate::fleet::{Backend, Membership, Origin};
 use crate::learn::{Insight, Lesson};
+use crate::push::Directory;
 use crate::store::{
     BackendRow, DemandRow, EventLevel, EventRow, ForecastRow, RegisteredState, Store, TelemetryWriter,
     WriterSettings,
@@ -260,9 +261,15 @@ impl Controller {
         self.steering.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.forecasts.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.plans.retain(|pool, _| config.pool(pool).is_some());
-        let target =
-            |backend: &Backend| config.pool(&backend.pool).map(|pool| scrape_target(backend.address, pool));
-        let targets: Vec<ScrapeTarget> = self.fleet.backends().filter_map(target).collect();
+        let of_pool = |backend: &Backend| config.pool(&backend.pool).map(|pool| (backend.address, pool));
+        let (pushing, scraped): (Vec<_>, Vec<_>) = self
+            .fleet
+            .backends()
+            .filter_map(of_pool)
+            .partition(|(_, pool)| pool.telemetry == PoolTelemetry::Push);
+        self.outputs.push.store(Arc::new(Directory::new(pushing)));
+        let targets: Vec<ScrapeTarget> =
+            scraped.into_iter().map(|(address, pool)| scrape_target(address, pool)).collect();
         self.outputs.targets.send_replace(Arc::new(targets));
         let rows = self.fleet.backends().map(|backend| BackendRow {
             address: backend.address.to_string(),

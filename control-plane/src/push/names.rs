@@ -1,0 +1,161 @@
+use std::collections::HashMap;
+
+use crate::telemetry::AliasPack;
+
+/// Series under this prefix say that a server is simulated.
+const SIMULATED: &str = "simulator_";
+/// What such a series is held as: its own name would be of the sender's choice.
+const SIMULATED_SERIES: &str = "simulator_pushed";
+/// Names that are longer than this are none that an engine has.
+const LONGEST: usize = 200;
+
+/// A name that some engine has, and the factor that brings its values to the unit of that name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Known {
+    /// The name as the engine's page has it; of a histogram without `_sum`, `_count` and `_bucket`.
+    pub(super) series: &'static str,
+    pub(super) factor: f64,
+}
+
+/// All names that engines have, by hash.
+///
+/// Senders spell them in several ways: with dots for OpenTelemetry, with or without `_total`, with the unit beside the
+/// name or at its end. So the names are kept in the form in which Prometheus stores metrics of OTLP, and looked up in it.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    exact: HashMap<&'static str, &'static str>,
+    numbers: HashMap<String, &'static str>,
+    histograms: HashMap<String, &'static str>,
+}
+
+impl Names {
+    pub(super) fn new(packs: &[&'static AliasPack]) -> Self {
+        let mut names = Self { exact: HashMap::new(), numbers: HashMap::new(), histograms: HashMap::new() };
+        for alias in packs.iter().flat_map(|pack| pack.aliases) {
+            names.exact.insert(alias.series, alias.series);
+            names.numbers.insert(normalised(alias.series), alias.series);
+            let base = ["_sum", "_count", "_bucket"].iter().find_map(|end| alias.series.strip_suffix(end));
+            if let Some(base) = base {
+                names.histograms.insert(normalised(base), base);
+            }
+        }
+        names
+    }
+
+    /// Looks up a series of one number, by its name and its unit (empty where the protocol has none).
+    pub(super) fn number(&self, name: &str, unit: &str) -> Option<Known> {
+        if let Some(series) = self.exact.get(name) {
+            return Some(Known { series, factor: 1.0 });
+        }
+        if name.len() > LONGEST {
+            return None;
+        }
+        if name.starts_with(SIMULATED) {
+            return Some(Known { series: SIMULATED_SERIES, factor: 1.0 });
+        }
+        find(&self.numbers, name, unit, &["", "_total"])
+    }
+
+    /// Looks up a histogram or summary by its name without `_sum`, `_count` and `_bucket`, and its unit.
+    pub(super) fn histogram(&self, name: &str, unit: &str) -> Option<Known> {
+        if name.len() > LONGEST { None } else { find(&self.histograms, name, unit, &[""]) }
+    }
+
+    /// Whether the page's reader has a use for the buckets of a histogram.
+    pub(super) fn has_buckets(&self, base: &str) -> bool {
+        self.exact.contains_key(format!("{base}_bucket").as_str())
+    }
+}
+
+/// Tries a name with what senders leave out or add: `_total`, and the unit at its end.
+fn find(held: &HashMap<String, &'static str>, name: &str, unit: &str, ends: &[&str]) -> Option<Known> {
+    let name = normalised(name);
+    let known = |series: &&'static str, factor| Known { series, factor };
+    for end in ends {
+        if let Some(series) = held.get(&format!("{name}{end}")) {
+            return Some(known(series, factor_of(unit, series)));
+        }
+    }
+    let (word, factor) = unit_word(unit);
+    let bare = [word, "ratio"].into_iter().filter(|word| !word.is_empty());
+    for stem in bare.filter_map(|word| name.strip_suffix(word)?.strip_suffix('_')) {
+        if let Some(series) = held.get(stem) {
+            return Some(known(series, factor));
+        }
+    }
+    if word.is_empty() {
+        return None;
+    }
+    for end in ends {
+        if let Some(series) = held.get(&format!("{name}_{word}{end}")) {
+            return Some(known(series, factor));
+        }
+    }
+    None
+}
+
+/// The word that ends a name of that unit, in base units, and the factor to these.
+fn unit_word(unit: &str) -> (&'static str, f64) {
+    match unit {
+        "s" | "seconds" => ("seconds", 1.0),
+        "ms" | "milliseconds" => ("seconds", 1e-3),
+        "us" | "microseconds" => ("seconds", 1e-6),
+        "ns" | "nanoseconds" => ("seconds", 1e-9),
+        "min" => ("seconds", 60.0),
+        "By" | "bytes" => ("bytes", 1.0),
+        "%" => ("percent", 1.0),
+        "{token}" | "tokens" => ("tokens", 1.0),
+        _ => ("", 1.0),
+    }
+}
+
+/// A name that says seconds while the unit says milliseconds is believed in its unit.
+fn factor_of(unit: &str, series: &str) -> f64 {
+    match unit_word(unit) {
+        ("seconds", factor) if series.contains("seconds") => factor,
+        _ => 1.0,
+    }
+}
+
+/// Puts an underscore for every run of what is neither letter nor digit.
+pub(super) fn normalised(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for character in name.chars() {
+        if character.is_ascii_alphanumeric() {
+            text.push(character);
+        } else if !text.ends_with('_') {
+            text.push('_');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::telemetry::{DCGM, VLLM};
+
+    use super::*;
+
+    #[test]
+    fn the_spellings_of_senders_lead_to_the_engines_names() {
+        let names = Names::new(&[&VLLM, &DCGM]);
+        let number = |name, unit| names.number(name, unit).map(|known| (known.series, known.factor));
+        let waiting = Some(("vllm:num_requests_waiting", 1.0));
+        assert_eq!(number("vllm:num_requests_waiting", ""), waiting);
+        assert_eq!(number("vllm.num_requests.waiting", "1"), waiting);
+        assert_eq!(number("vllm_num_requests_waiting", "{request}"), waiting);
+        assert_eq!(number("vllm.kv_cache_usage_perc_ratio", "1"), Some(("vllm:kv_cache_usage_perc", 1.0)));
+        assert_eq!(number("vllm.request_success", ""), Some(("vllm:request_success", 1.0)));
+        assert_eq!(number("vllm.generation", "{token}").map(|found| found.0), Some("vllm:generation_tokens"));
+        assert_eq!(number("simulator_info", ""), Some(("simulator_pushed", 1.0)));
+        assert_eq!(number("go_goroutines", ""), None);
+        assert_eq!(number(&"vllm".repeat(1000), ""), None);
+
+        let histogram = |name, unit| names.histogram(name, unit).map(|known| (known.series, known.factor));
+        let ttft = "vllm:time_to_first_token_seconds";
+        assert_eq!(histogram("vllm:time_to_first_token_seconds", "s"), Some((ttft, 1.0)));
+        assert_eq!(histogram("vllm.time_to_first_token", "s"), Some((ttft, 1.0)));
+        assert_eq!(histogram("vllm.time_to_first_token", "ms"), Some((ttft, 1e-3)));
+        assert_eq!(histogram("vllm.time_to_first_token", ""), None, "a unit is not guessed");
+    }
+}
