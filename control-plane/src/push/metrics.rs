@@ -124,6 +124,11 @@ impl PushMetrics {
         }
     }
 
+    /// Points that wait to be put together.
+    pub fn queued_points(&self) -> i64 {
+        self.queued_points.get()
+    }
+
     /// Points that were taken, by all protocols.
     pub fn points(&self) -> u64 {
         let protocols = [Protocol::OtlpGrpc, Protocol::OtlpHttp, Protocol::RemoteWrite, Protocol::Json];

@@ -10,6 +10,7 @@ mod database;
 mod existing_envoys;
 mod membership;
 mod page;
+mod push;
 mod refusal;
 mod restart;
 mod routing;
