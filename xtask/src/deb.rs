@@ -82,7 +82,9 @@ fn unpack(pins: &str, folder: &Path) -> Result<()> {
 
 fn downloaded(folder: &Path) -> Result<PathBuf> {
     let files = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
-    let mut packages =
-        files.into_iter().map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "deb"));
+    let mut packages = files
+        .into_iter()
+        .map(|file| file.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "deb"));
     packages.next().context("apt-get left no package")
 }

@@ -109,7 +109,8 @@ pub(crate) fn grpcio(workspace: &Workspace, report: bool) -> Result<PathBuf> {
 
 /// The folder with Python's OpenTelemetry SDK, which only the tests need.
 pub(crate) fn opentelemetry(workspace: &Workspace, report: bool) -> Result<PathBuf> {
-    if let Some(folder) = tool::own("CLAIRVOY_OPENTELEMETRY", Some("opentelemetry/sdk/metrics/__init__.py"))? {
+    if let Some(folder) = tool::own("CLAIRVOY_OPENTELEMETRY", Some("opentelemetry/sdk/metrics/__init__.py"))?
+    {
         say(report, "opentelemetry", &format!("{} (CLAIRVOY_OPENTELEMETRY)", folder.display()));
         return Ok(folder);
     }

@@ -9,7 +9,8 @@ use flate2::write::GzEncoder;
 use prost::Message as _;
 
 use super::proto::{
-    Data, ExportRequest, KeyValue, Metric, NumberPoint, WriteRequest, attribute, export, gauge, number, series, sum,
+    Data, ExportRequest, KeyValue, Metric, NumberPoint, WriteRequest, attribute, export, gauge, number,
+    series, sum,
 };
 
 /// Backends of the fleet.
@@ -62,7 +63,9 @@ impl Page {
     fn series(self, index: usize) -> String {
         let known = KNOWN[index % KNOWN.len()];
         match self {
-            Self::Whole if !index.is_multiple_of(5) => format!("vllm:request_decode_time_seconds_bucket_{}", index % 97),
+            Self::Whole if !index.is_multiple_of(5) => {
+                format!("vllm:request_decode_time_seconds_bucket_{}", index % 97)
+            }
             Self::Whole => KNOWN[index / 5 % KNOWN.len()].to_owned(),
             Self::Known => known.to_owned(),
         }
@@ -115,9 +118,7 @@ impl Format {
             Self::OtlpGrpc => &[("content-type", "application/grpc")],
             Self::OtlpGrpcGzip => &[("content-type", "application/grpc"), ("grpc-encoding", "gzip")],
             Self::OtlpHttp => &[("content-type", "application/x-protobuf")],
-            Self::OtlpHttpGzip => {
-                &[("content-type", "application/x-protobuf"), ("content-encoding", "gzip")]
-            }
+            Self::OtlpHttpGzip => &[("content-type", "application/x-protobuf"), ("content-encoding", "gzip")],
             Self::OtlpJson | Self::Plain => &[("content-type", "application/json")],
             Self::RemoteWrite | Self::RemoteWriteMessage => {
                 &[("content-type", "application/x-protobuf"), ("content-encoding", "snappy")]

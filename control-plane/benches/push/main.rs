@@ -83,9 +83,12 @@ fn main() -> Result<()> {
     rows.push(by_prost(Format::OtlpHttp, "OTLP message, decoded by prost alone", seconds, |body| {
         black_box(proto::ExportRequest::decode(body).is_ok())
     }));
-    rows.push(by_prost(Format::RemoteWriteMessage, "remote write message, decoded by prost alone", seconds, |body| {
-        black_box(proto::WriteRequest::decode(body).is_ok())
-    }));
+    rows.push(by_prost(
+        Format::RemoteWriteMessage,
+        "remote write message, decoded by prost alone",
+        seconds,
+        |body| black_box(proto::WriteRequest::decode(body).is_ok()),
+    ));
     let report = report(&rows);
     println!("{report}");
     if let Some(path) = &args.write {
@@ -106,8 +109,9 @@ async fn measure(format: Format, page: Page, seconds: f64) -> Result<Row> {
     while taking < seconds {
         // Rounds are as long as the queue, which nobody empties meanwhile.
         let now_ms = chrono::Utc::now().timestamp_millis();
-        let bodies: Vec<Bytes> =
-            (0..64).map(|round| load::body(format, page, POINTS, now_ms - 64_000 + 1000 * round).into()).collect();
+        let bodies: Vec<Bytes> = (0..64)
+            .map(|round| load::body(format, page, POINTS, now_ms - 64_000 + 1000 * round).into())
+            .collect();
         let (outcomes_in, mut outcomes) = mpsc::channel(1_000_000);
         let metrics = PushMetrics::default();
         let (intake, assembly) = Intake::new(
@@ -198,7 +202,10 @@ fn by_prost(format: Format, name: &'static str, seconds: f64, decode: impl Fn(&[
 fn line(row: &Row) -> String {
     let Row { name, page, bytes_per_point, points_per_second, assembled_per_second } = row;
     let assembled = assembled_per_second.map_or(String::new(), |rate| format!("{:.0}", rate / 1000.0));
-    format!("| {name} | {page} | {bytes_per_point:.0} | **{:.0}** | {assembled} |", points_per_second / 1000.0)
+    format!(
+        "| {name} | {page} | {bytes_per_point:.0} | **{:.0}** | {assembled} |",
+        points_per_second / 1000.0
+    )
 }
 
 fn report(rows: &[Row]) -> String {
@@ -215,7 +222,9 @@ fn report(rows: &[Row]) -> String {
          after a `keep` rule, or all that a vLLM server exports. Last, what prost needs for the same message to build its objects.\n",
         chrono::Utc::now().format("%Y-%m-%d"),
     );
-    text.push_str("| format | series | bytes per point | to the queue, 1000 points/s | behind it, 1000 points/s |\n");
+    text.push_str(
+        "| format | series | bytes per point | to the queue, 1000 points/s | behind it, 1000 points/s |\n",
+    );
     text.push_str("|---|---|---|---|---|\n");
     for row in rows {
         text.push_str(&line(row));

@@ -4,7 +4,7 @@ use garde::{Error, Path, Report, Validate};
 
 use clairvoy_forecaster::DemandForecaster;
 
-use super::Config;
+use super::{Config, Engine, GpuMetrics, MetricNames, Pool};
 
 /// What spans several fields: names that must be unique or exist, and values that must fit each other.
 impl Validate for Config {
@@ -173,6 +173,7 @@ impl Config {
                 let message = format!("min {} is more than max {}", pool.replicas.min, pool.replicas.max);
                 fault(path.join("replicas").join("min"), message);
             }
+            check_names(pool, &path, fault);
             for (position, address) in pool.backends.iter().enumerate() {
                 let path = path.join("backends").join(position);
                 if address.port() == 0 || address.ip().is_unspecified() {
@@ -200,6 +201,38 @@ impl Config {
                 Ok(_) => fault(path, "must start with http:// or https://".to_owned()),
                 Err(error) => fault(path, format!("no URL: {error}")),
             }
+        }
+    }
+}
+
+/// Where and under which names a pool's metrics are read.
+fn check_names(pool: &Pool, path: &Path, fault: &mut Fault<'_>) {
+    for (key, message) in pool.metrics.faults() {
+        fault(path.join("metrics").join(key), message);
+    }
+    if pool.engine == Engine::Custom && pool.metrics == MetricNames::default() {
+        fault(
+            path.join("engine"),
+            "`custom` reads only what `metrics` names, and it names nothing".to_owned(),
+        );
+    }
+    let mut check_url = |path: Path, template: &str| {
+        let url = template.replace("{host}", "127.0.0.1").replace("{port}", "1");
+        if !reqwest::Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+            fault(path, format!("{template} is no URL of http or https"));
+        }
+    };
+    if let Some(template) = &pool.metrics_url {
+        check_url(path.join("metrics_url"), template);
+    }
+    let GpuMetrics::Page(gpu) = &pool.gpu_metrics else { return };
+    let path = path.join("gpu_metrics");
+    if let Some(template) = &gpu.url {
+        check_url(path.join("url"), template);
+    }
+    for backend in gpu.backends.keys() {
+        if backend.parse::<std::net::SocketAddr>().is_err() {
+            fault(path.join("backends").join(backend.clone()), format!("{backend} is no `ip:port`"));
         }
     }
 }

@@ -164,7 +164,7 @@ impl Backend {
         let at_ms = pending.newest_ms;
         self.page.clear();
         self.series.write_page(at_ms, &mut self.page);
-        let read = read_page(self.page.as_bytes(), self.member.packs);
+        let read = read_page(self.page.as_bytes(), &self.member.packs);
         noticed.drops.merge(&read.drops);
         if read.known_series == 0 {
             return None;

@@ -22,9 +22,19 @@ pub(super) struct Point {
     series: Range<u32>,
     /// Milliseconds since 1970, by the sender's clock.
     pub(super) at_ms: i64,
-    /// The value is what was added since the point before.
-    pub(super) delta: bool,
+    pub(super) growth: Growth,
     pub(super) value: PointValue,
+}
+
+/// Since when a value counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Growth {
+    /// It does not count: it is what is now.
+    None,
+    /// Since the server started.
+    SinceStart,
+    /// Since the point before.
+    SinceBefore,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -72,10 +82,10 @@ impl Batch {
         member: u32,
         series: Range<u32>,
         at_ms: i64,
-        delta: bool,
+        growth: Growth,
         value: PointValue,
     ) {
-        self.points.push(Point { member, series, at_ms, delta, value });
+        self.points.push(Point { member, series, at_ms, growth, value });
     }
 
     pub(super) fn add_buckets(&mut self, buckets: impl IntoIterator<Item = (f64, f64)>) -> Range<u32> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::config::Push;
 
 use super::access::Access;
-use super::batch::{Batch, PointValue};
+use super::batch::{Batch, Growth, PointValue};
 use super::directory::Directory;
 use super::names::{Known, Names};
 use super::refusal::{PointRefusal, RequestRefusal, Tally};
@@ -19,6 +19,14 @@ pub(super) const MOST_BUCKETS: usize = 512;
 
 /// A label or attribute.
 pub(super) type Label<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+/// What all points of a metric have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) known: Known,
+    /// Each point tells what was added since the one before.
+    pub(super) delta: bool,
+}
 
 /// What is the same for all requests: how names and labels are understood, and what is too old.
 #[derive(Clone, Debug)]
@@ -184,7 +192,8 @@ impl<'a> Collector<'a> {
         labels.sort_unstable_by(|left, right| left.0.cmp(&right.0));
         let left_out = &self.rules.left_out;
         let range = self.batch.write_series(|text| {
-            text.push_str(known.series);
+            text.push_str(known.family);
+            text.push_str(known.suffix);
             let mut opened = false;
             for (name, value) in labels.iter() {
                 let name = label_name(name);
@@ -216,7 +225,7 @@ impl<'a> Collector<'a> {
         member: u32,
         series: Range<u32>,
         at_ms: i64,
-        delta: bool,
+        shape: Shape,
         value: PointValue,
     ) -> Result<(), RequestRefusal> {
         let at_ms = if at_ms == 0 { self.now_ms } else { at_ms };
@@ -227,7 +236,12 @@ impl<'a> Collector<'a> {
         if ahead < -self.rules.max_age_ms {
             return self.refuse(1, PointRefusal::TooOld, || format!("{} ms old", ahead.saturating_neg()));
         }
-        self.batch.add(member, series, at_ms, delta, value);
+        let growth = match (shape.delta, shape.known.counts) {
+            (true, _) => Growth::SinceBefore,
+            (false, true) => Growth::SinceStart,
+            (false, false) => Growth::None,
+        };
+        self.batch.add(member, series, at_ms, growth, value);
         self.check_count()
     }
 }

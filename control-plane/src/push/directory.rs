@@ -3,8 +3,8 @@ use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{Engine, Pool};
-use crate::telemetry::AliasPack;
+use crate::config::Pool;
+use crate::telemetry::{ENGINES, PackChoice, Packs, PoolTargets};
 
 use super::CANONICAL;
 
@@ -16,7 +16,7 @@ pub struct Member {
     /// Its pool.
     pub pool: Arc<str>,
     /// The names that its engine has.
-    pub(super) packs: &'static [&'static AliasPack],
+    pub(super) packs: Arc<Packs>,
 }
 
 /// Who pushes: every backend of the pools with `telemetry: push`, by each name that senders have for it. Immutable;
@@ -33,13 +33,15 @@ impl Directory {
     /// and by its bare host where no other backend is there.
     pub fn new<'a>(backends: impl IntoIterator<Item = (SocketAddr, &'a Pool)>) -> Self {
         let mut directory = Self::default();
+        let mut packs_of: HashMap<&str, Arc<Packs>> = HashMap::new();
         let mut hosts: HashMap<Box<str>, Option<u32>> = HashMap::new();
         for (address, pool) in backends {
             let Ok(index) = u32::try_from(directory.members.len()) else { break };
+            let packs = packs_of.entry(&pool.name).or_insert_with(|| Arc::new(packs(pool, address)));
             let member = Member {
                 address: address.to_string().into(),
                 pool: pool.name.as_str().into(),
-                packs: packs(pool.engine),
+                packs: Arc::clone(packs),
             };
             directory.names.insert(address.to_string().into(), Some(index));
             for (name, _) in pool.instances.iter().filter(|(_, other)| **other == address) {
@@ -77,11 +79,12 @@ impl Directory {
     }
 }
 
-/// The names by which a pool's telemetry is read; those of plain JSON belong to every engine.
-fn packs(engine: Engine) -> &'static [&'static AliasPack] {
-    match engine {
-        Engine::Vllm => &[&crate::telemetry::VLLM, &crate::telemetry::DCGM, &CANONICAL],
-    }
+/// The names by which a pool's telemetry is read: those of its engine and its own, and those of plain JSON.
+fn packs(pool: &Pool, address: SocketAddr) -> Packs {
+    let choice = PoolTargets::new(pool).target(address).names;
+    let mut engines = choice.engines.clone().unwrap_or_else(|| ENGINES.to_vec());
+    engines.push(&CANONICAL);
+    Packs::new(&PackChoice { engines: Some(engines), gpu: true, custom: choice.custom.clone() })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use chrono::Utc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 
 use crate::config::Push;
-use crate::telemetry::{DCGM, ScrapeOutcome, TelemetryMetrics, VLLM};
+use crate::telemetry::{DCGM, ENGINES, ScrapeOutcome, TelemetryMetrics};
 
 use super::access::{Access, PushTokens};
 use super::batch::Batch;
@@ -81,7 +81,7 @@ impl Intake {
         let assembly =
             Assembly::new(options, queued, Arc::clone(&directory), outcomes, metrics.clone(), telemetry);
         let shared = Shared {
-            rules: Rules::new(Names::new(&[&VLLM, &DCGM]), options),
+            rules: Rules::new(Names::new(&[&ENGINES[..], &[&DCGM]].concat()), options),
             directory,
             tokens,
             limits: BodyLimits {

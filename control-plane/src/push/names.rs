@@ -1,6 +1,8 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::telemetry::AliasPack;
+use foldhash::fast::FixedState;
+
+use crate::telemetry::{AliasPack, Field, Kind, Meaning};
 
 /// Series under this prefix say that a server is simulated.
 const SIMULATED: &str = "simulator_";
@@ -12,10 +14,16 @@ const LONGEST: usize = 200;
 /// A name that some engine has, and the factor that brings its values to the unit of that name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Known {
-    /// The name as the engine's page has it; of a histogram without `_sum`, `_count` and `_bucket`.
-    pub(super) series: &'static str,
+    /// The name of the family, as the engine has it.
+    pub(super) family: &'static str,
+    /// `_sum`, `_count` or `_bucket` behind it, of a histogram that comes series by series.
+    pub(super) suffix: &'static str,
+    /// Whether it runs since its server started: while nothing happens, some senders say nothing.
+    pub(super) counts: bool,
     pub(super) factor: f64,
 }
+
+type Table<T> = HashMap<String, T, FixedState>;
 
 /// All names that engines have, by hash.
 ///
@@ -23,35 +31,61 @@ pub(super) struct Known {
 /// name or at its end. So the names are kept in the form in which Prometheus stores metrics of OTLP, and looked up in it.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
-    exact: HashMap<&'static str, &'static str>,
-    numbers: HashMap<String, &'static str>,
-    histograms: HashMap<String, &'static str>,
+    exact: Table<Known>,
+    numbers: Table<Known>,
+    histograms: Table<Known>,
+    /// Families whose buckets are read.
+    with_buckets: HashSet<&'static str>,
 }
 
 impl Names {
     pub(super) fn new(packs: &[&'static AliasPack]) -> Self {
-        let mut names = Self { exact: HashMap::new(), numbers: HashMap::new(), histograms: HashMap::new() };
+        let mut names = Self {
+            exact: Table::default(),
+            numbers: Table::default(),
+            histograms: Table::default(),
+            with_buckets: HashSet::new(),
+        };
         for alias in packs.iter().flat_map(|pack| pack.aliases) {
-            names.exact.insert(alias.series, alias.series);
-            names.numbers.insert(normalised(alias.series), alias.series);
-            let base = ["_sum", "_count", "_bucket"].iter().find_map(|end| alias.series.strip_suffix(end));
-            if let Some(base) = base {
-                names.histograms.insert(normalised(base), base);
+            let family = alias.family;
+            match alias.meaning {
+                Meaning::Value(field) | Meaning::Label(field, _) => names.add(family, family, "", field),
+                Meaning::Counter(field) => {
+                    names.add(family, family, "", field);
+                    // The page's reader understands both.
+                    names.add(&format!("{family}_total"), family, "", field);
+                }
+                Meaning::Histogram(timing) => {
+                    for (suffix, field, _) in timing.series(alias.scale) {
+                        names.add(&format!("{family}{suffix}"), family, suffix, field);
+                        if suffix == "_bucket" {
+                            names.with_buckets.insert(family);
+                        }
+                    }
+                    let known = Known { family, suffix: "", counts: true, factor: 1.0 };
+                    names.histograms.insert(normalised(family), known);
+                }
             }
         }
         names
     }
 
+    fn add(&mut self, name: &str, family: &'static str, suffix: &'static str, field: Field) {
+        let known = Known { family, suffix, counts: field.kind() != Kind::Gauge, factor: 1.0 };
+        self.exact.insert(name.to_owned(), known);
+        self.numbers.insert(normalised(name), known);
+    }
+
     /// Looks up a series of one number, by its name and its unit (empty where the protocol has none).
     pub(super) fn number(&self, name: &str, unit: &str) -> Option<Known> {
-        if let Some(series) = self.exact.get(name) {
-            return Some(Known { series, factor: 1.0 });
+        if let Some(known) = self.exact.get(name) {
+            return Some(*known);
         }
         if name.len() > LONGEST {
             return None;
         }
         if name.starts_with(SIMULATED) {
-            return Some(Known { series: SIMULATED_SERIES, factor: 1.0 });
+            return Some(Known { family: SIMULATED_SERIES, suffix: "", counts: false, factor: 1.0 });
         }
         find(&self.numbers, name, unit, &["", "_total"])
     }
@@ -62,33 +96,33 @@ impl Names {
     }
 
     /// Whether the page's reader has a use for the buckets of a histogram.
-    pub(super) fn has_buckets(&self, base: &str) -> bool {
-        self.exact.contains_key(format!("{base}_bucket").as_str())
+    pub(super) fn has_buckets(&self, family: &str) -> bool {
+        self.with_buckets.contains(family)
     }
 }
 
 /// Tries a name with what senders leave out or add: `_total`, and the unit at its end.
-fn find(held: &HashMap<String, &'static str>, name: &str, unit: &str, ends: &[&str]) -> Option<Known> {
+fn find(held: &Table<Known>, name: &str, unit: &str, ends: &[&str]) -> Option<Known> {
     let name = normalised(name);
-    let known = |series: &&'static str, factor| Known { series, factor };
+    let scaled = |known: &Known, factor| Known { factor, ..*known };
     for end in ends {
-        if let Some(series) = held.get(&format!("{name}{end}")) {
-            return Some(known(series, factor_of(unit, series)));
+        if let Some(known) = held.get(&format!("{name}{end}")) {
+            return Some(scaled(known, factor_of(unit, known.family)));
         }
     }
     let (word, factor) = unit_word(unit);
     let bare = [word, "ratio"].into_iter().filter(|word| !word.is_empty());
     for stem in bare.filter_map(|word| name.strip_suffix(word)?.strip_suffix('_')) {
-        if let Some(series) = held.get(stem) {
-            return Some(known(series, factor));
+        if let Some(known) = held.get(stem) {
+            return Some(scaled(known, factor));
         }
     }
     if word.is_empty() {
         return None;
     }
     for end in ends {
-        if let Some(series) = held.get(&format!("{name}_{word}{end}")) {
-            return Some(known(series, factor));
+        if let Some(known) = held.get(&format!("{name}_{word}{end}")) {
+            return Some(scaled(known, factor));
         }
     }
     None
@@ -110,9 +144,9 @@ fn unit_word(unit: &str) -> (&'static str, f64) {
 }
 
 /// A name that says seconds while the unit says milliseconds is believed in its unit.
-fn factor_of(unit: &str, series: &str) -> f64 {
+fn factor_of(unit: &str, family: &str) -> f64 {
     match unit_word(unit) {
-        ("seconds", factor) if series.contains("seconds") => factor,
+        ("seconds", factor) if family.contains("seconds") => factor,
         _ => 1.0,
     }
 }
@@ -139,7 +173,7 @@ mod tests {
     #[test]
     fn the_spellings_of_senders_lead_to_the_engines_names() {
         let names = Names::new(&[&VLLM, &DCGM]);
-        let number = |name, unit| names.number(name, unit).map(|known| (known.series, known.factor));
+        let number = |name, unit| names.number(name, unit).map(|known| (known.family, known.factor));
         let waiting = Some(("vllm:num_requests_waiting", 1.0));
         assert_eq!(number("vllm:num_requests_waiting", ""), waiting);
         assert_eq!(number("vllm.num_requests.waiting", "1"), waiting);
@@ -148,10 +182,11 @@ mod tests {
         assert_eq!(number("vllm.request_success", ""), Some(("vllm:request_success", 1.0)));
         assert_eq!(number("vllm.generation", "{token}").map(|found| found.0), Some("vllm:generation_tokens"));
         assert_eq!(number("simulator_info", ""), Some(("simulator_pushed", 1.0)));
+        assert_eq!(number("vllm:prompt_tokens_total", ""), Some(("vllm:prompt_tokens", 1.0)));
         assert_eq!(number("go_goroutines", ""), None);
         assert_eq!(number(&"vllm".repeat(1000), ""), None);
 
-        let histogram = |name, unit| names.histogram(name, unit).map(|known| (known.series, known.factor));
+        let histogram = |name, unit| names.histogram(name, unit).map(|known| (known.family, known.factor));
         let ttft = "vllm:time_to_first_token_seconds";
         assert_eq!(histogram("vllm:time_to_first_token_seconds", "s"), Some((ttft, 1.0)));
         assert_eq!(histogram("vllm.time_to_first_token", "s"), Some((ttft, 1.0)));

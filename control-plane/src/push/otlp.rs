@@ -5,11 +5,11 @@ mod point;
 
 use std::borrow::Cow;
 
-use super::collector::{Collector, Label};
+use super::collector::{Collector, Label, Shape};
 use super::refusal::RequestRefusal;
 use super::wire::{BadWire, Fields, Value, fields};
 
-use point::{Data, Number, Scope, Shape, Spread};
+use point::{Data, Number, Scope, Spread};
 
 /// `AGGREGATION_TEMPORALITY_DELTA`.
 const DELTA: u64 = 1;

@@ -8,34 +8,32 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::telemetry::{Alias, AliasPack, Field};
+use crate::telemetry::{Alias, AliasPack, Field, Timing};
 
 use super::batch::PointValue;
-use super::collector::Collector;
+use super::collector::{Collector, Shape};
 use super::names::Known;
 use super::refusal::RequestRefusal;
-
-const fn canonical(series: &'static str, field: Field) -> Alias {
-    Alias { series, field, preference: 0, scale: 1.0 }
-}
 
 /// The fields of plain JSON, as series under which they are held.
 pub(super) const CANONICAL: AliasPack = AliasPack {
     name: "json",
     aliases: &[
-        canonical("clairvoy:queue_depth", Field::QueueDepth),
-        canonical("clairvoy:running", Field::Running),
-        canonical("clairvoy:kv_used", Field::KvUsed),
-        canonical("clairvoy:gpu_utilisation", Field::GpuUtilisation),
-        canonical("clairvoy:ttft_seconds_sum", Field::TtftSum),
-        canonical("clairvoy:ttft_seconds_count", Field::TtftCount),
-        canonical("clairvoy:inter_token_seconds_sum", Field::InterTokenSum),
-        canonical("clairvoy:inter_token_seconds_count", Field::InterTokenCount),
-        canonical("clairvoy:completed", Field::Completed),
-        canonical("clairvoy:prompt_tokens", Field::PromptTokens),
-        canonical("clairvoy:output_tokens", Field::OutputTokens),
+        Alias::value("clairvoy:queue_depth", Field::QueueDepth),
+        Alias::value("clairvoy:running", Field::Running),
+        Alias::value("clairvoy:kv_used", Field::KvUsed),
+        Alias::value("clairvoy:gpu_utilisation", Field::GpuUtilisation),
+        Alias::histogram(TTFT, Timing::Ttft),
+        Alias::histogram(INTER_TOKEN, Timing::InterToken),
+        Alias::counter("clairvoy:completed", Field::Completed),
+        Alias::counter("clairvoy:prompt_tokens", Field::PromptTokens),
+        Alias::counter("clairvoy:output_tokens", Field::OutputTokens),
     ],
+    promises: &[],
 };
+
+const TTFT: &str = "clairvoy:ttft_seconds";
+const INTER_TOKEN: &str = "clairvoy:inter_token_seconds";
 
 /// What one backend shows. Those that end in `_sum_seconds` or `_count`, and the last three, run since its start.
 #[derive(Deserialize)]
@@ -76,21 +74,23 @@ impl Time {
 }
 
 impl Report<'_> {
-    fn values(&self) -> impl Iterator<Item = (&'static str, f64)> {
+    fn values(&self) -> impl Iterator<Item = (Known, f64)> {
+        let gauge = |family| Known { family, suffix: "", counts: false, factor: 1.0 };
+        let counter = |family, suffix| Known { family, suffix, counts: true, factor: 1.0 };
         let all = [
-            self.queue_depth,
-            self.running,
-            self.kv_used,
-            self.gpu_utilisation,
-            self.ttft_sum_seconds,
-            self.ttft_count,
-            self.inter_token_sum_seconds,
-            self.inter_token_count,
-            self.completed,
-            self.prompt_tokens,
-            self.output_tokens,
+            (gauge("clairvoy:queue_depth"), self.queue_depth),
+            (gauge("clairvoy:running"), self.running),
+            (gauge("clairvoy:kv_used"), self.kv_used),
+            (gauge("clairvoy:gpu_utilisation"), self.gpu_utilisation),
+            (counter(TTFT, "_sum"), self.ttft_sum_seconds),
+            (counter(TTFT, "_count"), self.ttft_count),
+            (counter(INTER_TOKEN, "_sum"), self.inter_token_sum_seconds),
+            (counter(INTER_TOKEN, "_count"), self.inter_token_count),
+            (counter("clairvoy:completed", ""), self.completed),
+            (counter("clairvoy:prompt_tokens", ""), self.prompt_tokens),
+            (counter("clairvoy:output_tokens", ""), self.output_tokens),
         ];
-        CANONICAL.aliases.iter().zip(all).filter_map(|(alias, value)| Some((alias.series, value?)))
+        all.into_iter().filter_map(|(known, value)| Some((known, value?)))
     }
 }
 
@@ -126,15 +126,15 @@ fn take(report: &Report<'_>, collector: &mut Collector<'_>) -> Result<(), Reques
         }
     };
     let at_ms = report.at.as_ref().map_or_else(|| collector.now_ms(), |at| at.milliseconds().max(1));
-    for (series, value) in report.values() {
-        let text = match collector.series(Known { series, factor: 1.0 }, &mut []) {
+    for (known, value) in report.values() {
+        let text = match collector.series(known, &mut []) {
             Ok(text) => text,
             Err(refusal) => {
-                collector.refuse(1, refusal, || series.to_owned())?;
+                collector.refuse(1, refusal, || known.family.to_owned())?;
                 continue;
             }
         };
-        collector.add(member, text, at_ms, false, PointValue::Number(value))?;
+        collector.add(member, text, at_ms, Shape { known, delta: false }, PointValue::Number(value))?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::batch::PointValue;
-use super::collector::{Collector, Label};
+use super::collector::{Collector, Label, Shape};
 use super::refusal::{PointRefusal, RequestRefusal};
 use super::wire::{BadWire, fields};
 
@@ -49,7 +49,7 @@ fn time_series<'a>(
     };
     let text = match collector.series(known, labels) {
         Ok(text) => text,
-        Err(refusal) => return collector.refuse(points(series)?, refusal, || known.series.to_owned()),
+        Err(refusal) => return collector.refuse(points(series)?, refusal, || known.family.to_owned()),
     };
     let mut parts = fields(series);
     while let Some((number, value)) = parts.next()? {
@@ -63,7 +63,7 @@ fn time_series<'a>(
             if at_ms == 0 {
                 collector.refuse(1, PointRefusal::TooOld, || "a time of 0".to_owned())?;
             } else {
-                collector.add(member, text.clone(), at_ms, false, value)?;
+                collector.add(member, text.clone(), at_ms, Shape { known, delta: false }, value)?;
             }
         }
     }

@@ -7,8 +7,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::drops::{DropReason, Drops};
 use super::failure::{FailureKind, ScrapeFailure};
-use super::field::{DropReason, Drops, Field};
+use super::field::Field;
 
 /// What telemetry counts about itself; clones share the counts.
 #[derive(Clone, Debug)]

@@ -10,8 +10,8 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Chat, Load, Process, Site, backend, client, free_address, model_server, opentelemetry, prometheus_program,
-    until,
+    Chat, Load, Process, Site, backend, client, free_address, model_server, opentelemetry,
+    prometheus_program, until,
 };
 
 const OTLP_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/end_to_end/push/send_otlp.py");
@@ -89,7 +89,8 @@ async fn telemetry_comes_from_real_senders() {
 
     until("each has rows in the database", 30, async || {
         let rows = clairvoy.rows_by_backend().await.map_err(|error| error.to_string())?;
-        let enough = state.backends.iter().all(|backend| rows.get(&backend.address).is_some_and(|rows| *rows >= 3));
+        let enough =
+            state.backends.iter().all(|backend| rows.get(&backend.address).is_some_and(|rows| *rows >= 3));
         if enough { Ok(()) } else { Err(format!("{rows:?}")) }
     })
     .await;
@@ -97,7 +98,10 @@ async fn telemetry_comes_from_real_senders() {
     assert!(page.contains("clairvoy_telemetry_targets 0"), "nothing is scraped");
     for protocol in ["otlp_grpc", "otlp_http", "remote_write", "json"] {
         let taken = format!("clairvoy_push_points_total{{protocol=\"{protocol}\"}}");
-        assert!(page.lines().any(|line| line.starts_with(&taken) && !line.ends_with(" 0")), "{protocol}:\n{page}");
+        assert!(
+            page.lines().any(|line| line.starts_with(&taken) && !line.ends_with(" 0")),
+            "{protocol}:\n{page}"
+        );
         let partial = format!("clairvoy_push_requests_total{{protocol=\"{protocol}\",outcome=\"partial\"}}");
         assert!(!page.contains(&partial), "{protocol}:\n{page}");
     }
@@ -107,7 +111,8 @@ async fn telemetry_comes_from_real_senders() {
     let load = Load::start(Chat::new(server.address(), "chat", 60), 8.0);
     clairvoy
         .state_where("the load is seen", |state| {
-            backend(state, server.address()).is_some_and(|backend| backend.running.is_some_and(|count| count > 0.0))
+            backend(state, server.address())
+                .is_some_and(|backend| backend.running.is_some_and(|count| count > 0.0))
         })
         .await;
     load.end().await;

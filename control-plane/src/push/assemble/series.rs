@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use super::super::batch::{Batch, Point, PointValue};
+use super::super::batch::{Batch, Growth, Point, PointValue};
 
 /// Gauges older than this at the time of a reading are not part of it: their sender has stopped.
 const GAUGE_LASTS_MS: i64 = 5_000;
@@ -22,7 +22,7 @@ struct Series {
 
 #[derive(Debug)]
 enum Held {
-    Number { value: f64, added_up: bool },
+    Number { value: f64, growth: Growth },
     Histogram(Box<Histogram>),
 }
 
@@ -63,7 +63,7 @@ impl SeriesTable {
         let evicted = if self.series.len() >= max_series { self.evict() } else { 0 };
         let mut value = match point.value {
             PointValue::Histogram { .. } => Held::Histogram(Box::default()),
-            _ => Held::Number { value: 0.0, added_up: point.delta },
+            _ => Held::Number { value: 0.0, growth: point.growth },
         };
         value.update(batch, point);
         self.series.insert(name.into(), Series { at_ms: point.at_ms, value });
@@ -91,8 +91,8 @@ impl SeriesTable {
         self.series.retain(|_, series| at_ms - series.at_ms <= COUNTER_LASTS_MS);
         for (name, series) in &self.series {
             match &series.value {
-                Held::Number { value, added_up } => {
-                    let lasts = if *added_up || is_counter(name) { COUNTER_LASTS_MS } else { GAUGE_LASTS_MS };
+                Held::Number { value, growth } => {
+                    let lasts = if *growth == Growth::None { GAUGE_LASTS_MS } else { COUNTER_LASTS_MS };
                     if at_ms - series.at_ms <= lasts {
                         line(page, name, value);
                     }
@@ -103,14 +103,6 @@ impl SeriesTable {
     }
 }
 
-/// Whether a series runs since its server started, by its name: remote write does not say.
-fn is_counter(series: &str) -> bool {
-    let name = series.split('{').next().unwrap_or(series);
-    ["_total", "_sum", "_count", "_bucket", "_tokens", "_success", "_completed", ":completed"]
-        .iter()
-        .any(|end| name.ends_with(end))
-}
-
 fn line(page: &mut String, series: &str, value: &f64) {
     // Writing to a string does not fail.
     let _ = writeln!(page, "{series} {value}");
@@ -119,16 +111,20 @@ fn line(page: &mut String, series: &str, value: &f64) {
 impl Held {
     fn update(&mut self, batch: &Batch, point: &Point) {
         match (self, &point.value) {
-            (Self::Number { value, added_up: true }, PointValue::Number(more)) if point.delta => {
+            (Self::Number { value, growth: Growth::SinceBefore }, PointValue::Number(more))
+                if point.growth == Growth::SinceBefore =>
+            {
                 *value += more;
             }
             (held, PointValue::Number(value)) => {
-                *held = Self::Number { value: *value, added_up: point.delta };
+                *held = Self::Number { value: *value, growth: point.growth };
             }
             (held, PointValue::Histogram { sum, count, buckets }) => {
                 let buckets = batch.buckets(buckets);
                 match held {
-                    Self::Histogram(histogram) if point.delta => histogram.add(*sum, *count, buckets),
+                    Self::Histogram(histogram) if point.growth == Growth::SinceBefore => {
+                        histogram.add(*sum, *count, buckets);
+                    }
                     held => {
                         *held = Self::Histogram(Box::new(Histogram {
                             sum: *sum,

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::config::parse;
-use crate::push::batch::PointValue;
+use crate::push::batch::{Growth, PointValue};
 
 use super::*;
 
@@ -26,7 +26,8 @@ fn batch(directory: &Arc<Directory>, points: &[(&str, i64, f64)]) -> Batch {
     let mut batch = Batch::new(Arc::clone(directory));
     for (series, after_ms, value) in points {
         let text = batch.write_series(|text| text.push_str(series)).unwrap();
-        batch.add(0, text, NOW + after_ms, false, PointValue::Number(*value));
+        let growth = if *series == DONE { Growth::SinceStart } else { Growth::None };
+        batch.add(0, text, NOW + after_ms, growth, PointValue::Number(*value));
     }
     batch
 }

@@ -8,11 +8,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::super::collector::{Collector, Label};
+use super::super::collector::{Collector, Label, Shape};
 use super::super::plain::each;
 use super::super::refusal::RequestRefusal;
 use super::DELTA;
-use super::point::{Data, List, Number, Scope, Shape, Spread};
+use super::point::{Data, List, Number, Scope, Spread};
 
 type Raw<'a> = Option<&'a RawValue>;
 

@@ -1,18 +1,11 @@
 use super::super::batch::PointValue;
-use super::super::collector::{Collector, Label, MOST_BUCKETS};
+use super::super::collector::{Collector, Label, MOST_BUCKETS, Shape};
 use super::super::names::Known;
 use super::super::refusal::{PointRefusal, RequestRefusal};
 use super::super::wire::{BadWire, Value, fixed64s};
 
 /// `DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK`: the series has ended.
 const NO_RECORDED_VALUE: u64 = 1;
-
-/// What all points of a metric have in common.
-#[derive(Clone, Copy)]
-pub(super) struct Shape {
-    pub(super) known: Known,
-    pub(super) delta: bool,
-}
 
 /// A point as the wire has it, without its attributes.
 #[derive(Default)]
@@ -110,17 +103,17 @@ impl<'r, 'a> Scope<'r, 'a> {
                 return collector.refuse(1, refusal, || shown);
             }
         };
-        let Shape { known, delta } = shape;
+        let known = shape.known;
         let value = match value(&data, known, collector)? {
             Ok(value) => value,
-            Err(refusal) => return collector.refuse(1, refusal, || known.series.to_owned()),
+            Err(refusal) => return collector.refuse(1, refusal, || known.family.to_owned()),
         };
         match collector.series(known, labels) {
             Ok(series) => {
                 let at_ms = i64::try_from(data.at_ns / 1_000_000).unwrap_or(i64::MAX);
-                collector.add(member, series, at_ms, delta, value)
+                collector.add(member, series, at_ms, shape, value)
             }
-            Err(refusal) => collector.refuse(1, refusal, || known.series.to_owned()),
+            Err(refusal) => collector.refuse(1, refusal, || known.family.to_owned()),
         }
     }
 }
@@ -150,7 +143,7 @@ fn histogram(
 ) -> Result<Result<PointValue, PointRefusal>, BadWire> {
     let sum = spread.sum.map(|sum| sum * known.factor);
     let count = spread.count as f64;
-    if !collector.names().has_buckets(known.series) {
+    if !collector.names().has_buckets(known.family) {
         return Ok(Ok(PointValue::Histogram { sum, count, buckets: 0..0 }));
     }
     let (mut counts, mut bounds) = (Vec::new(), Vec::new());

@@ -11,7 +11,7 @@ use crate::config::{PushToken, Span};
 use crate::push::Surface;
 
 use super::proto::{WriteRequest, attribute, export, gauge, series, sum};
-use super::site::{A, B, Site, bytes, gzip, snappy, text};
+use super::site::{A, B, C, Site, bytes, gzip, snappy, text};
 
 const EXPORT: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
@@ -63,7 +63,7 @@ async fn each_protocol_ends_in_a_sample() {
     assert_eq!((answer.status(), bytes(answer).await.len()), (StatusCode::NO_CONTENT, 0));
     assert_eq!(site.sample().await.queue_depth, Some(4.0));
 
-    let (status, said) = site.json(&format!(r#"{{"backend":"{A}","queue_depth":5}}"#)).await;
+    let (status, said) = site.json(&format!(r#"{{"backend":"{C}","queue_depth":5}}"#)).await;
     assert_eq!((status, said.as_str()), (StatusCode::OK, r#"{"accepted":1,"refused":0}"#));
     assert_eq!(site.sample().await.queue_depth, Some(5.0));
 

@@ -19,6 +19,7 @@ use crate::telemetry::{Sample, ScrapeOutcome, TelemetryMetrics};
 
 pub(super) const A: &str = "10.0.0.1:8000";
 pub(super) const B: &str = "10.0.0.2:8000";
+pub(super) const C: &str = "10.0.0.3:8000";
 
 pub(super) fn config() -> Config {
     parse(&format!(
@@ -26,7 +27,7 @@ pub(super) fn config() -> Config {
          models: [{{ name: m, pools: [a, b] }}]\n\
          pools:\n\
          - {{ name: a, telemetry: push, backends: [\"{A}\"], instances: {{ vllm-0: \"{A}\" }} }}\n\
-         - {{ name: b, telemetry: push, backends: [\"{B}\"] }}\n"
+         - {{ name: b, telemetry: push, backends: [\"{B}\", \"{C}\"] }}\n"
     ))
     .unwrap()
 }

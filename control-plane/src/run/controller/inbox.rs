@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use clairvoy_xds::{ClientEvent, ClientEventKind};
 
-use crate::config::{Config, ConfigError, GpuMetrics, Model, Pool, PoolTelemetry};
+use crate::config::{Config, ConfigError, Model, Pool, PoolTelemetry};
 use crate::fleet::{Backend, Membership, Origin};
 use crate::learn::{Insight, Lesson};
 use crate::push::Directory;
@@ -14,7 +15,7 @@ use crate::store::{
     BackendRow, DemandRow, EventLevel, EventRow, ForecastRow, RegisteredState, Store, TelemetryWriter,
     WriterSettings,
 };
-use crate::telemetry::{FailureKind, GpuPage, ScrapeOutcome, ScrapeTarget};
+use crate::telemetry::{FailureKind, PoolTargets, ScrapeOutcome, ScrapeTarget};
 
 use super::super::commands::{Command, Target};
 use super::super::database::Memory;
@@ -268,8 +269,11 @@ impl Controller {
             .filter_map(of_pool)
             .partition(|(_, pool)| pool.telemetry == PoolTelemetry::Push);
         self.outputs.push.store(Arc::new(Directory::new(pushing)));
-        let targets: Vec<ScrapeTarget> =
-            scraped.into_iter().map(|(address, pool)| scrape_target(address, pool)).collect();
+        let pools: HashMap<&str, PoolTargets<'_>> =
+            config.pools.iter().map(|pool| (pool.name.as_str(), PoolTargets::new(pool))).collect();
+        let target =
+            |(address, pool): &(SocketAddr, &Pool)| Some(pools.get(pool.name.as_str())?.target(*address));
+        let targets: Vec<ScrapeTarget> = scraped.iter().filter_map(target).collect();
         self.outputs.targets.send_replace(Arc::new(targets));
         let rows = self.fleet.backends().map(|backend| BackendRow {
             address: backend.address.to_string(),
@@ -324,14 +328,5 @@ impl Controller {
             };
             self.outputs.journal.write(Entry::Event(EventRow { at: now, level, message }));
         }
-    }
-}
-
-fn scrape_target(address: SocketAddr, pool: &Pool) -> ScrapeTarget {
-    let target = ScrapeTarget::new(address.to_string().into());
-    match &pool.gpu_metrics {
-        GpuMetrics::None => ScrapeTarget { gpu: GpuPage::None, ..target },
-        GpuMetrics::Same => target,
-        GpuMetrics::Url(template) => target.with_gpu_template(template),
     }
 }

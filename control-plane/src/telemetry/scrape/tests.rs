@@ -14,7 +14,8 @@ use prometheus_client::registry::Registry;
 use tokio::time::timeout;
 
 use super::*;
-use crate::telemetry::field::{DropReason, Field};
+use crate::telemetry::drops::DropReason;
+use crate::telemetry::field::Field;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -189,11 +190,15 @@ async fn an_endless_page_is_cut_off() {
 
 #[tokio::test]
 async fn answers_that_are_no_metrics_page_are_named() {
+    let html = || ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], "vllm:num_requests_running 1\n");
+    let packed = || ([(header::CONTENT_ENCODING, "br")], "vllm:num_requests_running 1\n");
     let json = || ([(header::CONTENT_TYPE, "application/json")], "[]");
     let cases = [
         (backend(|| StatusCode::INTERNAL_SERVER_ERROR).await, ScrapeFailure::Status(500)),
         (backend(|| Redirect::temporary("http://127.0.0.1:1/")).await, ScrapeFailure::Status(307)),
-        (backend(json).await, ScrapeFailure::NotText("application/json".into())),
+        (backend(json).await, ScrapeFailure::NoKnownMetrics { samples: 0, bad_lines: 0 }),
+        (backend(html).await, ScrapeFailure::NotText("text/html".into())),
+        (backend(packed).await, ScrapeFailure::Packed("br".into())),
         (backend(|| "up 1\n???\n").await, ScrapeFailure::NoKnownMetrics { samples: 1, bad_lines: 1 }),
     ];
     for (backend, expected) in cases {

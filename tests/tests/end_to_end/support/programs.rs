@@ -44,7 +44,9 @@ pub(crate) fn prometheus_program() -> PathBuf {
     std::env::var_os("CLAIRVOY_PROMETHEUS")
         .map(PathBuf::from)
         .or_else(|| in_tools("prometheus/usr/bin/prometheus"))
-        .expect("this test needs Prometheus: run `cargo xtask setup`, or set CLAIRVOY_PROMETHEUS to the program")
+        .expect(
+            "this test needs Prometheus: run `cargo xtask setup`, or set CLAIRVOY_PROMETHEUS to the program",
+        )
 }
 
 fn in_tools(path: &str) -> Option<PathBuf> {
