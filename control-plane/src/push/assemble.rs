@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use chrono::DateTime;
 
-use crate::telemetry::{Difference, Drops, EngineReading, Sample, difference, read_page};
+use crate::telemetry::{
+    Difference, Drops, EngineReading, LearnedLimits, Limits, Sample, difference, read_page,
+};
 
 use super::batch::{Batch, Point};
 use super::directory::{Directory, Member};
@@ -52,6 +54,8 @@ struct Backend {
     pending: Option<Pending>,
     previous: Option<(EngineReading, i64)>,
     page: String,
+    learned: LearnedLimits,
+    limits: Limits,
 }
 
 /// A reading that is coming in.
@@ -124,6 +128,11 @@ impl Assembler {
         });
     }
 
+    /// How far a backend's engine goes, as of its newest sample.
+    pub(super) fn limits(&self, address: &str) -> Limits {
+        self.backends.get(address).map(|backend| backend.limits).unwrap_or_default()
+    }
+
     pub(super) fn backends(&self) -> usize {
         self.backends.len()
     }
@@ -137,6 +146,8 @@ impl Backend {
             pending: None,
             previous: None,
             page: String::new(),
+            learned: LearnedLimits::default(),
+            limits: Limits::default(),
         }
     }
 
@@ -178,6 +189,8 @@ impl Backend {
             difference(Arc::clone(&self.member.address), at, previous, &read.reading);
         noticed.drops.merge(&drops);
         noticed.restarts += u64::from(restarted);
+        self.learned.observe(&sample);
+        self.limits = Limits::of(&self.member.limits, &read.reading, &self.learned);
         self.previous = Some((read.reading, at_ms));
         Some(sample)
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Pool;
-use crate::telemetry::{ENGINES, PackChoice, Packs, PoolTargets};
+use crate::telemetry::{ConfiguredLimits, ENGINES, PackChoice, Packs, PoolTargets};
 
 use super::CANONICAL;
 
@@ -17,6 +17,8 @@ pub struct Member {
     pub pool: Arc<str>,
     /// The names that its engine has.
     pub(super) packs: Arc<Packs>,
+    /// What is configured of its engine's limits.
+    pub(super) limits: ConfiguredLimits,
 }
 
 /// Who pushes: every backend of the pools with `telemetry: push`, by each name that senders have for it. Immutable;
@@ -33,15 +35,17 @@ impl Directory {
     /// and by its bare host where no other backend is there.
     pub fn new<'a>(backends: impl IntoIterator<Item = (SocketAddr, &'a Pool)>) -> Self {
         let mut directory = Self::default();
-        let mut packs_of: HashMap<&str, Arc<Packs>> = HashMap::new();
+        let mut packs_of: HashMap<&str, (Arc<Packs>, ConfiguredLimits)> = HashMap::new();
         let mut hosts: HashMap<Box<str>, Option<u32>> = HashMap::new();
         for (address, pool) in backends {
             let Ok(index) = u32::try_from(directory.members.len()) else { break };
-            let packs = packs_of.entry(&pool.name).or_insert_with(|| Arc::new(packs(pool, address)));
+            let of_pool = packs_of.entry(&pool.name);
+            let (packs, limits) = of_pool.or_insert_with(|| of_a_pool(pool, address));
             let member = Member {
                 address: address.to_string().into(),
                 pool: pool.name.as_str().into(),
                 packs: Arc::clone(packs),
+                limits: *limits,
             };
             directory.names.insert(address.to_string().into(), Some(index));
             for (name, _) in pool.instances.iter().filter(|(_, other)| **other == address) {
@@ -79,12 +83,14 @@ impl Directory {
     }
 }
 
-/// The names by which a pool's telemetry is read: those of its engine and its own, and those of plain JSON.
-fn packs(pool: &Pool, address: SocketAddr) -> Packs {
-    let choice = PoolTargets::new(pool).target(address).names;
+/// The names by which a pool's telemetry is read, those of its engine and its own and those of plain JSON, and its limits.
+fn of_a_pool(pool: &Pool, address: SocketAddr) -> (Arc<Packs>, ConfiguredLimits) {
+    let target = PoolTargets::new(pool).target(address);
+    let choice = target.names;
     let mut engines = choice.engines.clone().unwrap_or_else(|| ENGINES.to_vec());
     engines.push(&CANONICAL);
-    Packs::new(&PackChoice { engines: Some(engines), gpu: true, custom: choice.custom.clone() })
+    let choice = PackChoice { engines: Some(engines), gpu: true, custom: choice.custom.clone() };
+    (Arc::new(Packs::new(&choice)), target.limits)
 }
 
 #[cfg(test)]

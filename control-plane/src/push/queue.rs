@@ -79,8 +79,9 @@ impl Assembly {
     fn send(&mut self, samples: Vec<Sample>) {
         for sample in samples {
             self.metrics.samples.inc();
-            let outcome =
-                ScrapeOutcome { backend: Arc::clone(&sample.backend), at: sample.at, result: Ok(sample) };
+            let limits = self.assembler.limits(&sample.backend);
+            let backend = Arc::clone(&sample.backend);
+            let outcome = ScrapeOutcome { backend, at: sample.at, result: Ok(sample), limits };
             if let Err(TrySendError::Full(_)) = self.outcomes.try_send(outcome) {
                 self.metrics.outcomes_dropped.inc();
             }

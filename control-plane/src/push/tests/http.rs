@@ -98,6 +98,9 @@ async fn counts_come_from_cumulative_and_from_delta_counters() {
     }
 }
 
+/// What it is, path, headers, body, and the status of the answer.
+type Case<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>, Vec<u8>, u16);
+
 #[tokio::test]
 async fn wrong_requests_are_told_why() {
     let site = Site::new(|push| push.max_body_bytes = 100_000);
@@ -109,7 +112,7 @@ async fn wrong_requests_are_told_why() {
     assert!(bomb.len() < 100_000 * 3, "{}", bomb.len());
     let small_bomb = gzip(&vec![0; 1_000_000]);
     let snappy_bomb = snappy(&vec![0; 1_000_000]);
-    let cases: Vec<(&str, &str, Vec<(&str, &str)>, Vec<u8>, u16)> = vec![
+    let cases: [Case<'_>; 16] = [
         ("2.0", write, vec![("content-type", two), snap], written(A, 1.0), 415),
         ("no snappy", write, vec![PROTOBUF], written(A, 1.0), 415),
         ("framed snappy", write, vec![PROTOBUF, snap], b"\xff\x06\0\0sNaPpY".to_vec(), 400),
