@@ -23,6 +23,8 @@ use super::{otlp, plain, remote_write};
 const QUEUE_REQUESTS: usize = 4096;
 /// Bodies beyond this many bytes are decoded on a thread that may block: about half a millisecond of work.
 const LARGE_BODY_BYTES: usize = 64 * 1024;
+/// The same for packed bodies, which may grow a thousand times.
+const LARGE_PACKED_BYTES: usize = 4 * 1024;
 /// After this time, in seconds, a sender that was turned away may come back.
 pub(super) const RETRY_AFTER_SECONDS: u64 = 1;
 
@@ -129,7 +131,8 @@ impl Intake {
         access: Access,
     ) -> Result<Accepted, RequestRefusal> {
         self.shared.metrics.received(protocol, body.bytes.len());
-        let large = body.bytes.len() > LARGE_BODY_BYTES;
+        let limit = if packing == Packing::Plain { LARGE_BODY_BYTES } else { LARGE_PACKED_BYTES };
+        let large = body.bytes.len() > limit;
         let shared = Arc::clone(&self.shared);
         let work = move || shared.decode(format, packing, body, &access);
         let (batch, tally) = if large {

@@ -72,6 +72,11 @@ impl Names {
 
     fn add(&mut self, name: &str, family: &'static str, suffix: &'static str, field: Field) {
         let known = Known { family, suffix, counts: field.kind() != Kind::Gauge, factor: 1.0 };
+        // Engines have histograms of which only sum or count is read; by OTLP they come whole.
+        if let Some(base) = ["_sum", "_count"].iter().find_map(|end| family.strip_suffix(end)) {
+            let whole = Known { family: base, suffix: "", counts: true, factor: 1.0 };
+            self.histograms.entry(normalised(base)).or_insert(whole);
+        }
         self.exact.insert(name.to_owned(), known);
         self.numbers.insert(normalised(name), known);
     }
@@ -191,6 +196,8 @@ mod tests {
         assert_eq!(histogram("vllm:time_to_first_token_seconds", "s"), Some((ttft, 1.0)));
         assert_eq!(histogram("vllm.time_to_first_token", "s"), Some((ttft, 1.0)));
         assert_eq!(histogram("vllm.time_to_first_token", "ms"), Some((ttft, 1e-3)));
+        let steps = "vllm:iteration_tokens_total";
+        assert_eq!(histogram(steps, ""), Some((steps, 1.0)), "a histogram in spite of its name");
         assert_eq!(histogram("vllm.time_to_first_token", ""), None, "a unit is not guessed");
     }
 }
