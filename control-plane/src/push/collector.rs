@@ -22,16 +22,24 @@ pub(super) type Label<'a> = (Cow<'a, str>, Cow<'a, str>);
 
 /// What all points of a metric have in common.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
-    pub(super) known: Known,
+pub(super) struct Shape<'n> {
+    pub(super) known: Known<'n>,
     /// Each point tells what was added since the one before.
     pub(super) delta: bool,
+    /// Of a histogram: whether its buckets are read.
+    pub(super) has_buckets: bool,
+}
+
+impl<'n> Shape<'n> {
+    /// Single numbers that are told as they are.
+    pub(super) fn of(known: Known<'n>) -> Self {
+        Self { known, delta: false, has_buckets: false }
+    }
 }
 
 /// What is the same for all requests: how names and labels are understood, and what is too old.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
-    pub(super) names: Names,
     backends: Vec<(String, Option<String>)>,
     /// Labels that are no part of a series, in the form in which Prometheus has them.
     left_out: HashSet<String>,
@@ -43,7 +51,7 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub(super) fn new(names: Names, options: &Push) -> Self {
+    pub(super) fn new(options: &Push) -> Self {
         let rule = |text: &String| match text.split_once('+') {
             Some((host, port)) => (label_name(host).into_owned(), Some(label_name(port).into_owned())),
             None => (label_name(text).into_owned(), None),
@@ -55,7 +63,6 @@ impl Rules {
         let left_out = identity.iter().cloned().chain(ignored).collect();
         let milliseconds = |span: crate::config::Span| i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX);
         Self {
-            names,
             backends,
             left_out,
             identity,
@@ -69,7 +76,7 @@ impl Rules {
 /// Takes the points of one request from a decoder: finds out whose they are, refuses what cannot be, and keeps the rest.
 pub(super) struct Collector<'a> {
     rules: &'a Rules,
-    directory: Arc<Directory>,
+    directory: &'a Arc<Directory>,
     access: &'a Access,
     now_ms: i64,
     pub(super) batch: Batch,
@@ -80,14 +87,19 @@ pub(super) struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    pub(super) fn new(rules: &'a Rules, directory: Arc<Directory>, access: &'a Access, now_ms: i64) -> Self {
-        let batch = Batch::new(Arc::clone(&directory));
+    pub(super) fn new(
+        rules: &'a Rules,
+        directory: &'a Arc<Directory>,
+        access: &'a Access,
+        now_ms: i64,
+    ) -> Self {
+        let batch = Batch::new(Arc::clone(directory));
         let tally = Tally::default();
         Self { rules, directory, access, now_ms, batch, tally, allowed: None, scratch: String::new() }
     }
 
     pub(super) fn names(&self) -> &'a Names {
-        &self.rules.names
+        self.directory.series()
     }
 
     pub(super) fn now_ms(&self) -> i64 {
@@ -186,14 +198,13 @@ impl<'a> Collector<'a> {
     /// Writes name and labels of a series; the labels come back sorted. Those that only name the backend are left out.
     pub(super) fn series(
         &mut self,
-        known: Known,
+        known: Known<'_>,
         labels: &mut [Label<'_>],
     ) -> Result<Range<u32>, PointRefusal> {
         labels.sort_unstable_by(|left, right| left.0.cmp(&right.0));
         let left_out = &self.rules.left_out;
         let range = self.batch.write_series(|text| {
-            text.push_str(known.family);
-            text.push_str(known.suffix);
+            text.push_str(known.series);
             let mut opened = false;
             for (name, value) in labels.iter() {
                 let name = label_name(name);
@@ -225,7 +236,7 @@ impl<'a> Collector<'a> {
         member: u32,
         series: Range<u32>,
         at_ms: i64,
-        shape: Shape,
+        shape: Shape<'_>,
         value: PointValue,
     ) -> Result<(), RequestRefusal> {
         let at_ms = if at_ms == 0 { self.now_ms } else { at_ms };

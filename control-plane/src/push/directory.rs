@@ -7,6 +7,7 @@ use crate::config::Pool;
 use crate::telemetry::{ConfiguredLimits, ENGINES, PackChoice, Packs, PoolTargets};
 
 use super::CANONICAL;
+use super::names::Names;
 
 /// A backend whose telemetry is pushed.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub struct Directory {
     members: Vec<Arc<Member>>,
     /// Index of the member; none when several go by that name.
     names: HashMap<Box<str>, Option<u32>>,
+    series: Names,
 }
 
 impl Directory {
@@ -60,7 +62,13 @@ impl Directory {
         for (host, index) in hosts {
             directory.names.entry(host).or_insert(index);
         }
+        packs_of.values().for_each(|(packs, _)| directory.series.add(packs));
         directory
+    }
+
+    /// The names of series that are read for some member.
+    pub(super) fn series(&self) -> &Names {
+        &self.series
     }
 
     /// The member that goes by a name; a scheme before it and a path behind it are left out.

@@ -6,7 +6,7 @@ use chrono::Utc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 
 use crate::config::Push;
-use crate::telemetry::{DCGM, ENGINES, ScrapeOutcome, TelemetryMetrics};
+use crate::telemetry::{ScrapeOutcome, TelemetryMetrics};
 
 use super::access::{Access, PushTokens};
 use super::batch::Batch;
@@ -14,7 +14,6 @@ use super::body::{BodyLimits, Held, Packing};
 use super::collector::{Collector, Rules};
 use super::directory::Directory;
 use super::metrics::{Protocol, PushMetrics};
-use super::names::Names;
 use super::queue::Assembly;
 use super::refusal::{RequestRefusal, Tally};
 use super::{otlp, plain, remote_write};
@@ -83,7 +82,7 @@ impl Intake {
         let assembly =
             Assembly::new(options, queued, Arc::clone(&directory), outcomes, metrics.clone(), telemetry);
         let shared = Shared {
-            rules: Rules::new(Names::new(&[&ENGINES[..], &[&DCGM]].concat()), options),
+            rules: Rules::new(options),
             directory,
             tokens,
             limits: BodyLimits {
@@ -155,7 +154,8 @@ impl Shared {
     ) -> Result<(Batch, Tally), RequestRefusal> {
         let body = self.limits.unpack(body, packing)?;
         let now_ms = Utc::now().timestamp_millis();
-        let mut collector = Collector::new(&self.rules, self.directory.load_full(), access, now_ms);
+        let directory = self.directory.load_full();
+        let mut collector = Collector::new(&self.rules, &directory, access, now_ms);
         match format {
             Format::OtlpProtobuf => otlp::decode(&body.bytes, &mut collector),
             Format::OtlpJson => otlp::json::decode(&body.bytes, &mut collector),

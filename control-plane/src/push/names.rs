@@ -1,8 +1,8 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 
-use crate::telemetry::{AliasPack, Field, Kind, Meaning};
+use crate::telemetry::{Kind, Packs};
 
 /// Series under this prefix say that a server is simulated.
 const SIMULATED: &str = "simulator_";
@@ -11,123 +11,108 @@ const SIMULATED_SERIES: &str = "simulator_pushed";
 /// Names that are longer than this are none that an engine has.
 const LONGEST: usize = 200;
 
-/// A name that some engine has, and the factor that brings its values to the unit of that name.
+/// A name that is read, and the factor that brings its values to the unit of that name.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Known {
-    /// The name of the family, as the engine has it.
-    pub(super) family: &'static str,
-    /// `_sum`, `_count` or `_bucket` behind it, of a histogram that comes series by series.
-    pub(super) suffix: &'static str,
+pub(super) struct Known<'n> {
+    /// The name as a page has it; of a histogram that comes whole, without `_sum`, `_count` and `_bucket`.
+    pub(super) series: &'n str,
     /// Whether it runs since its server started: while nothing happens, some senders say nothing.
     pub(super) counts: bool,
     pub(super) factor: f64,
 }
 
-type Table<T> = HashMap<String, T, FixedState>;
-
-/// All names that engines have, by hash.
+/// All names that are read for some pool, by hash.
 ///
 /// Senders spell them in several ways: with dots for OpenTelemetry, with or without `_total`, with the unit beside the
-/// name or at its end. So the names are kept in the form in which Prometheus stores metrics of OTLP, and looked up in it.
-#[derive(Clone, Debug)]
+/// name or at its end. So the names are kept in the form in which Prometheus stores metrics of OTLP, too.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Names {
-    exact: Table<Known>,
-    numbers: Table<Known>,
-    histograms: Table<Known>,
-    /// Families whose buckets are read.
-    with_buckets: HashSet<&'static str>,
+    exact: Table<bool>,
+    numbers: Table<Entry>,
+    histograms: Table<Entry>,
+}
+
+type Table<T> = HashMap<Box<str>, T, FixedState>;
+
+#[derive(Clone, Debug)]
+struct Entry {
+    series: Box<str>,
+    counts: bool,
+    /// Of a histogram: whether its buckets are read.
+    has_buckets: bool,
+}
+
+impl Entry {
+    fn known(&self, factor: f64) -> Known<'_> {
+        Known { series: &self.series, counts: self.counts, factor }
+    }
 }
 
 impl Names {
-    pub(super) fn new(packs: &[&'static AliasPack]) -> Self {
-        let mut names = Self {
-            exact: Table::default(),
-            numbers: Table::default(),
-            histograms: Table::default(),
-            with_buckets: HashSet::new(),
-        };
-        for alias in packs.iter().flat_map(|pack| pack.aliases) {
-            let family = alias.family;
-            match alias.meaning {
-                Meaning::Value(field) | Meaning::Label(field, _) => names.add(family, family, "", field),
-                Meaning::Counter(field) => {
-                    names.add(family, family, "", field);
-                    // The page's reader understands both.
-                    names.add(&format!("{family}_total"), family, "", field);
-                }
-                Meaning::Histogram(timing) => {
-                    for (suffix, field, _) in timing.series(alias.scale) {
-                        names.add(&format!("{family}{suffix}"), family, suffix, field);
-                        if suffix == "_bucket" {
-                            names.with_buckets.insert(family);
-                        }
-                    }
-                    let known = Known { family, suffix: "", counts: true, factor: 1.0 };
-                    names.histograms.insert(normalised(family), known);
-                }
+    /// Adds the names of a pool.
+    pub(super) fn add(&mut self, packs: &Packs) {
+        // Names that a page has in quotes only cannot be written on the page of an assembled reading.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':';
+        for (name, range) in packs.names.iter().filter(|(name, _)| name.bytes().all(plain)) {
+            let counts = packs.spellings[range.clone()].iter().all(|known| known.field.kind() != Kind::Gauge);
+            self.exact.insert(name.clone(), counts);
+            let entry = Entry { series: name.clone(), counts, has_buckets: false };
+            self.numbers.insert(normalised(name).into(), entry);
+            let part = |end: &'static str| Some((end, name.strip_suffix(end)?));
+            if let Some((end, base)) = ["_sum", "_count", "_bucket"].into_iter().find_map(part) {
+                let entry = Entry { series: base.into(), counts: true, has_buckets: false };
+                let entry = self.histograms.entry(normalised(base).into()).or_insert(entry);
+                entry.has_buckets |= end == "_bucket";
             }
         }
-        names
-    }
-
-    fn add(&mut self, name: &str, family: &'static str, suffix: &'static str, field: Field) {
-        let known = Known { family, suffix, counts: field.kind() != Kind::Gauge, factor: 1.0 };
-        // Engines have histograms of which only sum or count is read; by OTLP they come whole.
-        if let Some(base) = ["_sum", "_count"].iter().find_map(|end| family.strip_suffix(end)) {
-            let whole = Known { family: base, suffix: "", counts: true, factor: 1.0 };
-            self.histograms.entry(normalised(base)).or_insert(whole);
-        }
-        self.exact.insert(name.to_owned(), known);
-        self.numbers.insert(normalised(name), known);
     }
 
     /// Looks up a series of one number, by its name and its unit (empty where the protocol has none).
-    pub(super) fn number(&self, name: &str, unit: &str) -> Option<Known> {
-        if let Some(known) = self.exact.get(name) {
-            return Some(*known);
+    pub(super) fn number(&self, name: &str, unit: &str) -> Option<Known<'_>> {
+        if let Some((series, counts)) = self.exact.get_key_value(name) {
+            return Some(Known { series, counts: *counts, factor: 1.0 });
         }
         if name.len() > LONGEST {
             return None;
         }
         if name.starts_with(SIMULATED) {
-            return Some(Known { family: SIMULATED_SERIES, suffix: "", counts: false, factor: 1.0 });
+            return Some(Known { series: SIMULATED_SERIES, counts: false, factor: 1.0 });
         }
-        find(&self.numbers, name, unit, &["", "_total"])
+        find(&self.numbers, name, unit, &["", "_total"]).map(|(entry, factor)| entry.known(factor))
     }
 
-    /// Looks up a histogram or summary by its name without `_sum`, `_count` and `_bucket`, and its unit.
-    pub(super) fn histogram(&self, name: &str, unit: &str) -> Option<Known> {
-        if name.len() > LONGEST { None } else { find(&self.histograms, name, unit, &[""]) }
-    }
-
-    /// Whether the page's reader has a use for the buckets of a histogram.
-    pub(super) fn has_buckets(&self, family: &str) -> bool {
-        self.with_buckets.contains(family)
+    /// Looks up a histogram or summary by its name without `_sum`, `_count` and `_bucket`, and its unit; and tells
+    /// whether its buckets are read.
+    pub(super) fn histogram(&self, name: &str, unit: &str) -> Option<(Known<'_>, bool)> {
+        if name.len() > LONGEST {
+            return None;
+        }
+        let (entry, factor) = find(&self.histograms, name, unit, &[""])?;
+        Some((entry.known(factor), entry.has_buckets))
     }
 }
 
 /// Tries a name with what senders leave out or add: `_total`, and the unit at its end.
-fn find(held: &Table<Known>, name: &str, unit: &str, ends: &[&str]) -> Option<Known> {
+fn find<'n>(held: &'n Table<Entry>, name: &str, unit: &str, ends: &[&str]) -> Option<(&'n Entry, f64)> {
     let name = normalised(name);
-    let scaled = |known: &Known, factor| Known { factor, ..*known };
     for end in ends {
-        if let Some(known) = held.get(&format!("{name}{end}")) {
-            return Some(scaled(known, factor_of(unit, known.family)));
+        if let Some(entry) = held.get(format!("{name}{end}").as_str()) {
+            return Some((entry, factor_of(unit, &entry.series)));
         }
     }
     let (word, factor) = unit_word(unit);
     let bare = [word, "ratio"].into_iter().filter(|word| !word.is_empty());
     for stem in bare.filter_map(|word| name.strip_suffix(word)?.strip_suffix('_')) {
-        if let Some(known) = held.get(stem) {
-            return Some(scaled(known, factor));
+        if let Some(entry) = held.get(stem) {
+            return Some((entry, factor));
         }
     }
     if word.is_empty() {
         return None;
     }
     for end in ends {
-        if let Some(known) = held.get(&format!("{name}_{word}{end}")) {
-            return Some(scaled(known, factor));
+        if let Some(entry) = held.get(format!("{name}_{word}{end}").as_str()) {
+            return Some((entry, factor));
         }
     }
     None
@@ -149,9 +134,9 @@ fn unit_word(unit: &str) -> (&'static str, f64) {
 }
 
 /// A name that says seconds while the unit says milliseconds is believed in its unit.
-fn factor_of(unit: &str, family: &str) -> f64 {
+fn factor_of(unit: &str, series: &str) -> f64 {
     match unit_word(unit) {
-        ("seconds", factor) if family.contains("seconds") => factor,
+        ("seconds", factor) if series.contains("seconds") => factor,
         _ => 1.0,
     }
 }
@@ -171,14 +156,15 @@ pub(super) fn normalised(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::telemetry::{DCGM, VLLM};
+    use crate::telemetry::VLLM;
 
     use super::*;
 
     #[test]
     fn the_spellings_of_senders_lead_to_the_engines_names() {
-        let names = Names::new(&[&VLLM, &DCGM]);
-        let number = |name, unit| names.number(name, unit).map(|known| (known.family, known.factor));
+        let mut names = Names::default();
+        names.add(&Packs::of(&[&VLLM]));
+        let number = |name, unit| names.number(name, unit).map(|known| (known.series, known.factor));
         let waiting = Some(("vllm:num_requests_waiting", 1.0));
         assert_eq!(number("vllm:num_requests_waiting", ""), waiting);
         assert_eq!(number("vllm.num_requests.waiting", "1"), waiting);
@@ -187,11 +173,12 @@ mod tests {
         assert_eq!(number("vllm.request_success", ""), Some(("vllm:request_success", 1.0)));
         assert_eq!(number("vllm.generation", "{token}").map(|found| found.0), Some("vllm:generation_tokens"));
         assert_eq!(number("simulator_info", ""), Some(("simulator_pushed", 1.0)));
-        assert_eq!(number("vllm:prompt_tokens_total", ""), Some(("vllm:prompt_tokens", 1.0)));
+        assert_eq!(number("vllm:prompt_tokens_total", ""), Some(("vllm:prompt_tokens_total", 1.0)));
         assert_eq!(number("go_goroutines", ""), None);
         assert_eq!(number(&"vllm".repeat(1000), ""), None);
 
-        let histogram = |name, unit| names.histogram(name, unit).map(|known| (known.family, known.factor));
+        let histogram =
+            |name, unit| names.histogram(name, unit).map(|(known, _)| (known.series, known.factor));
         let ttft = "vllm:time_to_first_token_seconds";
         assert_eq!(histogram("vllm:time_to_first_token_seconds", "s"), Some((ttft, 1.0)));
         assert_eq!(histogram("vllm.time_to_first_token", "s"), Some((ttft, 1.0)));

@@ -66,12 +66,11 @@ fn metric<'a>(
     }
     let Some((kind, data)) = data else { return Ok(()) };
     let is_number = matches!(kind, 5 | 7);
-    let known = if is_number {
-        collector.names().number(name, unit)
-    } else {
-        collector.names().histogram(name, unit)
+    let known = match is_number {
+        true => collector.names().number(name, unit).map(|known| (known, false)),
+        false => collector.names().histogram(name, unit),
     };
-    let Some(known) = known else {
+    let Some((known, has_buckets)) = known else {
         let mut points = 0;
         each_of(fields(data), 1, |_| {
             points += 1;
@@ -88,7 +87,7 @@ fn metric<'a>(
             }
         }
     }
-    let shape = Shape { known, delta };
+    let shape = Shape { known, delta, has_buckets };
     each_of(fields(data), 1, |bytes| {
         labels.clear();
         let point = match kind {

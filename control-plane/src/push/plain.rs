@@ -23,17 +23,14 @@ pub(super) const CANONICAL: AliasPack = AliasPack {
         Alias::value("clairvoy:running", Field::Running),
         Alias::value("clairvoy:kv_used", Field::KvUsed),
         Alias::value("clairvoy:gpu_utilisation", Field::GpuUtilisation),
-        Alias::histogram(TTFT, Timing::Ttft),
-        Alias::histogram(INTER_TOKEN, Timing::InterToken),
+        Alias::histogram("clairvoy:ttft_seconds", Timing::Ttft),
+        Alias::histogram("clairvoy:inter_token_seconds", Timing::InterToken),
         Alias::counter("clairvoy:completed", Field::Completed),
         Alias::counter("clairvoy:prompt_tokens", Field::PromptTokens),
         Alias::counter("clairvoy:output_tokens", Field::OutputTokens),
     ],
     promises: &[],
 };
-
-const TTFT: &str = "clairvoy:ttft_seconds";
-const INTER_TOKEN: &str = "clairvoy:inter_token_seconds";
 
 /// What one backend shows. Those that end in `_sum_seconds` or `_count`, and the last three, run since its start.
 #[derive(Deserialize)]
@@ -74,21 +71,21 @@ impl Time {
 }
 
 impl Report<'_> {
-    fn values(&self) -> impl Iterator<Item = (Known, f64)> {
-        let gauge = |family| Known { family, suffix: "", counts: false, factor: 1.0 };
-        let counter = |family, suffix| Known { family, suffix, counts: true, factor: 1.0 };
+    fn values(&self) -> impl Iterator<Item = (Known<'static>, f64)> {
+        let gauge = |series| Known { series, counts: false, factor: 1.0 };
+        let counter = |series| Known { series, counts: true, factor: 1.0 };
         let all = [
             (gauge("clairvoy:queue_depth"), self.queue_depth),
             (gauge("clairvoy:running"), self.running),
             (gauge("clairvoy:kv_used"), self.kv_used),
             (gauge("clairvoy:gpu_utilisation"), self.gpu_utilisation),
-            (counter(TTFT, "_sum"), self.ttft_sum_seconds),
-            (counter(TTFT, "_count"), self.ttft_count),
-            (counter(INTER_TOKEN, "_sum"), self.inter_token_sum_seconds),
-            (counter(INTER_TOKEN, "_count"), self.inter_token_count),
-            (counter("clairvoy:completed", ""), self.completed),
-            (counter("clairvoy:prompt_tokens", ""), self.prompt_tokens),
-            (counter("clairvoy:output_tokens", ""), self.output_tokens),
+            (counter("clairvoy:ttft_seconds_sum"), self.ttft_sum_seconds),
+            (counter("clairvoy:ttft_seconds_count"), self.ttft_count),
+            (counter("clairvoy:inter_token_seconds_sum"), self.inter_token_sum_seconds),
+            (counter("clairvoy:inter_token_seconds_count"), self.inter_token_count),
+            (counter("clairvoy:completed"), self.completed),
+            (counter("clairvoy:prompt_tokens"), self.prompt_tokens),
+            (counter("clairvoy:output_tokens"), self.output_tokens),
         ];
         all.into_iter().filter_map(|(known, value)| Some((known, value?)))
     }
@@ -130,11 +127,11 @@ fn take(report: &Report<'_>, collector: &mut Collector<'_>) -> Result<(), Reques
         let text = match collector.series(known, &mut []) {
             Ok(text) => text,
             Err(refusal) => {
-                collector.refuse(1, refusal, || known.family.to_owned())?;
+                collector.refuse(1, refusal, || known.series.to_owned())?;
                 continue;
             }
         };
-        collector.add(member, text, at_ms, Shape { known, delta: false }, PointValue::Number(value))?;
+        collector.add(member, text, at_ms, Shape::of(known), PointValue::Number(value))?;
     }
     Ok(())
 }

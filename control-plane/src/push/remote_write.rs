@@ -49,7 +49,7 @@ fn time_series<'a>(
     };
     let text = match collector.series(known, labels) {
         Ok(text) => text,
-        Err(refusal) => return collector.refuse(points(series)?, refusal, || known.family.to_owned()),
+        Err(refusal) => return collector.refuse(points(series)?, refusal, || known.series.to_owned()),
     };
     let mut parts = fields(series);
     while let Some((number, value)) = parts.next()? {
@@ -63,7 +63,7 @@ fn time_series<'a>(
             if at_ms == 0 {
                 collector.refuse(1, PointRefusal::TooOld, || "a time of 0".to_owned())?;
             } else {
-                collector.add(member, text.clone(), at_ms, Shape { known, delta: false }, value)?;
+                collector.add(member, text.clone(), at_ms, Shape::of(known), value)?;
             }
         }
     }

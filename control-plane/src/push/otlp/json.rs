@@ -187,10 +187,10 @@ fn metric(
     let data = gauge.or(sum).or(histogram).or(exponential_histogram).or(summary);
     let Some(Points { data_points, temporality }) = data else { return Ok(()) };
     let known = match is_number {
-        true => collector.names().number(&name, &unit),
+        true => collector.names().number(&name, &unit).map(|known| (known, false)),
         false => collector.names().histogram(&name, &unit),
     };
-    let Some(known) = known else {
+    let Some((known, reads_buckets)) = known else {
         let mut points = 0;
         each_of(data_points, |_| {
             points += 1;
@@ -229,7 +229,7 @@ fn metric(
             }
             data.spread = Some(spread);
         }
-        scope.take(Shape { known, delta }, data, &mut labels, collector)
+        scope.take(Shape { known, delta, has_buckets: reads_buckets }, data, &mut labels, collector)
     })
 }
 

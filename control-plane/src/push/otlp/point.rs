@@ -1,6 +1,5 @@
 use super::super::batch::PointValue;
 use super::super::collector::{Collector, Label, MOST_BUCKETS, Shape};
-use super::super::names::Known;
 use super::super::refusal::{PointRefusal, RequestRefusal};
 use super::super::wire::{BadWire, Value, fixed64s};
 
@@ -86,7 +85,7 @@ impl<'r, 'a> Scope<'r, 'a> {
     /// Takes one point of a known metric.
     pub(super) fn take(
         &mut self,
-        shape: Shape,
+        shape: Shape<'_>,
         data: Data<'_>,
         labels: &mut [Label<'_>],
         collector: &mut Collector<'_>,
@@ -104,30 +103,31 @@ impl<'r, 'a> Scope<'r, 'a> {
             }
         };
         let known = shape.known;
-        let value = match value(&data, known, collector)? {
+        let value = match value(&data, shape, collector)? {
             Ok(value) => value,
-            Err(refusal) => return collector.refuse(1, refusal, || known.family.to_owned()),
+            Err(refusal) => return collector.refuse(1, refusal, || known.series.to_owned()),
         };
         match collector.series(known, labels) {
             Ok(series) => {
                 let at_ms = i64::try_from(data.at_ns / 1_000_000).unwrap_or(i64::MAX);
                 collector.add(member, series, at_ms, shape, value)
             }
-            Err(refusal) => collector.refuse(1, refusal, || known.family.to_owned()),
+            Err(refusal) => collector.refuse(1, refusal, || known.series.to_owned()),
         }
     }
 }
 
 fn value(
     data: &Data<'_>,
-    known: Known,
+    shape: Shape<'_>,
     collector: &mut Collector<'_>,
 ) -> Result<Result<PointValue, PointRefusal>, BadWire> {
+    let known = shape.known;
     if data.flags & NO_RECORDED_VALUE != 0 {
         return Ok(Ok(PointValue::Ended));
     }
     if let Some(spread) = &data.spread {
-        return histogram(spread, known, collector);
+        return histogram(spread, shape, collector);
     }
     Ok(match data.number {
         Some(Number::Double(value)) => Ok(PointValue::Number(value * known.factor)),
@@ -138,12 +138,12 @@ fn value(
 
 fn histogram(
     spread: &Spread<'_>,
-    known: Known,
+    Shape { known, has_buckets, .. }: Shape<'_>,
     collector: &mut Collector<'_>,
 ) -> Result<Result<PointValue, PointRefusal>, BadWire> {
     let sum = spread.sum.map(|sum| sum * known.factor);
     let count = spread.count as f64;
-    if !collector.names().has_buckets(known.family) {
+    if !has_buckets {
         return Ok(Ok(PointValue::Histogram { sum, count, buckets: 0..0 }));
     }
     let (mut counts, mut bounds) = (Vec::new(), Vec::new());

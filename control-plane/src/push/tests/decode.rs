@@ -8,10 +8,8 @@ use crate::config::Push;
 use crate::push::access::Access;
 use crate::push::batch::PointValue;
 use crate::push::collector::{Collector, Rules};
-use crate::push::names::Names;
 use crate::push::refusal::{PointRefusal, RequestRefusal};
 use crate::push::{otlp, plain, remote_write};
-use crate::telemetry::{DCGM, VLLM};
 
 use super::proto::{
     Data, Histogram, HistogramPoint, Metric, WriteRequest, attribute, export, gauge, series, sum,
@@ -32,9 +30,9 @@ fn decode_with(
     options: &Push,
     look: impl FnOnce(&Collector<'_>),
 ) -> Result<Vec<(String, String, i64, PointValue)>, RequestRefusal> {
-    let rules = Rules::new(Names::new(&[&VLLM, &DCGM]), options);
+    let rules = Rules::new(options);
     let directory = Arc::new(directory());
-    let mut collector = Collector::new(&rules, Arc::clone(&directory), access, NOW);
+    let mut collector = Collector::new(&rules, &directory, access, NOW);
     decode(body, &mut collector)?;
     look(&collector);
     let batch = &collector.batch;
@@ -77,6 +75,8 @@ fn otlp_points_find_their_backend_and_their_name() {
     for (request, expected) in [by_address, by_host_and_port, by_point].into_iter().zip(expected) {
         assert_eq!(decoded(otlp::decode, &request.encode_to_vec()), [expected]);
     }
+    let own = export(vec![attribute("instance", A)], vec![gauge("my.queue", NOW, 4.0)]);
+    assert_eq!(decoded(otlp::decode, &own.encode_to_vec()), [row(A, "my_queue", 4.0)]);
     assert_eq!(decoded(otlp::decode, b""), [], "an empty request is fine");
 }
 

@@ -26,7 +26,7 @@ pub(super) fn config() -> Config {
         "telemetry: {{ push: {{ http: 127.0.0.1:4318 }} }}\n\
          models: [{{ name: m, pools: [a, b] }}]\n\
          pools:\n\
-         - {{ name: a, telemetry: push, backends: [\"{A}\"], instances: {{ vllm-0: \"{A}\" }} }}\n\
+         - {{ name: a, telemetry: push, backends: [\"{A}\"], metrics: {{ queue_depth: my_queue }}, instances: {{ vllm-0: \"{A}\" }} }}\n\
          - {{ name: b, telemetry: push, backends: [\"{B}\", \"{C}\"] }}\n"
     ))
     .unwrap()
