@@ -17,6 +17,7 @@ pub mod decide;
 pub mod fleet;
 pub mod learn;
 pub mod metrics;
+pub mod push;
 pub mod run;
 pub mod signal;
 pub mod store;

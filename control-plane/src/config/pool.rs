@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use garde::Validate;
@@ -44,6 +45,12 @@ pub struct Pool {
     /// Where `DCGM_FI_DEV_GPU_UTIL` is read, and which GPUs are whose.
     #[serde(default)]
     pub gpu_metrics: GpuMetrics,
+    /// Whether Clairvoy reads the backends' metrics pages, or somebody sends what they say.
+    #[serde(default)]
+    pub telemetry: PoolTelemetry,
+    /// Names under which backends appear in pushed telemetry, where these are not their addresses.
+    #[serde(default)]
+    pub instances: BTreeMap<String, SocketAddr>,
     /// Addresses of the serving processes, `ip:port`; more can be registered through the API.
     #[serde(default)]
     pub backends: Vec<SocketAddr>,
@@ -70,6 +77,17 @@ pub enum Engine {
     Llamacpp,
     /// None of these: only the names in `metrics`.
     Custom,
+}
+
+/// How a pool's telemetry comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolTelemetry {
+    /// Clairvoy reads the metrics pages.
+    #[default]
+    Scrape,
+    /// Senders push it to the addresses of `telemetry.push`; nothing is scraped.
+    Push,
 }
 
 /// Place of a pool, in Envoy's words.

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Balance, Database, Forecast, Gateway, Listen, Model, Pool, Signals, Span, Spool};
+use super::{Balance, Database, Forecast, Gateway, Listen, Model, Pool, Push, Signals, Span, Spool};
 
 /// The whole configuration file of Clairvoy.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -17,7 +17,7 @@ pub struct Config {
     pub listen: Listen,
     /// Listeners that the Envoys open. Default: one named `edge` on `127.0.0.1:10000`.
     pub gateways: Vec<Gateway>,
-    /// How backends are scraped.
+    /// How telemetry of the backends comes in.
     pub telemetry: Telemetry,
     /// How demand is forecast.
     pub forecast: Forecast,
@@ -31,7 +31,7 @@ pub struct Config {
     pub signals: Signals,
 }
 
-/// How backends are scraped.
+/// How telemetry of the backends comes in.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Telemetry {
@@ -45,6 +45,8 @@ pub struct Telemetry {
     pub queue_rows: usize,
     /// Telemetry on disk while the database is away.
     pub spool: Spool,
+    /// Telemetry that senders push.
+    pub push: Push,
 }
 
 impl Default for Telemetry {
@@ -55,6 +57,7 @@ impl Default for Telemetry {
             max_page_bytes: 4 * 1024 * 1024,
             queue_rows: 100_000,
             spool: Spool::default(),
+            push: Push::default(),
         }
     }
 }

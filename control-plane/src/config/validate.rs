@@ -17,6 +17,7 @@ impl Validate for Config {
         self.check_database(&root, &mut fault);
         self.check_gateways(&root, &mut fault);
         self.check_telemetry(&root, &mut fault);
+        self.check_push(&root, &mut fault);
         self.check_forecast(&root, &mut fault);
         self.check_models(&root, &mut fault);
         self.check_pools(&root, &mut fault);
@@ -38,7 +39,7 @@ impl Validate for Config {
     }
 }
 
-type Fault<'a> = dyn FnMut(Path, String) + 'a;
+pub(super) type Fault<'a> = dyn FnMut(Path, String) + 'a;
 
 impl Config {
     fn check_listen(&self, root: &Path, fault: &mut Fault<'_>) {

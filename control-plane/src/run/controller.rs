@@ -24,6 +24,7 @@ use crate::decide::PoolPlan;
 use crate::fleet::Fleet;
 use crate::learn::{Class, Insight, LearnerHandle, Lesson};
 use crate::metrics::ControlMetrics;
+use crate::push::Directory;
 use crate::signal::Deliverer;
 use crate::store::{SpoolSettings, Store, TelemetryWriter, WriterSettings};
 use crate::telemetry::{ScrapeOutcome, ScrapeTarget, TelemetryMetrics};
@@ -62,6 +63,8 @@ pub(super) struct Outputs {
     /// Shared with the function that gives an Envoy its gateway.
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) targets: watch::Sender<Arc<Vec<ScrapeTarget>>>,
+    /// Backends whose telemetry is pushed.
+    pub(super) push: Arc<ArcSwap<Directory>>,
     pub(super) learner: LearnerHandle,
     pub(super) journal: Journal,
     pub(super) deliverer: Deliverer,

@@ -22,6 +22,7 @@ use crate::api::{ApiState, Token, router};
 use crate::config::{self, Config};
 use crate::learn::{self, Learner};
 use crate::metrics::ControlMetrics;
+use crate::push::{Directory, Intake, PushMetrics, PushTokens, Surface};
 use crate::signal::{
     Deliverer, DeliveryOptions, DeliveryOutcome, DeliveryReport, Secret, SignalMetrics, WebhookEndpoint,
 };
@@ -92,6 +93,16 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     transport.drain = XDS_DRAIN;
     let telemetry = TelemetryMetrics::register(&mut registry);
     let (outcomes_in, outcomes) = mpsc::channel(OUTCOMES);
+    let push_listeners = push_listeners(&config).await?;
+    let directory = Arc::new(ArcSwap::from_pointee(Directory::default()));
+    let (intake, assembly) = Intake::new(
+        &config.telemetry.push,
+        push_tokens(&config)?,
+        Arc::clone(&directory),
+        outcomes_in.clone(),
+        PushMetrics::register(&mut registry),
+        telemetry.clone(),
+    );
     let (targets, targets_out) = watch::channel(Arc::default());
     let options = ScrapeOptions {
         interval: config.telemetry.interval.0,
@@ -132,6 +143,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         xds: xds.clone(),
         config: live_config,
         targets,
+        push: directory,
         learner,
         journal,
         deliverer: deliverer.clone(),
@@ -153,6 +165,10 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let mut controller = tokio::spawn(controller.run(inputs, stop.clone()));
 
     tokio::spawn(scraper.run(stop.clone()));
+    tokio::spawn(assembly.run(stop.clone()));
+    for (surface, listener) in push_listeners {
+        tokio::spawn(intake.clone().serve(listener, surface, stop.clone()));
+    }
     tokio::spawn({
         let stop = stop.clone();
         async move { deliverer.run(stop).await }
@@ -228,22 +244,49 @@ async fn bind(address: SocketAddr, field: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
+/// The addresses where senders push telemetry.
+async fn push_listeners(config: &Config) -> anyhow::Result<Vec<(Surface, TcpListener)>> {
+    let push = &config.telemetry.push;
+    let mut listeners = Vec::new();
+    if let Some(address) = push.otlp_grpc {
+        listeners.push((Surface::Grpc, bind(address, "telemetry.push.otlp_grpc").await?));
+    }
+    if let Some(address) = push.http {
+        listeners.push((Surface::Http, bind(address, "telemetry.push.http").await?));
+    }
+    Ok(listeners)
+}
+
+/// The tokens of senders that the configuration names, from the environment.
+fn push_tokens(config: &Config) -> anyhow::Result<PushTokens> {
+    let mut tokens = PushTokens::default();
+    for sender in &config.telemetry.push.tokens {
+        let token = token_of(&sender.token_env, "telemetry.push.tokens")?;
+        tokens.add(token, sender.pools.iter().cloned());
+    }
+    Ok(tokens)
+}
+
 /// The token that the configuration names, from the environment.
 fn token(config: &Config) -> anyhow::Result<Option<Token>> {
+    config.listen.token_env.as_deref().map(|name| token_of(name, "listen.token_env")).transpose()
+}
+
+fn token_of(name: &str, field: &str) -> anyhow::Result<Token> {
     const SHORTEST: usize = 16;
-    let Some(name) = &config.listen.token_env else { return Ok(None) };
     match std::env::var(name) {
-        Ok(text) if text.len() >= SHORTEST => Ok(Some(Token::new(&text))),
+        Ok(text) if text.len() >= SHORTEST => Ok(Token::new(&text)),
         Ok(_) => {
-            bail!("environment variable {name} (listen.token_env) holds less than {SHORTEST} characters")
+            bail!("environment variable {name} ({field}) holds less than {SHORTEST} characters")
         }
-        Err(_) => bail!("environment variable {name} (listen.token_env) is not set"),
+        Err(_) => bail!("environment variable {name} ({field}) is not set"),
     }
 }
 
 /// Checks that the secrets which the configuration names are there and usable.
 pub fn check_secrets(config: &Config) -> anyhow::Result<()> {
     token(config)?;
+    push_tokens(config)?;
     endpoints(config).map(drop)
 }
 

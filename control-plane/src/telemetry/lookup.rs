@@ -40,9 +40,9 @@ pub enum Source {
 /// Tables of names, ready to be asked: one hash lookup for a name, known or not.
 #[derive(Clone, Debug, Default)]
 pub struct Packs {
-    names: HashMap<Box<str>, Range<usize>, FixedState>,
+    pub(crate) names: HashMap<Box<str>, Range<usize>, FixedState>,
     /// Those of one name in a row.
-    spellings: Vec<Spelling>,
+    pub(crate) spellings: Vec<Spelling>,
     pub(super) packs: Vec<PackInfo>,
 }
 

@@ -18,7 +18,7 @@ pub struct TelemetryMetrics {
     pub(super) scrapes: Counter,
     pub(super) bytes: Counter,
     pub(super) bad_lines: Counter,
-    pub(super) restarts: Counter,
+    pub(crate) restarts: Counter,
     pub(super) outcomes_dropped: Counter,
     pub(super) targets: Gauge,
     pub(super) duration_seconds: Histogram,
@@ -140,7 +140,7 @@ impl TelemetryMetrics {
         self.failures.get_or_create(&FailureLabels { page, kind: failure.kind() }).inc();
     }
 
-    pub(super) fn dropped(&self, drops: &Drops) {
+    pub(crate) fn dropped(&self, drops: &Drops) {
         for (field, reason, count) in drops.iter() {
             self.fields_dropped.get_or_create(&DropLabels { field, reason }).inc_by(u64::from(count));
         }

@@ -12,6 +12,7 @@ mod existing_envoys;
 mod history;
 mod membership;
 mod page;
+mod push;
 mod refusal;
 mod restart;
 mod routing;

@@ -7,9 +7,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use clairvoy_xds::{ClientEvent, ClientEventKind};
 
-use crate::config::{Config, ConfigError, Model};
+use crate::config::{Config, ConfigError, Model, Pool, PoolTelemetry};
 use crate::fleet::{Backend, Membership, Origin};
 use crate::learn::Lesson;
+use crate::push::Directory;
 use crate::store::{BackendRow, DemandRow, EventLevel, EventRow, RegisteredState, Store};
 use crate::telemetry::{DriftEvent, FailureKind, PoolTargets, ScrapeOutcome, ScrapeTarget};
 
@@ -230,10 +231,18 @@ impl Controller {
         self.forecasts.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.plans.retain(|pool, _| config.pool(pool).is_some());
         self.classes = classes(&config);
+        let of_pool = |backend: &Backend| config.pool(&backend.pool).map(|pool| (backend.address, pool));
+        let (pushing, scraped): (Vec<_>, Vec<_>) = self
+            .fleet
+            .backends()
+            .filter_map(of_pool)
+            .partition(|(_, pool)| pool.telemetry == PoolTelemetry::Push);
+        self.outputs.push.store(Arc::new(Directory::new(pushing)));
         let pools: HashMap<&str, PoolTargets<'_>> =
             config.pools.iter().map(|pool| (pool.name.as_str(), PoolTargets::new(pool))).collect();
-        let target = |backend: &Backend| Some(pools.get(backend.pool.as_str())?.target(backend.address));
-        let targets: Vec<ScrapeTarget> = self.fleet.backends().filter_map(target).collect();
+        let target =
+            |(address, pool): &(SocketAddr, &Pool)| Some(pools.get(pool.name.as_str())?.target(*address));
+        let targets: Vec<ScrapeTarget> = scraped.iter().filter_map(target).collect();
         self.outputs.targets.send_replace(Arc::new(targets));
         let rows = self.fleet.backends().map(|backend| BackendRow {
             address: backend.address.to_string(),
