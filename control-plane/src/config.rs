@@ -4,6 +4,7 @@
 //! it names the environment variables that hold them.
 
 mod balance;
+mod discovery;
 mod document;
 mod duration;
 mod forecast;
@@ -14,9 +15,11 @@ mod model;
 mod pool;
 mod root;
 mod signals;
+mod token;
 mod validate;
 
 pub use balance::Balance;
+pub use discovery::{Discovery, DnsDiscovery, DnsRecord, Refresh};
 pub use duration::Span;
 pub use forecast::Forecast;
 pub use gateway::Gateway;
@@ -26,3 +29,4 @@ pub use model::{Model, Slo, Timeouts};
 pub use pool::{Engine, GpuMetrics, Locality, Pool, Replicas};
 pub use root::{Config, Telemetry, schema};
 pub use signals::{Signals, Webhook};
+pub use token::PoolToken;

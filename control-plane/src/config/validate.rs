@@ -19,6 +19,7 @@ impl Validate for Config {
         self.check_forecast(&root, &mut fault);
         self.check_models(&root, &mut fault);
         self.check_pools(&root, &mut fault);
+        self.check_discovery(&root, &mut fault);
         self.check_webhooks(&root, &mut fault);
 
         let at = |name: &'static str| root.join(name);
@@ -37,7 +38,7 @@ impl Validate for Config {
     }
 }
 
-type Fault<'a> = dyn FnMut(Path, String) + 'a;
+pub(super) type Fault<'a> = dyn FnMut(Path, String) + 'a;
 
 impl Config {
     fn check_listen(&self, root: &Path, fault: &mut Fault<'_>) {

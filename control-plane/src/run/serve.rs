@@ -18,8 +18,9 @@ use clairvoy_xds::{
     Metrics as XdsMetrics, ServeError, ServerOptions, TransportMetrics, TransportOptions, XdsServer,
 };
 
-use crate::api::{ApiState, Token, router};
+use crate::api::{ApiState, BoundToken, Token, router};
 use crate::config::{self, Config};
+use crate::discovery::{self, DiscoveryMetrics};
 use crate::learn::{self, Learner};
 use crate::metrics::ControlMetrics;
 use crate::signal::{
@@ -37,6 +38,8 @@ use super::reload;
 const OUTCOMES: usize = 20_000;
 const COMMANDS: usize = 1000;
 const UNDELIVERED: usize = 1000;
+/// Answers of DNS that may wait for the controller; beyond it the lookups wait.
+const LOOKED: usize = 100;
 /// Longest time for open connections to end after a signal to stop.
 const GRACE: Duration = Duration::from_secs(5);
 /// The time over which proxies are sent to other replicas.
@@ -120,6 +123,8 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let (reloads_in, reloads) = mpsc::channel(1);
     let (frames_in, frames) = watch::channel(None);
     let metrics = ControlMetrics::register(&mut registry);
+    let discovery = DiscoveryMetrics::register(&mut registry);
+    let (looked_in, looked) = mpsc::channel(LOOKED);
     let api = ApiState {
         frames,
         commands: commands_in,
@@ -127,7 +132,10 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         registry: Arc::new(registry),
         config: Arc::clone(&live_config),
         token: token.clone(),
+        pool_tokens: pool_tokens(&config)?.into(),
     };
+    let watching =
+        discovery::watch(Arc::clone(&live_config), looked_in, u64::from(std::process::id()), stop.clone());
     let outputs = Outputs {
         xds: xds.clone(),
         config: live_config,
@@ -137,6 +145,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         deliverer: deliverer.clone(),
         frames: frames_in,
         metrics,
+        discovery,
         telemetry,
     };
     let inputs = Inputs {
@@ -144,6 +153,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         insights,
         commands,
         reloads,
+        looked,
         memory,
         store: store.clone(),
         undelivered,
@@ -153,6 +163,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let mut controller = tokio::spawn(controller.run(inputs, config.telemetry.queue_rows, stop.clone()));
 
     tokio::spawn(scraper.run(stop.clone()));
+    tokio::spawn(watching);
     tokio::spawn({
         let stop = stop.clone();
         async move { deliverer.run(stop).await }
@@ -230,20 +241,33 @@ async fn bind(address: SocketAddr, field: &str) -> anyhow::Result<TcpListener> {
 
 /// The token that the configuration names, from the environment.
 fn token(config: &Config) -> anyhow::Result<Option<Token>> {
+    config.listen.token_env.as_ref().map(|name| token_in(name, "listen.token_env")).transpose()
+}
+
+/// The tokens that are good for some pools only.
+fn pool_tokens(config: &Config) -> anyhow::Result<Vec<BoundToken>> {
+    let tokens = config.listen.tokens.iter();
+    tokens
+        .map(|bound| {
+            let token = token_in(&bound.token_env, "listen.tokens")?;
+            Ok(BoundToken { token, pools: bound.pools.clone() })
+        })
+        .collect()
+}
+
+fn token_in(name: &str, field: &str) -> anyhow::Result<Token> {
     const SHORTEST: usize = 16;
-    let Some(name) = &config.listen.token_env else { return Ok(None) };
     match std::env::var(name) {
-        Ok(text) if text.len() >= SHORTEST => Ok(Some(Token::new(&text))),
-        Ok(_) => {
-            bail!("environment variable {name} (listen.token_env) holds less than {SHORTEST} characters")
-        }
-        Err(_) => bail!("environment variable {name} (listen.token_env) is not set"),
+        Ok(text) if text.len() >= SHORTEST => Ok(Token::new(&text)),
+        Ok(_) => bail!("environment variable {name} ({field}) holds less than {SHORTEST} characters"),
+        Err(_) => bail!("environment variable {name} ({field}) is not set"),
     }
 }
 
 /// Checks that the secrets which the configuration names are there and usable.
 pub fn check_secrets(config: &Config) -> anyhow::Result<()> {
     token(config)?;
+    pool_tokens(config)?;
     endpoints(config).map(drop)
 }
 
