@@ -61,6 +61,9 @@ fn bound_token<'a>(state: &'a ApiState, request: &Request) -> Option<&'a BoundTo
         return None;
     }
     let shown = shown(request.headers())?;
+    if state.token.as_ref().is_some_and(|token| token.is(&shown)) {
+        return None;
+    }
     state.pool_tokens.iter().find(|bound| bound.token.is(&shown))
 }
 

@@ -77,6 +77,16 @@ fn saved(membership: &[(String, serde_json::Value)]) -> impl Iterator<Item = (&s
         .filter_map(|(pool, state)| Some((pool.as_str(), serde_json::from_value(state.clone()).ok()?)))
 }
 
+/// The first few of many.
+fn some_of(addresses: &BTreeSet<SocketAddr>) -> String {
+    const NAMED: usize = 5;
+    let named: Vec<String> = addresses.iter().take(NAMED).map(ToString::to_string).collect();
+    match addresses.len().saturating_sub(NAMED) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
 impl Controller {
     /// Takes up the backends that were found last time, where nothing was found since.
     pub(super) fn remember_found(&mut self, membership: &[(String, serde_json::Value)]) {
@@ -171,11 +181,15 @@ impl Controller {
                 let (allowed, refused): (BTreeSet<_>, BTreeSet<_>) =
                     listed.into_iter().partition(|address| check_address(settings, *address).is_ok());
                 let told = self.discovered.refused.insert(pool.clone(), refused.clone()).unwrap_or_default();
-                for address in refused.difference(&told) {
-                    self.outputs.discovery.refused(&pool, Origin::Dns.name());
-                    if let Err(reason) = check_address(settings, *address) {
-                        self.note("warning", format!("a backend found in DNS is refused: {reason}"), now);
-                    }
+                let new: BTreeSet<SocketAddr> = refused.difference(&told).copied().collect();
+                new.iter().for_each(|_| self.outputs.discovery.refused(&pool, Origin::Dns.name()));
+                if let Some(Err(reason)) = new.first().map(|address| check_address(settings, *address)) {
+                    let all = some_of(&new);
+                    self.note(
+                        "warning",
+                        format!("refused of what DNS has for pool {pool}: {all}. {reason}"),
+                        now,
+                    );
                 }
                 match allowed.is_empty() {
                     true => Answer::Failed(LookupFailure::NotAllowed(asked.name.clone())),
@@ -237,7 +251,10 @@ impl Controller {
         let Merged { found, came, went, became_stale, recovered, began_to_hold } = merged;
         let kept = found.backends.len();
         if let Some((_, failure)) = found.stale.as_ref().filter(|_| became_stale) {
-            let message = format!("pool {pool} keeps the {kept} backends that it found: {failure}");
+            let message = match kept {
+                0 => format!("pool {pool} has found no backends so far: {failure}"),
+                _ => format!("pool {pool} keeps the {kept} backends that it found: {failure}"),
+            };
             self.note("error", message, now);
         }
         if recovered {
@@ -251,10 +268,9 @@ impl Controller {
             );
             self.note("warning", message, now);
         }
-        for (addresses, what) in [(&came, "was found in DNS for"), (&went, "is gone from DNS and drains in")]
-        {
-            for address in addresses {
-                self.note("info", format!("{address} {what} pool {pool}"), now);
+        for (addresses, what) in [(&came, "found in DNS for"), (&went, "gone from DNS, draining in")] {
+            if !addresses.is_empty() {
+                self.note("info", format!("{what} pool {pool}: {}", some_of(addresses)), now);
             }
         }
         let changed = !came.is_empty() || !went.is_empty();
