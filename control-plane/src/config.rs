@@ -4,6 +4,7 @@
 //! it names the environment variables that hold them.
 
 mod balance;
+mod discovery;
 mod document;
 mod duration;
 mod forecast;
@@ -19,9 +20,11 @@ mod retention;
 mod root;
 mod signals;
 mod spool;
+mod token;
 mod validate;
 
 pub use balance::Balance;
+pub use discovery::{Discovery, DnsDiscovery, DnsRecord, Refresh};
 pub use duration::Span;
 pub use forecast::Forecast;
 pub use gateway::Gateway;
@@ -31,8 +34,9 @@ pub use load::{ConfigError, check, load, parse};
 pub use metrics::{EngineLimits, HistogramDetails, HistogramName, MetricDetails, MetricName, MetricNames};
 pub use model::{Model, Slo, Timeouts};
 pub use pool::{Engine, Locality, Pool, PoolTelemetry, Replicas};
-pub use push::{Push, PushToken};
+pub use push::Push;
 pub use retention::RetentionPeriods;
 pub use root::{Config, Telemetry, schema};
 pub use signals::{Signals, Webhook};
 pub use spool::{Size, Spool};
+pub use token::PoolToken;

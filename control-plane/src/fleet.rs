@@ -5,10 +5,12 @@
 
 mod arrivals;
 mod backend;
+mod leases;
 mod membership;
 
 pub use arrivals::{Arrivals, Step};
 pub use backend::{Backend, Findings, Health};
+pub use leases::{Expiry, Registration};
 pub use membership::{Membership, Origin};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,9 +26,11 @@ use crate::telemetry::Sample;
 pub struct Fleet {
     backends: BTreeMap<SocketAddr, Backend>,
     arrivals: BTreeMap<String, Arrivals>,
-    /// Configured backends that were removed all the same; they stay away until they are registered, or leave the
-    /// configuration.
+    /// Configured and found backends that were removed all the same; they stay away until they are registered, or leave
+    /// the configuration and DNS.
     dismissed: BTreeSet<SocketAddr>,
+    /// Backends that were found, by pool.
+    found: BTreeMap<String, BTreeSet<SocketAddr>>,
 }
 
 /// Why a backend cannot be registered, drained or removed.
@@ -46,6 +50,9 @@ pub enum FleetError {
     /// Without it the model would have no backend.
     #[error("{0} is the last backend of its model that takes requests: register another one first")]
     Last(SocketAddr),
+    /// It lies outside the networks of its pool.
+    #[error("{0}")]
+    NotAllowed(String),
     /// The address serves another pool.
     #[error("{address} already belongs to pool `{pool}`")]
     Taken {
@@ -61,7 +68,12 @@ impl Fleet {
     pub fn reconcile(&mut self, config: &Config, now: DateTime<Utc>) {
         let step_seconds = config.forecast.step.as_seconds() as u32;
         self.arrivals.retain(|name, _| config.models.iter().any(|model| model.name == *name));
-        self.dismissed.retain(|address| config.pools.iter().any(|pool| pool.backends.contains(address)));
+        self.found.retain(|name, _| config.pool(name).is_some_and(|pool| pool.dns().is_some()));
+        let found = &self.found;
+        self.dismissed.retain(|address| {
+            let is_found = found.values().any(|found| found.contains(address));
+            is_found || config.pools.iter().any(|pool| pool.backends.contains(address))
+        });
         for model in &config.models {
             self.arrivals.entry(model.name.clone()).or_insert_with(|| Arrivals::new(step_seconds));
             for pool in model.pools.iter().filter_map(|name| config.pool(name)) {
@@ -70,16 +82,24 @@ impl Fleet {
                         self.admit(*address, &model.name, pool, Origin::Configured, now);
                     }
                 }
+                for address in self.found.get(&pool.name).cloned().unwrap_or_default() {
+                    let taken = self.backends.get(&address).is_some_and(|other| other.pool != pool.name);
+                    if !taken && !self.dismissed.contains(&address) {
+                        self.admit(address, &model.name, pool, Origin::Dns, now);
+                    }
+                }
             }
         }
         for backend in self.backends.values_mut() {
             let pool = config.pool(&backend.pool);
-            let stays = match backend.origin {
-                Origin::Configured => pool.is_some_and(|pool| pool.backends.contains(&backend.address)),
-                Origin::Registered => pool.is_some(),
-            };
-            if !stays {
-                backend.leave(now);
+            let is_configured = pool.is_some_and(|pool| pool.backends.contains(&backend.address));
+            let is_found =
+                self.found.get(&backend.pool).is_some_and(|found| found.contains(&backend.address));
+            match backend.origin {
+                Origin::Registered if pool.is_some() => {}
+                _ if is_configured => backend.origin = Origin::Configured,
+                _ if is_found => backend.origin = Origin::Dns,
+                _ => backend.leave(now),
             }
         }
     }
@@ -92,6 +112,7 @@ impl Fleet {
         } else if matches!(backend.membership, Membership::Leaving { .. }) {
             backend.membership = Membership::Active;
             backend.origin = origin;
+            backend.lease = None;
         }
     }
 
@@ -113,8 +134,17 @@ impl Fleet {
         self.admit(address, &model.name, settings, Origin::Registered, now);
         if let Some(backend) = self.backends.get_mut(&address) {
             backend.membership = Membership::Active;
+            backend.lease = None;
+            if backend.origin == Origin::Dns {
+                backend.origin = Origin::Registered;
+            }
         }
         Ok(())
+    }
+
+    /// Says which backends of a pool were found; `reconcile` brings the fleet in line with it.
+    pub fn set_found(&mut self, pool: &str, backends: BTreeSet<SocketAddr>) {
+        self.found.insert(pool.to_owned(), backends);
     }
 
     /// Stops new requests to a backend; it stays in the pool and finishes its streams.

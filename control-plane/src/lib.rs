@@ -14,6 +14,7 @@ pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod decide;
+pub mod discovery;
 pub mod fleet;
 pub mod learn;
 pub mod metrics;

@@ -12,7 +12,7 @@ mod serve;
 mod show;
 mod steer;
 
-pub use commands::{Command, Refusal, Target};
+pub use commands::{Command, LeaseRequest, Refusal, Target};
 pub(crate) use database::demand_history;
 pub use serve::{Overrides, check_secrets, database_settings, serve};
 pub use show::Frame;

@@ -128,6 +128,21 @@ pub struct PoolView {
     pub region: String,
     /// Its size, present and planned.
     pub replicas: ReplicasView,
+    /// How finding its backends does; none where nothing is looked for and no lease is overdue.
+    pub discovery: Option<DiscoveryView>,
+}
+
+/// How finding the backends of a pool does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DiscoveryView {
+    /// True while backends are kept that their source no longer vouches for.
+    pub stale: bool,
+    /// Since when lookups have failed or been empty.
+    pub stale_since: Option<DateTime<Utc>>,
+    /// Why it is stale.
+    pub reason: Option<String>,
+    /// True while backends are kept for a time because more than half of those found were gone at once.
+    pub holding: bool,
 }
 
 /// Size of a pool.
@@ -180,6 +195,12 @@ pub struct BackendView {
     pub zone: String,
     /// Its group.
     pub group: String,
+    /// Who brought it in: `configured`, `registered` or `dns`.
+    pub origin: String,
+    /// Length of its lease, seconds; none for one without an end.
+    pub lease_seconds: Option<f64>,
+    /// What is left of its lease, seconds.
+    pub lease_remaining_seconds: Option<f64>,
     /// What it is doing.
     pub state: BackendState,
     /// Requests that wait for a place in the batch.

@@ -6,7 +6,7 @@ use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::RetentionPeriods;
+use super::{PoolToken, RetentionPeriods};
 
 /// Where Clairvoy listens. Addresses beyond loopback need a token.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
@@ -20,6 +20,8 @@ pub struct Listen {
     /// Environment variable that holds the bearer token which the API and the discovery server ask for.
     /// Needed as soon as one of the addresses is not loopback.
     pub token_env: Option<String>,
+    /// More tokens, with which backends of some pools can be listed, registered, drained and removed, and nothing else.
+    pub tokens: Vec<PoolToken>,
 }
 
 impl Default for Listen {
@@ -28,6 +30,7 @@ impl Default for Listen {
             api: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             xds: SocketAddr::from((Ipv4Addr::LOCALHOST, 18000)),
             token_env: None,
+            tokens: Vec::new(),
         }
     }
 }

@@ -2,12 +2,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use garde::Validate;
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Span;
 use super::gpu::GpuMetrics;
 use super::metrics::{EngineLimits, MetricNames};
+use super::{Discovery, Span};
 
 /// Backends of one kind (hardware, engine settings) in one place.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
@@ -54,6 +55,14 @@ pub struct Pool {
     /// Addresses of the serving processes, `ip:port`; more can be registered through the API.
     #[serde(default)]
     pub backends: Vec<SocketAddr>,
+    /// Where more backends are found.
+    #[serde(default)]
+    pub discovery: Discovery,
+    /// Networks in which backends may be registered or found, as `10.0.0.0/8`. Left out: loopback, private networks,
+    /// and the /24 or /64 of each configured backend.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub allowed_networks: Option<Vec<IpNet>>,
 }
 
 /// The kinds of model servers whose metrics are understood.

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::validate::Fault;
-use super::{Config, PoolTelemetry, Span};
+use super::{Config, PoolTelemetry, PoolToken, Span};
 
 /// Telemetry that senders push, for pools with `telemetry: push`. Off until an address is given.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -17,7 +17,7 @@ pub struct Push {
     /// (`/api/v1/telemetry`) come in; usual is port 4318 (default: nowhere).
     pub http: Option<SocketAddr>,
     /// Who may send what. Without any, whoever reaches the loopback address may write to all pools that push.
-    pub tokens: Vec<PushToken>,
+    pub tokens: Vec<PoolToken>,
     /// Longest body in bytes, as it comes and after decompression (default 20 MiB).
     pub max_body_bytes: usize,
     /// Most points of one request (default 500,000).
@@ -43,16 +43,6 @@ pub struct Push {
     pub backend_labels: Vec<String>,
     /// Labels that do not make a series another one, such as those by which twin senders differ.
     pub ignored_labels: Vec<String>,
-}
-
-/// A sender's token.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PushToken {
-    /// Environment variable with the bearer token, 16 characters or more.
-    pub token_env: String,
-    /// The pools whose backends it may write to.
-    pub pools: Vec<String>,
 }
 
 impl Default for Push {

@@ -21,6 +21,7 @@ impl Validate for Config {
         self.check_forecast(&root, &mut fault);
         self.check_models(&root, &mut fault);
         self.check_pools(&root, &mut fault);
+        self.check_discovery(&root, &mut fault);
         self.check_webhooks(&root, &mut fault);
 
         let at = |name: &'static str| root.join(name);

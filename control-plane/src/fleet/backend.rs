@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use clairvoy_forecaster::{Anomaly, CapacityEstimate, WaitForecast};
 
 use crate::decide::{Capacity, Iterations, Speed};
+use crate::discovery::Lease;
 use crate::telemetry::{Limits, Sample, TelemetryFault};
 
 use super::{Membership, Origin};
@@ -31,6 +32,8 @@ pub struct Backend {
     pub pool: String,
     /// Who brought it in.
     pub origin: Origin,
+    /// For how long it is registered; none without an end.
+    pub lease: Option<Lease>,
     /// Whether it takes requests.
     pub membership: Membership,
     /// When it came into the fleet.
@@ -95,6 +98,7 @@ impl Backend {
             model: model.to_owned(),
             pool: pool.to_owned(),
             origin,
+            lease: None,
             membership: Membership::Active,
             joined_at: now,
             sample: None,
@@ -110,6 +114,11 @@ impl Backend {
             telemetry_faults: Arc::default(),
             refusals: 0,
         }
+    }
+
+    /// Whether it finishes its streams and stays.
+    pub fn is_draining(&self) -> bool {
+        matches!(self.membership, Membership::Draining { .. })
     }
 
     pub(super) fn leave(&mut self, now: DateTime<Utc>) {

@@ -1,6 +1,7 @@
 //! The controller: the one task that owns the fleet and decides. It reads the clock once per event and passes it on.
 
 mod decide;
+mod discovered;
 mod inbox;
 mod learned;
 mod picture;
@@ -21,6 +22,7 @@ use clairvoy_xds::{ClientEvent, XdsServer};
 
 use crate::config::{Config, ConfigError};
 use crate::decide::PoolPlan;
+use crate::discovery::{DiscoveryMetrics, Looked};
 use crate::fleet::Fleet;
 use crate::learn::{Class, Insight, LearnerHandle, Lesson};
 use crate::metrics::ControlMetrics;
@@ -37,6 +39,9 @@ use super::recent::{Events, Recent};
 use super::show::Frame;
 use super::steer::Steering;
 
+use discovered::Discovered;
+pub(super) use discovered::MEMBERSHIP;
+
 const TICK: Duration = Duration::from_secs(1);
 /// The picture is taken this long after a decision, when the Envoys have had time to answer.
 const PICTURE_AFTER: Duration = Duration::from_millis(300);
@@ -49,6 +54,8 @@ pub(super) struct Inputs {
     pub(super) insights: mpsc::Receiver<Insight>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) reloads: mpsc::Receiver<Result<Arc<Config>, ConfigError>>,
+    /// What DNS said.
+    pub(super) looked: mpsc::Receiver<Looked>,
     pub(super) memory: oneshot::Receiver<Memory>,
     pub(super) store: watch::Receiver<Option<Store>>,
     /// Pools whose last plan reached no autoscaler.
@@ -70,6 +77,7 @@ pub(super) struct Outputs {
     pub(super) deliverer: Deliverer,
     pub(super) frames: watch::Sender<Option<Arc<Frame>>>,
     pub(super) metrics: ControlMetrics,
+    pub(super) discovery: DiscoveryMetrics,
     pub(super) telemetry: TelemetryMetrics,
 }
 
@@ -77,6 +85,7 @@ pub(super) struct Outputs {
 pub(super) struct Controller {
     config: Arc<Config>,
     fleet: Fleet,
+    discovered: Discovered,
     /// What the learner is to know of each pool.
     classes: BTreeMap<String, Arc<Class>>,
     steering: BTreeMap<String, Steering>,
@@ -124,6 +133,7 @@ impl Controller {
         Self {
             config,
             fleet: Fleet::default(),
+            discovered: Discovered::default(),
             classes: BTreeMap::new(),
             steering: BTreeMap::new(),
             forecasts: BTreeMap::new(),
@@ -153,6 +163,7 @@ impl Controller {
                 biased;
                 () = stop.cancelled() => break,
                 Some(command) = inputs.commands.recv() => self.obey(command, Utc::now()),
+                Some(looked) = inputs.looked.recv() => self.looked(looked, Utc::now()),
                 Some(reloaded) = inputs.reloads.recv() => self.reload(reloaded, Utc::now()),
                 _ = ticks.tick() => self.tick(Utc::now()),
                 _ = pictures.tick() => self.show(Utc::now()),
@@ -204,6 +215,7 @@ impl Controller {
         for (level, message) in self.writer.counters().take_news() {
             self.note(level.name(), message, now);
         }
+        self.pass_time(now);
         self.sweep(now);
         self.close_steps(now);
         self.teach(Lesson::Tick(now));

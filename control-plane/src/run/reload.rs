@@ -54,6 +54,7 @@ pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     if old.listen.api != new.listen.api
         || old.listen.xds != new.listen.xds
         || old.listen.token_env != new.listen.token_env
+        || old.listen.tokens != new.listen.tokens
     {
         fields.push("listen");
     }

@@ -18,8 +18,9 @@ use clairvoy_xds::{
     Metrics as XdsMetrics, ServeError, ServerOptions, TransportMetrics, TransportOptions, XdsServer,
 };
 
-use crate::api::{ApiState, Token, router};
+use crate::api::{ApiState, BoundToken, Token, router};
 use crate::config::{self, Config};
+use crate::discovery::{self, DiscoveryMetrics};
 use crate::learn::{self, Learner};
 use crate::metrics::ControlMetrics;
 use crate::push::{Directory, Intake, PushMetrics, PushTokens, Surface};
@@ -38,6 +39,8 @@ use super::reload;
 const OUTCOMES: usize = 20_000;
 const COMMANDS: usize = 1000;
 const UNDELIVERED: usize = 1000;
+/// Answers of DNS that may wait for the controller; beyond it the lookups wait.
+const LOOKED: usize = 100;
 /// Longest time for open connections to end after a signal to stop.
 const GRACE: Duration = Duration::from_secs(5);
 /// The time over which proxies are sent to other replicas.
@@ -131,6 +134,8 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let (reloads_in, reloads) = mpsc::channel(1);
     let (frames_in, frames) = watch::channel(None);
     let metrics = ControlMetrics::register(&mut registry);
+    let discovery = DiscoveryMetrics::register(&mut registry);
+    let (looked_in, looked) = mpsc::channel(LOOKED);
     let api = ApiState {
         frames,
         commands: commands_in,
@@ -138,7 +143,10 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         registry: Arc::new(registry),
         config: Arc::clone(&live_config),
         token: token.clone(),
+        pool_tokens: pool_tokens(&config)?.into(),
     };
+    let watching =
+        discovery::watch(Arc::clone(&live_config), looked_in, u64::from(std::process::id()), stop.clone());
     let outputs = Outputs {
         xds: xds.clone(),
         config: live_config,
@@ -149,6 +157,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         deliverer: deliverer.clone(),
         frames: frames_in,
         metrics,
+        discovery,
         telemetry,
     };
     let inputs = Inputs {
@@ -156,6 +165,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         insights,
         commands,
         reloads,
+        looked,
         memory,
         store: store.clone(),
         undelivered,
@@ -169,6 +179,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     for (surface, listener) in push_listeners {
         tokio::spawn(intake.clone().serve(listener, surface, stop.clone()));
     }
+    tokio::spawn(watching);
     tokio::spawn({
         let stop = stop.clone();
         async move { deliverer.run(stop).await }
@@ -269,16 +280,25 @@ fn push_tokens(config: &Config) -> anyhow::Result<PushTokens> {
 
 /// The token that the configuration names, from the environment.
 fn token(config: &Config) -> anyhow::Result<Option<Token>> {
-    config.listen.token_env.as_deref().map(|name| token_of(name, "listen.token_env")).transpose()
+    config.listen.token_env.as_ref().map(|name| token_of(name, "listen.token_env")).transpose()
+}
+
+/// The tokens that are good for some pools only.
+fn pool_tokens(config: &Config) -> anyhow::Result<Vec<BoundToken>> {
+    let tokens = config.listen.tokens.iter();
+    tokens
+        .map(|bound| {
+            let token = token_of(&bound.token_env, "listen.tokens")?;
+            Ok(BoundToken { token, pools: bound.pools.clone() })
+        })
+        .collect()
 }
 
 fn token_of(name: &str, field: &str) -> anyhow::Result<Token> {
     const SHORTEST: usize = 16;
     match std::env::var(name) {
         Ok(text) if text.len() >= SHORTEST => Ok(Token::new(&text)),
-        Ok(_) => {
-            bail!("environment variable {name} ({field}) holds less than {SHORTEST} characters")
-        }
+        Ok(_) => bail!("environment variable {name} ({field}) holds less than {SHORTEST} characters"),
         Err(_) => bail!("environment variable {name} ({field}) is not set"),
     }
 }
@@ -287,6 +307,7 @@ fn token_of(name: &str, field: &str) -> anyhow::Result<Token> {
 pub fn check_secrets(config: &Config) -> anyhow::Result<()> {
     token(config)?;
     push_tokens(config)?;
+    pool_tokens(config)?;
     endpoints(config).map(drop)
 }
 

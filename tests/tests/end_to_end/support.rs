@@ -1,6 +1,7 @@
 //! What the tests stand on: a site with its files and ports, the programs as processes, clients, and load.
 
 mod clairvoy;
+mod dns;
 mod envoy;
 mod http;
 mod load;
@@ -11,6 +12,7 @@ mod site;
 mod wait;
 
 pub(crate) use clairvoy::{Clairvoy, backend};
+pub(crate) use dns::Dns;
 pub(crate) use envoy::{Envoy, Host, bootstrap, validate};
 pub(crate) use http::{Chat, client, content_type, error_of};
 pub(crate) use load::Load;

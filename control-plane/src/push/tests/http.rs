@@ -7,7 +7,7 @@ use chrono::Utc;
 use http_body_util::{BodyExt as _, StreamBody};
 use prost::Message as _;
 
-use crate::config::{PushToken, Span};
+use crate::config::{PoolToken, Span};
 use crate::push::Surface;
 
 use super::proto::{WriteRequest, attribute, export, gauge, series, sum};
@@ -169,7 +169,7 @@ async fn parts_that_are_refused_are_told_by_each_protocol() {
 
 #[tokio::test]
 async fn tokens_open_their_pools_only() {
-    let token = |token: &str, pool: &str| PushToken { token_env: token.into(), pools: vec![pool.into()] };
+    let token = |token: &str, pool: &str| PoolToken { token_env: token.into(), pools: vec![pool.into()] };
     let site = Site::new(|push| push.tokens = vec![token("token-of-a", "a"), token("token-of-b", "b")]);
     let body = format!(r#"{{"backend":"{B}","queue_depth":5}}"#);
     for (bearer, status) in [

@@ -19,6 +19,10 @@ use super::{Controller, Issued};
 impl Controller {
     /// Decides weights and replicas of every model, and publishes what changed.
     pub(super) fn decide(&mut self, now: DateTime<Utc>) {
+        // Publishing without backends that are about to be found would take them from every Envoy.
+        if !self.published_once && self.awaits_dns(now) {
+            return;
+        }
         let config = Arc::clone(&self.config);
         let mut publish = !self.published_once;
         for model in &config.models {

@@ -29,6 +29,7 @@ impl Controller {
     pub(super) fn take_memory(&mut self, memory: Memory, now: DateTime<Utc>) {
         let config = Arc::clone(&self.config);
         self.counts.rows_before = memory.telemetry_rows;
+        self.remember_found(&memory.membership);
         self.fleet.reconcile(&config, now);
         for backend in memory.registered {
             let Ok(address) = backend.address.parse() else { continue };
@@ -38,6 +39,7 @@ impl Controller {
                 let _ = self.fleet.drain(&backend.pool, address, now);
             }
         }
+        self.remember_leases(&memory.membership, now);
         for (model, saved_at, state) in memory.weights {
             let age = (now - saved_at).as_seconds_f64();
             if age <= WEIGHTS_LAST_SECONDS
@@ -115,14 +117,18 @@ impl Controller {
         let config = Arc::clone(&self.config);
         match command {
             Command::Register(Target { pool, address, reply }) => {
-                let done = self.fleet.register(&config, &pool, address, now);
+                let done = self
+                    .check_allowed(&pool, address, now)
+                    .and_then(|()| self.fleet.register(&config, &pool, address, now));
                 if done.is_ok() {
                     self.registered(&pool, address, RegisteredState::Ready, now);
                     self.note("info", format!("{address} was registered in pool {pool}"), now);
+                    self.save_membership(&pool, now);
                     self.reconcile(now);
                 }
                 let _ = reply.send(done);
             }
+            Command::Lease(request) => self.lease(request, now),
             Command::Drain(Target { pool, address, reply }) => {
                 let done = self.fleet.drain(&pool, address, now);
                 if done.is_ok() {
@@ -138,6 +144,7 @@ impl Controller {
                     let gone = Entry::Unregistered { pool: pool.clone(), address: address.to_string() };
                     self.outputs.journal.write(gone);
                     self.note("info", format!("{address} leaves pool {pool} after it has drained"), now);
+                    self.save_membership(&pool, now);
                     self.decide(now);
                 }
                 let _ = reply.send(done);
@@ -150,7 +157,13 @@ impl Controller {
         }
     }
 
-    fn registered(&self, pool: &str, address: SocketAddr, state: RegisteredState, at: DateTime<Utc>) {
+    pub(super) fn registered(
+        &self,
+        pool: &str,
+        address: SocketAddr,
+        state: RegisteredState,
+        at: DateTime<Utc>,
+    ) {
         let is_registered =
             self.fleet.backend(address).is_some_and(|backend| backend.origin == Origin::Registered);
         if is_registered {
@@ -190,6 +203,7 @@ impl Controller {
             return self.note("error", message, now);
         }
         self.config = Arc::clone(&config);
+        self.discovered.retain(&config);
         let gateways = config.gateways();
         for gone in self.outputs.config.load().gateways() {
             if !gateways.iter().any(|gateway| gateway.name == gone.name) {
@@ -216,7 +230,8 @@ impl Controller {
                     .backends()
                     .filter(takes)
                     .any(|backend| backend.origin == Origin::Registered && backend.pool == pool.name);
-                registered || !pool.backends.is_empty()
+                let found = pool.dns().is_some() && self.discovered.has_backends(&pool.name);
+                registered || found || !pool.backends.is_empty()
             })
         };
         let serves = |model: &&Model| self.fleet.of_model(&model.name).any(|backend| takes(&backend));

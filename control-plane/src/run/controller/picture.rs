@@ -48,6 +48,11 @@ impl Controller {
             totals: self.totals(),
             events: self.events.newest(LISTED),
         };
+        let discovery = state.pools.iter().filter_map(|pool| {
+            let discovery = pool.discovery.as_ref()?;
+            Some((pool.name.as_str(), discovery.stale, discovery.holding))
+        });
+        self.outputs.discovery.read(discovery);
         self.outputs.metrics.read(&Reading {
             state: &state,
             journal_dropped: self.outputs.journal.dropped().load(Ordering::Relaxed),
@@ -136,6 +141,7 @@ impl Controller {
                 cold_start_seconds: pool.replicas.cold_start.as_seconds(),
                 reason: plan.map(|plan| plan.reason.clone()).unwrap_or_default(),
             },
+            discovery: self.discovered.view(&pool.name),
         }
     }
 
