@@ -24,5 +24,5 @@ pub use listen::{Database, Listen};
 pub use load::{ConfigError, check, load, parse};
 pub use model::{Model, Slo, Timeouts};
 pub use pool::{Engine, GpuMetrics, Locality, Pool, Replicas};
-pub use root::{Config, Telemetry, schema};
+pub use root::{AccessLog, Config, Telemetry, schema};
 pub use signals::{Signals, Webhook};

@@ -7,7 +7,7 @@ use clairvoy_forecaster::{Anomaly, CapacityEstimate, WaitForecast};
 use crate::decide::{Capacity, Iterations, Speed};
 use crate::telemetry::Sample;
 
-use super::{Membership, Origin};
+use super::{GatewayView, Membership, Origin};
 
 /// Refused connections in a row before a backend counts as down.
 const DOWN_AFTER_REFUSALS: u32 = 3;
@@ -50,6 +50,8 @@ pub struct Backend {
     pub slo_capacity: CapacityEstimate,
     /// What the learner found wrong with it; none before it was judged.
     pub findings: Option<Findings>,
+    /// What Envoys tell of it.
+    pub gateway: GatewayView,
     /// The last scrape's failure; none after a good one.
     pub failure: Option<String>,
     refusals: u32,
@@ -100,6 +102,7 @@ impl Backend {
             capacity: Capacity::default(),
             slo_capacity: CapacityEstimate::Unknown,
             findings: None,
+            gateway: GatewayView::default(),
             failure: None,
             refusals: 0,
         }

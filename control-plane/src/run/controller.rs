@@ -1,6 +1,7 @@
 //! The controller: the one task that owns the fleet and decides. It reads the clock once per event and passes it on.
 
 mod decide;
+mod gateways;
 mod inbox;
 mod learned;
 mod picture;
@@ -17,10 +18,12 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use clairvoy_forecaster::{DemandForecast, Standing};
-use clairvoy_xds::{ClientEvent, XdsServer};
+use clairvoy_xds::{ClientEvent, Intake, XdsServer};
 
+use crate::compile::BearerToken;
 use crate::config::{Config, ConfigError};
 use crate::decide::PoolPlan;
+use crate::envoy::{EnvoyMetrics, EnvoyNews};
 use crate::fleet::Fleet;
 use crate::learn::{Class, Insight, LearnerHandle, Lesson};
 use crate::metrics::ControlMetrics;
@@ -52,6 +55,8 @@ pub(super) struct Inputs {
     pub(super) store: watch::Receiver<Option<Store>>,
     /// Pools whose last plan reached no autoscaler.
     pub(super) undelivered: mpsc::Receiver<String>,
+    /// What the Envoys tell.
+    pub(super) envoys: mpsc::Receiver<EnvoyNews>,
     /// What happens to the Envoys.
     pub(super) clients: broadcast::Receiver<ClientEvent>,
 }
@@ -59,6 +64,11 @@ pub(super) struct Inputs {
 /// Where the controller's output goes.
 pub(super) struct Outputs {
     pub(super) xds: XdsServer,
+    /// What Envoys report to; its interval follows their number.
+    pub(super) load_reports: Intake,
+    pub(super) envoy_metrics: EnvoyMetrics,
+    /// What Envoys show when they log.
+    pub(super) log_token: Option<BearerToken>,
     /// Shared with the function that gives an Envoy its gateway.
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) targets: watch::Sender<Arc<Vec<ScrapeTarget>>>,
@@ -87,6 +97,8 @@ pub(super) struct Controller {
     writer: Option<TelemetryWriter>,
     started_at: DateTime<Utc>,
     published_once: bool,
+    /// Whether Envoys are so many that they report seldom.
+    reports_slowly: bool,
     outputs: Outputs,
 }
 
@@ -125,6 +137,7 @@ impl Controller {
             writer: None,
             started_at: now,
             published_once: false,
+            reports_slowly: false,
             outputs,
         }
     }
@@ -169,6 +182,7 @@ impl Controller {
                     }
                 },
                 Some(outcome) = inputs.outcomes.recv() => self.scraped(outcome),
+                Some(news) = inputs.envoys.recv() => self.told(news, Utc::now()),
             }
         }
         if let Some(writer) = &self.writer {
@@ -194,6 +208,7 @@ impl Controller {
 
     fn tick(&mut self, now: DateTime<Utc>) {
         self.sweep(now);
+        self.look_at_reports(now);
         self.close_steps(now);
         self.teach(Lesson::Tick(now));
         self.decide(now);

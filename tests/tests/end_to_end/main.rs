@@ -9,6 +9,7 @@ mod commands;
 mod configuration;
 mod database;
 mod existing_envoys;
+mod gateways;
 mod membership;
 mod page;
 mod refusal;

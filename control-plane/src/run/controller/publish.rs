@@ -21,7 +21,8 @@ impl Controller {
         models.sort_by(|left, right| left.name.cmp(&right.name));
         for gateway in self.config.gateways() {
             let name = gateway.name.clone();
-            let resources = compile(&Intent { gateway, models: models.clone() });
+            let resources =
+                compile(&Intent { gateway, models: models.clone(), access_log: self.access_log() });
             let mut builder = SnapshotBuilder::new();
             // A model whose backends are all gone keeps its route, which then answers that there are none.
             builder.allow_empty_assignments();
