@@ -114,8 +114,10 @@ impl Arrivals {
         }
         let newest = self.open.back().map_or(i64::MIN, |open| open.index);
         let from = first.max(newest.saturating_add(1)).max(self.closed_before).max(last - MOST_STEPS_OPENED);
-        // The first step of all is opened at its end only: what came before is not known.
-        let from = if self.open.is_empty() && self.closed_before == i64::MIN { last } else { from };
+        // What comes at once opens the step of its end only; of a lag, all that are not closed. Before the first step of
+        // all nothing is known.
+        let is_first = self.open.is_empty() && self.closed_before == i64::MIN;
+        let from = if is_first || self.lag_seconds == 0 { from.max(last) } else { from };
         for index in from..=last {
             self.open.push_back(OpenStep { index, arrived: 0.0, covered_seconds: 0.0 });
         }
@@ -158,7 +160,9 @@ impl Arrivals {
     fn closed(&self, open: &OpenStep, backends: usize) -> Step {
         let whole = f64::from(self.step_seconds) * backends.max(1) as f64;
         let known = open.covered_seconds >= LEAST_COVERAGE * whole;
-        let missing = whole / open.covered_seconds.clamp(LEAST_COVERAGE * whole, whole);
+        // What comes with a lag tells of the time before, too: nothing of it is missing.
+        let counted = if self.lag_seconds > 0 { whole } else { open.covered_seconds };
+        let missing = whole / counted.clamp(LEAST_COVERAGE * whole, whole);
         let rate = open.arrived * missing / f64::from(self.step_seconds);
         Step { index: open.index, requests_per_second: known.then_some(rate) }
     }

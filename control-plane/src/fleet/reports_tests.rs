@@ -84,7 +84,7 @@ fn two_envoys_are_one_demand_though_the_servers_are_silent() {
 fn an_envoy_that_does_not_report_leaves_the_word_to_the_servers() {
     let mut fleet = fleet();
     run(&mut fleet, 0..30, &["a"]);
-    for second in 30..60 {
+    for second in 30..=60 {
         fleet.observe(BACKEND.parse().unwrap(), sample(f64::from(second), 7.0));
         fleet.observe_load(&report("a", f64::from(second), 2.0, 1.0, 0.0));
         fleet.look_at_reports(&nodes(&["a", "mute"]), at(f64::from(second) + 0.5));
@@ -115,7 +115,7 @@ fn requests_past_the_envoys_are_seen_by_the_servers() {
         fleet.observe(BACKEND.parse().unwrap(), sample(f64::from(second), 10.0));
         run(&mut fleet, second..second + 1, &["a"]);
     }
-    let demand = fleet.demand("m", at(40.0));
+    let demand = fleet.demand("m", at(39.0));
     assert_eq!(demand.source, Source::Servers);
     assert!((demand.requests_per_second - 10.0).abs() < 0.5, "{demand:?}");
 }

@@ -97,8 +97,8 @@ pub(super) struct Controller {
     writer: Option<TelemetryWriter>,
     started_at: DateTime<Utc>,
     published_once: bool,
-    /// Whether Envoys are so many that they report seldom.
-    reports_slowly: bool,
+    /// How often Envoys are asked to report, seconds; 0 before they were.
+    report_seconds: u64,
     outputs: Outputs,
 }
 
@@ -137,7 +137,7 @@ impl Controller {
             writer: None,
             started_at: now,
             published_once: false,
-            reports_slowly: false,
+            report_seconds: 0,
             outputs,
         }
     }

@@ -42,12 +42,14 @@ impl Controller {
             .filter(|client| belongs(&client.node_cluster))
             .map(|client| client.node_id.clone())
             .collect();
-        let few = if self.reports_slowly { FEW_AGAIN } else { FEW_ENVOYS };
-        self.reports_slowly = connected.len() > few;
-        let seconds = if self.reports_slowly { LONG_SECONDS } else { SHORT_SECONDS };
-        // Both intervals are lawful, and open streams are told only of a change.
-        let _ = self.outputs.load_reports.set_load_reporting_interval(Duration::from_secs(seconds));
-        self.fleet.set_report_interval(seconds as f64);
+        let few = if self.report_seconds == LONG_SECONDS { FEW_AGAIN } else { FEW_ENVOYS };
+        let seconds = if connected.len() > few { LONG_SECONDS } else { SHORT_SECONDS };
+        if seconds != self.report_seconds {
+            self.report_seconds = seconds;
+            // Both intervals are lawful.
+            let _ = self.outputs.load_reports.set_load_reporting_interval(Duration::from_secs(seconds));
+            self.fleet.set_report_interval(seconds as f64);
+        }
         self.fleet.look_at_reports(&connected, now);
     }
 

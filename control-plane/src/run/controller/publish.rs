@@ -26,6 +26,8 @@ impl Controller {
             let mut builder = SnapshotBuilder::new();
             // A model whose backends are all gone keeps its route, which then answers that there are none.
             builder.allow_empty_assignments();
+            // It is in the Envoys' bootstrap.
+            builder.external_cluster(self.config.telemetry.access_log.cluster.as_str());
             if let Some(last) = self.outputs.xds.newest(&name) {
                 builder.based_on(&last);
             }

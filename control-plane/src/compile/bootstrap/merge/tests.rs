@@ -328,6 +328,7 @@ fn bootstrap() -> impl Strategy<Value = Map> {
 /// Takes out whatever a merge may touch.
 fn untouched(mut root: Map) -> Map {
     root.remove("dynamic_resources");
+    root.remove("cluster_manager");
     if let Some(Tree::Map(node)) = root.get_mut("node") {
         node.remove("id");
         node.remove("cluster");
