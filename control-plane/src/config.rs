@@ -36,7 +36,7 @@ pub use model::{Model, Slo, Timeouts};
 pub use pool::{Engine, Locality, Pool, PoolTelemetry, Replicas};
 pub use push::Push;
 pub use retention::RetentionPeriods;
-pub use root::{Config, Telemetry, schema};
+pub use root::{AccessLog, Config, Telemetry, schema};
 pub use signals::{Signals, Webhook};
 pub use spool::{Size, Spool};
 pub use token::PoolToken;

@@ -4,6 +4,7 @@
 mod commands;
 mod controller;
 mod database;
+mod envoys;
 mod journal;
 mod plan;
 mod recent;

@@ -36,6 +36,9 @@ pub struct ModelView {
     pub name: String,
     /// Requests/s over the last ten seconds.
     pub demand_rps: f64,
+    /// Who counted it.
+    #[serde(default)]
+    pub demand_source: DemandSource,
     /// Output tokens/s over the last ten seconds.
     pub tokens_per_second: f64,
     /// Length of a forecast step, seconds.
@@ -46,6 +49,17 @@ pub struct ModelView {
     pub forecast: Option<ForecastView>,
     /// Shares of its groups, as published.
     pub shares: Vec<ShareView>,
+}
+
+/// Who counts a model's demand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DemandSource {
+    /// The Envoys, in their load reports.
+    Envoys,
+    /// The model servers, in their metrics.
+    #[default]
+    Servers,
 }
 
 /// The newest forecast of a model's demand, in short.
@@ -215,6 +229,21 @@ pub struct BackendView {
     pub ttft_seconds: Option<f64>,
     /// Mean time between output tokens, seconds.
     pub inter_token_seconds: Option<f64>,
+    /// Requests that Envoys have running there, as last reported; none while not every Envoy reports.
+    #[serde(default)]
+    pub requests_in_progress: Option<f64>,
+    /// Mean time from the request to the first byte of a streamed answer, as Envoys last logged it, seconds.
+    #[serde(default)]
+    pub first_byte_seconds: Option<f64>,
+    /// Its 95th percentile, seconds.
+    #[serde(default)]
+    pub first_byte_p95_seconds: Option<f64>,
+    /// Requests that Envoys logged the end of since the backend joined.
+    #[serde(default)]
+    pub gateway_requests: f64,
+    /// Requests among them that failed at the backend: 5xx, resets, no connection.
+    #[serde(default)]
+    pub gateway_errors: f64,
     /// Predicted time to first token of the next request, seconds.
     pub predicted_wait_seconds: Option<f64>,
     /// Its 90 % bound, seconds.

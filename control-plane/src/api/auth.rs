@@ -22,6 +22,11 @@ impl Token {
         Self(text.into())
     }
 
+    /// Its text, for those who have to show it.
+    pub fn shown(&self) -> &str {
+        &self.0
+    }
+
     /// Whether `shown` is the token. Digests are compared, so the time taken tells nothing about the token.
     pub fn is(&self, shown: &str) -> bool {
         Sha256::digest(shown.as_bytes()) == Sha256::digest(self.0.as_bytes())

@@ -47,6 +47,34 @@ pub struct Telemetry {
     pub spool: Spool,
     /// Telemetry that senders push.
     pub push: Push,
+    /// What Envoys log of each request, to Clairvoy.
+    pub access_log: AccessLog,
+}
+
+/// What Envoys log of each request, to Clairvoy.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessLog {
+    /// Whether the gateways' listeners log at all (default true).
+    pub enabled: bool,
+    /// The static cluster in the Envoys' bootstrap that leads to Clairvoy (default `clairvoy_xds`, as `clairvoy bootstrap`
+    /// names it). An Envoy without it refuses the listener.
+    pub cluster: String,
+    /// How often requests that still run are told of (default 10 s): a first token is known that soon.
+    pub stream_interval: Span,
+    /// Most entries used per second; above it they are sampled (default 20 000).
+    pub max_entries_per_second: u32,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            cluster: crate::compile::XDS_CLUSTER.to_owned(),
+            stream_interval: Span::seconds(10),
+            max_entries_per_second: 20_000,
+        }
+    }
 }
 
 impl Default for Telemetry {
@@ -58,6 +86,7 @@ impl Default for Telemetry {
             queue_rows: 100_000,
             spool: Spool::default(),
             push: Push::default(),
+            access_log: AccessLog::default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::decide::{Capacity, Iterations, Speed};
 use crate::discovery::Lease;
 use crate::telemetry::{Limits, Sample, TelemetryFault};
 
-use super::{Membership, Origin};
+use super::{GatewayView, Membership, Origin};
 
 /// Refused connections in a row before a backend counts as down.
 const DOWN_AFTER_REFUSALS: u32 = 3;
@@ -54,6 +54,8 @@ pub struct Backend {
     pub slo_capacity: CapacityEstimate,
     /// What the learner found wrong with it; none before it was judged.
     pub findings: Option<Findings>,
+    /// What Envoys tell of it.
+    pub gateway: GatewayView,
     /// The last scrape's failure; none after a good one.
     pub failure: Option<String>,
     /// How far its engine goes, as far as it is known.
@@ -109,6 +111,7 @@ impl Backend {
             capacity: Capacity::default(),
             slo_capacity: CapacityEstimate::Unknown,
             findings: None,
+            gateway: GatewayView::default(),
             failure: None,
             limits: Limits::default(),
             telemetry_faults: Arc::default(),

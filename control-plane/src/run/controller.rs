@@ -2,6 +2,7 @@
 
 mod decide;
 mod discovered;
+mod gateways;
 mod inbox;
 mod learned;
 mod picture;
@@ -18,11 +19,13 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use clairvoy_forecaster::{DemandForecast, Standing};
-use clairvoy_xds::{ClientEvent, XdsServer};
+use clairvoy_xds::{ClientEvent, Intake, XdsServer};
 
+use crate::compile::BearerToken;
 use crate::config::{Config, ConfigError};
 use crate::decide::PoolPlan;
 use crate::discovery::{DiscoveryMetrics, Looked};
+use crate::envoy::{EnvoyMetrics, EnvoyNews};
 use crate::fleet::Fleet;
 use crate::learn::{Class, Insight, LearnerHandle, Lesson};
 use crate::metrics::ControlMetrics;
@@ -60,6 +63,8 @@ pub(super) struct Inputs {
     pub(super) store: watch::Receiver<Option<Store>>,
     /// Pools whose last plan reached no autoscaler.
     pub(super) undelivered: mpsc::Receiver<String>,
+    /// What the Envoys tell.
+    pub(super) envoys: mpsc::Receiver<EnvoyNews>,
     /// What happens to the Envoys.
     pub(super) clients: broadcast::Receiver<ClientEvent>,
 }
@@ -67,6 +72,11 @@ pub(super) struct Inputs {
 /// Where the controller's output goes.
 pub(super) struct Outputs {
     pub(super) xds: XdsServer,
+    /// What Envoys report to; its interval follows their number.
+    pub(super) load_reports: Intake,
+    pub(super) envoy_metrics: EnvoyMetrics,
+    /// What Envoys show when they log.
+    pub(super) log_token: Option<BearerToken>,
     /// Shared with the function that gives an Envoy its gateway.
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) targets: watch::Sender<Arc<Vec<ScrapeTarget>>>,
@@ -99,6 +109,8 @@ pub(super) struct Controller {
     writer: TelemetryWriter,
     started_at: DateTime<Utc>,
     published_once: bool,
+    /// How often Envoys are asked to report, seconds; 0 before they were.
+    report_seconds: u64,
     outputs: Outputs,
 }
 
@@ -145,6 +157,7 @@ impl Controller {
             writer: TelemetryWriter::start(settings),
             started_at: now,
             published_once: false,
+            report_seconds: 0,
             outputs,
         }
     }
@@ -190,6 +203,7 @@ impl Controller {
                     }
                 },
                 Some(outcome) = inputs.outcomes.recv() => self.scraped(outcome),
+                Some(news) = inputs.envoys.recv() => self.told(news, Utc::now()),
             }
         }
         self.writer.shutdown(Duration::from_secs(5)).await;
@@ -217,6 +231,7 @@ impl Controller {
         }
         self.pass_time(now);
         self.sweep(now);
+        self.look_at_reports(now);
         self.close_steps(now);
         self.teach(Lesson::Tick(now));
         self.decide(now);

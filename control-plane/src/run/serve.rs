@@ -19,8 +19,10 @@ use clairvoy_xds::{
 };
 
 use crate::api::{ApiState, BoundToken, Token, router};
+use crate::compile::BearerToken;
 use crate::config::{self, Config};
 use crate::discovery::{self, DiscoveryMetrics};
+use crate::envoy::{Collector, EnvoyMetrics, Sampler, gateway_of};
 use crate::learn::{self, Learner};
 use crate::metrics::ControlMetrics;
 use crate::push::{Directory, Intake, PushMetrics, PushTokens, Surface};
@@ -32,12 +34,15 @@ use crate::telemetry::{ScrapeOptions, Scraper, TelemetryMetrics, install_crypto_
 
 use super::controller::{Controller, Inputs, Outputs};
 use super::database;
+use super::envoys::{EnvoyServices, Intakes};
 use super::journal::Journal;
 use super::reload;
 
 /// Outcomes of scrapes that may wait for the controller; beyond it the scraper drops and counts them.
 const OUTCOMES: usize = 20_000;
 const COMMANDS: usize = 1000;
+/// Load reports and seconds of access logs that may wait for the controller.
+const ENVOY_NEWS: usize = 1000;
 const UNDELIVERED: usize = 1000;
 /// Answers of DNS that may wait for the controller; beyond it the lookups wait.
 const LOOKED: usize = 100;
@@ -91,6 +96,8 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
 
     let live_config = Arc::new(ArcSwap::from(Arc::clone(&config)));
     let xds = xds_server(&live_config, &mut registry);
+    let intakes = Intakes::new(&mut registry)?;
+    let envoy_metrics = EnvoyMetrics::register(&mut registry);
     let mut transport = TransportOptions::default();
     transport.metrics = TransportMetrics::register(&mut registry);
     transport.drain = XDS_DRAIN;
@@ -147,8 +154,18 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     };
     let watching =
         discovery::watch(Arc::clone(&live_config), looked_in, u64::from(std::process::id()), stop.clone());
+    let (news, envoys) = mpsc::channel(ENVOY_NEWS);
+    let collector = Collector::new(Arc::clone(&live_config), news, envoy_metrics.clone());
+    let sampler = Sampler::new(
+        f64::from(config.telemetry.access_log.max_entries_per_second),
+        u64::from(std::process::id()),
+    );
+    let services = intakes.collect(collector, sampler, stop.clone());
     let outputs = Outputs {
         xds: xds.clone(),
+        load_reports: services.load_reports.clone(),
+        envoy_metrics,
+        log_token: token.as_ref().map(|token| BearerToken::new(token.shown())),
         config: live_config,
         targets,
         push: directory,
@@ -169,6 +186,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         memory,
         store: store.clone(),
         undelivered,
+        envoys,
         clients: xds.events(),
     };
     let controller = Controller::new(Arc::clone(&config), outputs, Utc::now());
@@ -189,7 +207,8 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         let stop = stop.clone();
         async move { axum::serve(api_listener, router(api)).with_graceful_shutdown(stop.cancelled_owned()).await }
     });
-    let mut xds_server = tokio::spawn(serve_xds(xds.clone(), xds_listener, token, transport, stop.clone()));
+    let mut xds_server =
+        tokio::spawn(serve_xds(xds.clone(), services.clone(), xds_listener, token, transport, stop.clone()));
     tracing::info!(api = %config.listen.api, xds = %config.listen.xds, "clairvoy is up");
 
     // A part that ends by itself takes the process with it: half a control plane would freeze the weights unseen.
@@ -200,6 +219,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     };
     tracing::info!("stopping");
     xds.drain();
+    services.shutdown();
     stop.cancel();
     let graceful = async {
         if !controller.is_finished() {
@@ -349,24 +369,25 @@ fn deliverer(
 fn xds_server(config: &Arc<ArcSwap<Config>>, registry: &mut Registry) -> XdsServer {
     let config = Arc::clone(config);
     let options = ServerOptions::new(move |node| {
-        let gateways = config.load().gateways();
-        let named =
-            gateways.iter().find(|gateway| gateway.node_cluster.as_deref() == Some(node.cluster.as_str()));
-        let gateway = named.or_else(|| gateways.iter().find(|gateway| gateway.node_cluster.is_none()));
-        gateway.map(|gateway| gateway.name.as_str().into())
+        gateway_of(&config.load(), &node.cluster).map(|gateway| gateway.name.into())
     });
     XdsServer::with_metrics(options, XdsMetrics::register(registry))
 }
 
-/// Serves discovery until `stop`, and then sends the proxies elsewhere, one after the other.
+/// Serves discovery, load reports and access logs until `stop`, and then sends the proxies elsewhere, one after the other.
 async fn serve_xds(
     xds: XdsServer,
+    services: EnvoyServices,
     listener: TcpListener,
     token: Option<Token>,
     options: TransportOptions,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let routes = xds.routes().into_axum_router().layer(middleware::from_fn(
+    let routes = xds
+        .routes()
+        .add_service(services.load_reports.load_reporting_service())
+        .add_service(services.access_logs.access_log_service());
+    let routes = routes.into_axum_router().layer(middleware::from_fn(
         move |request: axum::extract::Request, next: middleware::Next| {
             let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
             let shown = shown.and_then(|value| value.strip_prefix("Bearer "));

@@ -26,7 +26,7 @@ impl Controller {
         let config = Arc::clone(&self.config);
         let mut publish = !self.published_once;
         for model in &config.models {
-            let demand_rps = self.fleet.arrivals(&model.name).map_or(0.0, |arrivals| arrivals.rates(now).0);
+            let demand_rps = self.fleet.demand(&model.name, now).requests_per_second;
             publish |= self.decide_weights(model, demand_rps, now);
             self.decide_replicas(model, demand_rps, now);
         }

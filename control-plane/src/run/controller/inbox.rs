@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use clairvoy_xds::{ClientEvent, ClientEventKind};
 
@@ -280,9 +280,7 @@ impl Controller {
     /// Hands the demand of the steps that are over to the learner and to the database.
     pub(super) fn close_steps(&mut self, now: DateTime<Utc>) {
         let step_seconds = self.step_seconds();
-        // Samples of a step's last second are still on their way when it ends.
-        let settled = now - TimeDelta::milliseconds(500);
-        for (model, step) in self.fleet.close_steps(settled) {
+        for (model, step) in self.fleet.close_steps(now) {
             let at = DateTime::<Utc>::from_timestamp(step.index * step_seconds, 0);
             if let (Some(rate), Some(at)) = (step.requests_per_second, at) {
                 let row = DemandRow { model: model.clone(), at, requests_per_second: rate };

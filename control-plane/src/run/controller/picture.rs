@@ -6,11 +6,11 @@ use chrono::{DateTime, Utc};
 use clairvoy_forecaster::Standing;
 
 use crate::config::{Model, Pool};
-use crate::fleet::Backend;
+use crate::fleet::{Backend, Source};
 use crate::metrics::Reading;
 use crate::view::{
-    BackendView, ColdStartView, ExpertView, ForecastView, ModelView, PoolView, RecordView, ReplicasView,
-    ShareView, State, Totals,
+    BackendView, ColdStartView, DemandSource, ExpertView, ForecastView, ModelView, PoolView, RecordView,
+    ReplicasView, ShareView, State, Totals,
 };
 
 use super::super::plan::{self, at_cold_start};
@@ -58,6 +58,7 @@ impl Controller {
             journal_dropped: self.outputs.journal.dropped().load(Ordering::Relaxed),
             lessons_dropped: self.counts.lessons_dropped.load(Ordering::Relaxed),
         });
+        self.outputs.envoy_metrics.read(&state, self.fleet.reports().reporters());
         if self.published_once {
             self.outputs.frames.send_replace(Some(Arc::new(Frame::new(state))));
         }
@@ -70,7 +71,9 @@ impl Controller {
             .map(|backend| {
                 let zone = self.config.pool(&backend.pool).map_or("", |pool| pool.locality.zone.as_str());
                 let capacity = pool_capacity(&self.config, &all, &backend.pool);
-                show::backend(backend, self.steering.get(&backend.model), zone, capacity, now)
+                let in_progress = self.fleet.reports().in_progress(backend.address);
+                let view = show::backend(backend, self.steering.get(&backend.model), zone, capacity, now);
+                BackendView { requests_in_progress: in_progress, ..view }
             })
             .collect();
         views.sort_by(|left, right| {
@@ -80,8 +83,7 @@ impl Controller {
     }
 
     fn model_view(&self, model: &Model, pools: &[&Pool], now: DateTime<Utc>) -> ModelView {
-        let (demand_rps, tokens_per_second) =
-            self.fleet.arrivals(&model.name).map_or((0.0, 0.0), |arrivals| arrivals.rates(now));
+        let demand = self.fleet.demand(&model.name, now);
         let step_seconds = self.config.forecast.step.as_seconds() as u32;
         let cold_start = pools.iter().map(|pool| pool.replicas.cold_start.as_seconds()).fold(0.0, f64::max);
         let forecast = self.fresh_forecast(&model.name, now).and_then(|issued| {
@@ -113,8 +115,12 @@ impl Controller {
         });
         ModelView {
             name: model.name.clone(),
-            demand_rps,
-            tokens_per_second,
+            demand_rps: demand.requests_per_second,
+            demand_source: match demand.source {
+                Source::Envoys => DemandSource::Envoys,
+                Source::Servers => DemandSource::Servers,
+            },
+            tokens_per_second: demand.tokens_per_second,
             step_seconds,
             slo_ttft_seconds: model.slo.ttft_p95.as_seconds(),
             forecast,
