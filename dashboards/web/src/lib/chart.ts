@@ -39,7 +39,7 @@ export interface ChartContext {
 
 const tint = (context: () => ChartContext, opacity: number) => () => `rgb(${context().palette.band} / ${opacity})`;
 
-function clockTick(unixSeconds: number): string {
+export function clockTick(unixSeconds: number): string {
   const date = new Date(unixSeconds * 1000);
   return `${String(date.getHours()).padStart(2, '0')}:${String(date.getMinutes()).padStart(2, '0')}`;
 }
