@@ -47,7 +47,7 @@ export function pastOptions(width: number, height: number, context: () => PastCo
     },
     axes: [
       { ...axis, grid: { show: false }, size: 28, space: 64, incrs: INCREMENTS, values: (_, splits) => splits.map(timeTick) },
-      { ...axis, grid, size: 56, space: 40, gap: 8, values: (_, splits) => splits.map(context().tick) },
+      { ...axis, grid, size: 52, space: 40, gap: 8, values: (_, splits) => splits.map(context().tick) },
     ],
     series: [
       {},
@@ -67,7 +67,7 @@ function drawGaps(chart: uPlot, { palette, gaps }: PastContext): void {
   const pixel = window.devicePixelRatio || 1;
   const bottom = bbox.top + bbox.height;
   ctx.save();
-  ctx.strokeStyle = palette.grid;
+  ctx.strokeStyle = palette.line;
   ctx.lineWidth = pixel;
   for (const gap of gaps) {
     const [from, to] = gap.map((t) => Math.min(bbox.left + bbox.width, Math.max(bbox.left, chart.valToPos(t, 'x', true)))) as [number, number];
