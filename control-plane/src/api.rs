@@ -9,6 +9,7 @@ mod auth;
 mod backends;
 mod demand;
 mod error;
+mod history;
 mod live;
 
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::config::Config;
 use crate::run::{Command, Frame};
 use crate::store::Store;
 
-pub use auth::Token;
+pub use auth::{BoundToken, Token};
 pub use error::ApiError;
 
 /// Largest body of a request; a year of one-minute demand of ten models fits.
@@ -48,6 +49,8 @@ pub struct ApiState {
     pub config: Arc<ArcSwap<Config>>,
     /// The token, when one is configured.
     pub token: Option<Token>,
+    /// Tokens for the backends of some pools only.
+    pub pool_tokens: Arc<[BoundToken]>,
 }
 
 /// All routes.
@@ -57,7 +60,11 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/stream", get(live::stream))
         .route("/api/v1/decisions", get(live::decisions))
         .route("/api/v1/demand", get(demand::read).post(demand::import))
-        .route("/api/v1/pools/{pool}/backends", post(backends::register))
+        .route("/api/v1/history", get(history::read))
+        .route(
+            "/api/v1/pools/{pool}/backends",
+            get(backends::list).post(backends::register).put(backends::register),
+        )
         .route("/api/v1/pools/{pool}/backends/{address}/drain", post(backends::drain))
         .route("/api/v1/pools/{pool}/backends/{address}", delete(backends::remove))
         .route("/metrics", get(live::metrics))

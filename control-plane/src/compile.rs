@@ -3,6 +3,7 @@
 //! Pure: the same [`Intent`] gives the same messages, so that replicas agree on resource versions without talking.
 //! Everything that could vary in its encoding (protobuf maps) is avoided, and all lists are sorted.
 
+mod access_log;
 mod bootstrap;
 mod cluster;
 mod endpoints;
@@ -20,9 +21,10 @@ use envoy_types::pb::envoy::config::{
 
 use crate::config::{Gateway, Timeouts};
 
+pub use access_log::{AccessLogIntent, BearerToken};
 pub use bootstrap::{
     BootstrapOptions, ClusterChoice, Format, MergeError, MergeOptions, Merged, NodeOptions, Serve,
-    SyntaxError, Variant, XdsAddress, bootstrap, merge,
+    SyntaxError, Variant, XDS_CLUSTER, XdsAddress, bootstrap, merge,
 };
 
 /// What one gateway's Envoys should do.
@@ -32,6 +34,8 @@ pub struct Intent {
     pub gateway: Gateway,
     /// The models that they route to, sorted by name.
     pub models: Vec<ModelIntent>,
+    /// The log of the listener's requests; none: they are not logged.
+    pub access_log: Option<AccessLogIntent>,
 }
 
 /// One model: one Envoy cluster, and the routes that lead to it.
@@ -85,7 +89,7 @@ pub struct Resources {
 /// Compiles the resources of one gateway.
 pub fn compile(intent: &Intent) -> Resources {
     Resources {
-        listener: listener::listener(&intent.gateway),
+        listener: listener::listener(&intent.gateway, intent.access_log.as_ref()),
         routes: routes::routes(&intent.gateway, &intent.models),
         clusters: intent.models.iter().map(cluster::cluster).collect(),
         assignments: intent.models.iter().map(endpoints::assignment).collect(),

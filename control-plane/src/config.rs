@@ -4,25 +4,39 @@
 //! it names the environment variables that hold them.
 
 mod balance;
+mod discovery;
 mod document;
 mod duration;
 mod forecast;
 mod gateway;
+mod gpu;
 mod listen;
 mod load;
+mod metrics;
 mod model;
 mod pool;
+mod push;
+mod retention;
 mod root;
 mod signals;
+mod spool;
+mod token;
 mod validate;
 
 pub use balance::Balance;
+pub use discovery::{Discovery, DnsDiscovery, DnsRecord, Refresh};
 pub use duration::Span;
 pub use forecast::Forecast;
 pub use gateway::Gateway;
+pub use gpu::{GpuMetrics, GpuPageSettings, GpuPlace, LabelValue, LabelValues};
 pub use listen::{Database, Listen};
 pub use load::{ConfigError, check, load, parse};
+pub use metrics::{EngineLimits, HistogramDetails, HistogramName, MetricDetails, MetricName, MetricNames};
 pub use model::{Model, Slo, Timeouts};
-pub use pool::{Engine, GpuMetrics, Locality, Pool, Replicas};
-pub use root::{Config, Telemetry, schema};
+pub use pool::{Engine, Locality, Pool, PoolTelemetry, Replicas};
+pub use push::Push;
+pub use retention::RetentionPeriods;
+pub use root::{AccessLog, Config, Telemetry, schema};
 pub use signals::{Signals, Webhook};
+pub use spool::{Size, Spool};
+pub use token::PoolToken;

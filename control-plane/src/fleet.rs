@@ -1,15 +1,23 @@
 //! Fleet: the newest known state of every model and backend, in memory.
 //!
 //! One task owns it and writes it; it does no I/O and reads no clock. Memory is bounded: a backend keeps its newest
-//! sample and ten seconds of rates (about 2 KiB), a model twelve seconds of arrivals.
+//! sample and ten seconds of rates (about 2 KiB), a model twelve seconds of arrivals by its servers and fifty by Envoys.
 
 mod arrivals;
 mod backend;
+mod demand;
+mod gateway;
+mod leases;
 mod membership;
+mod reports;
 
 pub use arrivals::{Arrivals, Step};
 pub use backend::{Backend, Findings, Health};
+pub use demand::{Demand, Source};
+pub use gateway::GatewayView;
+pub use leases::{Expiry, Registration};
 pub use membership::{Membership, Origin};
+pub use reports::Reports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -20,14 +28,24 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, Pool};
 use crate::telemetry::Sample;
 
+/// Reports of one time may come this long after each other, seconds: the longest interval, missed three times.
+const REPORTS_LAG_SECONDS: u32 = 40;
+
 /// The fleet.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Fleet {
     backends: BTreeMap<SocketAddr, Backend>,
+    /// As the servers count them.
     arrivals: BTreeMap<String, Arrivals>,
-    /// Configured backends that were removed all the same; they stay away until they are registered, or leave the
-    /// configuration.
+    /// As the Envoys report them.
+    reported: BTreeMap<String, Arrivals>,
+    reports: Reports,
+    step_seconds: u32,
+    /// Configured and found backends that were removed all the same; they stay away until they are registered, or leave
+    /// the configuration and DNS.
     dismissed: BTreeSet<SocketAddr>,
+    /// Backends that were found, by pool.
+    found: BTreeMap<String, BTreeSet<SocketAddr>>,
 }
 
 /// Why a backend cannot be registered, drained or removed.
@@ -47,6 +65,9 @@ pub enum FleetError {
     /// Without it the model would have no backend.
     #[error("{0} is the last backend of its model that takes requests: register another one first")]
     Last(SocketAddr),
+    /// It lies outside the networks of its pool.
+    #[error("{0}")]
+    NotAllowed(String),
     /// The address serves another pool.
     #[error("{address} already belongs to pool `{pool}`")]
     Taken {
@@ -61,26 +82,44 @@ impl Fleet {
     /// Brings the fleet in line with a configuration: new backends come in, those that are gone from it start to leave.
     pub fn reconcile(&mut self, config: &Config, now: DateTime<Utc>) {
         let step_seconds = config.forecast.step.as_seconds() as u32;
-        self.arrivals.retain(|name, _| config.models.iter().any(|model| model.name == *name));
-        self.dismissed.retain(|address| config.pools.iter().any(|pool| pool.backends.contains(address)));
+        self.step_seconds = step_seconds;
+        for arrivals in [&mut self.arrivals, &mut self.reported] {
+            arrivals.retain(|name, _| config.models.iter().any(|model| model.name == *name));
+        }
+        self.found.retain(|name, _| config.pool(name).is_some_and(|pool| pool.dns().is_some()));
+        let found = &self.found;
+        self.dismissed.retain(|address| {
+            let is_found = found.values().any(|found| found.contains(address));
+            is_found || config.pools.iter().any(|pool| pool.backends.contains(address))
+        });
         for model in &config.models {
             self.arrivals.entry(model.name.clone()).or_insert_with(|| Arrivals::new(step_seconds));
+            let reported = || Arrivals::with_lag(step_seconds, REPORTS_LAG_SECONDS);
+            self.reported.entry(model.name.clone()).or_insert_with(reported);
             for pool in model.pools.iter().filter_map(|name| config.pool(name)) {
                 for address in &pool.backends {
                     if !self.dismissed.contains(address) {
                         self.admit(*address, &model.name, pool, Origin::Configured, now);
                     }
                 }
+                for address in self.found.get(&pool.name).cloned().unwrap_or_default() {
+                    let taken = self.backends.get(&address).is_some_and(|other| other.pool != pool.name);
+                    if !taken && !self.dismissed.contains(&address) {
+                        self.admit(address, &model.name, pool, Origin::Dns, now);
+                    }
+                }
             }
         }
         for backend in self.backends.values_mut() {
             let pool = config.pool(&backend.pool);
-            let stays = match backend.origin {
-                Origin::Configured => pool.is_some_and(|pool| pool.backends.contains(&backend.address)),
-                Origin::Registered => pool.is_some(),
-            };
-            if !stays {
-                backend.leave(now);
+            let is_configured = pool.is_some_and(|pool| pool.backends.contains(&backend.address));
+            let is_found =
+                self.found.get(&backend.pool).is_some_and(|found| found.contains(&backend.address));
+            match backend.origin {
+                Origin::Registered if pool.is_some() => {}
+                _ if is_configured => backend.origin = Origin::Configured,
+                _ if is_found => backend.origin = Origin::Dns,
+                _ => backend.leave(now),
             }
         }
     }
@@ -93,6 +132,7 @@ impl Fleet {
         } else if matches!(backend.membership, Membership::Leaving { .. }) {
             backend.membership = Membership::Active;
             backend.origin = origin;
+            backend.lease = None;
         }
     }
 
@@ -114,8 +154,17 @@ impl Fleet {
         self.admit(address, &model.name, settings, Origin::Registered, now);
         if let Some(backend) = self.backends.get_mut(&address) {
             backend.membership = Membership::Active;
+            backend.lease = None;
+            if backend.origin == Origin::Dns {
+                backend.origin = Origin::Registered;
+            }
         }
         Ok(())
+    }
+
+    /// Says which backends of a pool were found; `reconcile` brings the fleet in line with it.
+    pub fn set_found(&mut self, pool: &str, backends: BTreeSet<SocketAddr>) {
+        self.found.insert(pool.to_owned(), backends);
     }
 
     /// Stops new requests to a backend; it stays in the pool and finishes its streams.
@@ -202,30 +251,25 @@ impl Fleet {
         self.backends.values().filter(move |backend| backend.model == model)
     }
 
-    /// Whether all backends that share a model's demand are seen: without that, what is measured is only a part of it.
-    pub fn demand_is_complete(&self, model: &str, now: DateTime<Utc>) -> bool {
+    /// Whether all backends that share a model's demand show themselves.
+    fn servers_are_seen(&self, model: &str, now: DateTime<Utc>) -> bool {
         self.of_model(model)
             .filter(|backend| backend.is_expected(now))
             .all(|backend| backend.health(now) == Health::Ready)
     }
 
-    /// Arrivals of a model.
-    pub fn arrivals(&self, model: &str) -> Option<&Arrivals> {
-        self.arrivals.get(model)
+    /// Which Envoys report.
+    pub fn reports(&self) -> &Reports {
+        &self.reports
     }
 
-    /// Closes the forecast steps that ended before `now`: model by model, oldest first.
-    pub fn close_steps(&mut self, now: DateTime<Utc>) -> Vec<(String, Step)> {
-        let backends = &self.backends;
-        let close = |(model, arrivals): (&String, &mut Arrivals)| {
-            let expected =
-                backends.values().filter(|backend| backend.model == *model && backend.is_expected(now));
-            let steps = arrivals.close(expected.count(), now);
-            steps.into_iter().map(|step| (model.clone(), step)).collect::<Vec<_>>()
-        };
-        self.arrivals.iter_mut().flat_map(close).collect()
+    /// Sets the interval at which Envoys are asked to report, seconds.
+    pub fn set_report_interval(&mut self, seconds: f64) {
+        self.reports.set_interval(seconds);
     }
 }
 
+#[cfg(test)]
+mod reports_tests;
 #[cfg(test)]
 mod tests;

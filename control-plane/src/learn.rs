@@ -25,6 +25,7 @@ use clairvoy_forecaster::{
 };
 
 use crate::config::Forecast;
+use crate::envoy::FirstBytes;
 use crate::fleet::{Findings, Step};
 use crate::telemetry::Sample;
 
@@ -38,6 +39,8 @@ const FLEET_KEY: &str = "all";
 pub enum Lesson {
     /// A backend of this class showed itself.
     Sample(SocketAddr, Arc<Class>, Box<Sample>),
+    /// Envoys saw first bytes from a backend.
+    FirstBytes(SocketAddr, Vec<FirstBytes>),
     /// A backend is gone.
     Forget(SocketAddr),
     /// A step of a model's demand is over.
@@ -153,6 +156,10 @@ impl Learner {
     pub fn learn(&mut self, lesson: Lesson) -> Vec<Insight> {
         match lesson {
             Lesson::Sample(address, class, sample) => self.backends.observe(address, &class, &sample),
+            Lesson::FirstBytes(address, first_bytes) => {
+                self.backends.observe_first_bytes(address, &first_bytes);
+                Vec::new()
+            }
             Lesson::Forget(address) => {
                 self.backends.forget(address);
                 Vec::new()

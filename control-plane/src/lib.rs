@@ -1,6 +1,8 @@
 //! The Clairvoy control plane, as a library under the program `clairvoy`.
 //!
 //! ```text
+//!        load reports, access logs (envoy) ◄────────────────┐
+//!                       ▼                                     │
 //! scrape ─► Sample ─► fleet ─► decide ─► compile ─► xDS ─► Envoys
 //!             │         ▲         └─► signal ─► webhooks
 //!             ▼         │ predictions
@@ -14,10 +16,13 @@ pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod decide;
+pub mod discovery;
+pub mod envoy;
 pub mod fleet;
 pub mod learn;
 pub mod metrics;
 mod packed;
+pub mod push;
 pub mod replay;
 pub mod run;
 pub mod signal;

@@ -221,6 +221,7 @@ impl ControlMetrics {
         for (what, count) in [
             ("telemetry_rows_written", totals.telemetry_rows),
             ("telemetry_rows_dropped", totals.telemetry_dropped),
+            ("telemetry_rows_spooled", totals.telemetry_spooled),
             ("forecasts", totals.forecasts),
             ("decisions", totals.decisions),
             ("weight_changes", totals.weight_changes),

@@ -6,6 +6,7 @@ mod control;
 mod controller;
 mod database;
 mod decision_id;
+mod envoys;
 mod journal;
 mod page;
 mod plan;
@@ -16,7 +17,7 @@ mod serve;
 mod show;
 mod steer;
 
-pub use commands::{Command, Refusal, Target};
+pub use commands::{Command, LeaseRequest, Refusal, Target};
 pub(crate) use control::{Checkpoint, Core, Effect, Input, Pending, decisive};
 pub(crate) use database::demand_history;
 pub(crate) use page::{Mark, Page};

@@ -2,10 +2,11 @@
 //!
 //! [`Store::open`] connects to the configured server or starts a private one ([`EmbeddedPostgres`]), and brings the
 //! tables up to date. Its methods are grouped by subject, one file each. Telemetry takes its own way in, through
-//! [`TelemetryWriter`]: a bounded queue, then one COPY per batch.
+//! [`TelemetryWriter`]: a bounded queue, then one COPY per batch. Maintenance rolls it up into minutes and hours, of
+//! backends, pools and models, from which [`Store::history`] draws charts of any length.
 //!
 //! Nothing here is needed to serve proxies: while the database is away every method returns an error, the writer
-//! keeps the newest samples, and both recover by themselves.
+//! keeps samples in a spool on disk, and both recover by themselves.
 
 mod backends;
 mod connect;
@@ -17,12 +18,14 @@ mod error;
 mod events;
 mod forecasts;
 mod health;
+mod history;
 mod maintenance;
 mod model_state;
 mod recording;
 mod rollup;
 mod samples;
 mod settings;
+mod spool;
 mod totals;
 mod writer;
 
@@ -40,12 +43,13 @@ pub use self::error::StoreError;
 pub use self::events::{EventLevel, EventRow};
 pub use self::forecasts::ForecastRow;
 pub use self::health::StoreHealth;
+pub use self::history::{History, HistoryPoint, Metric, Source, Subject};
 pub use self::maintenance::MaintenanceReport;
 pub use self::model_state::ModelState;
 pub use self::recording::{CheckpointMark, CheckpointRow, PageRow};
 pub use self::rollup::MinuteRow;
 pub use self::settings::{DatabaseSettings, Retention};
-pub use self::writer::{TelemetryWriter, WriterCounters, WriterSettings};
+pub use self::writer::{SpoolSettings, TelemetryWriter, WriterCounters, WriterSettings};
 
 /// The database. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]

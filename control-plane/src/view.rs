@@ -36,6 +36,9 @@ pub struct ModelView {
     pub name: String,
     /// Requests/s over the last ten seconds.
     pub demand_rps: f64,
+    /// Who counted it.
+    #[serde(default)]
+    pub demand_source: DemandSource,
     /// Output tokens/s over the last ten seconds.
     pub tokens_per_second: f64,
     /// Length of a forecast step, seconds.
@@ -46,6 +49,17 @@ pub struct ModelView {
     pub forecast: Option<ForecastView>,
     /// Shares of its groups, as published.
     pub shares: Vec<ShareView>,
+}
+
+/// Who counts a model's demand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DemandSource {
+    /// The Envoys, in their load reports.
+    Envoys,
+    /// The model servers, in their metrics.
+    #[default]
+    Servers,
 }
 
 /// The newest forecast of a model's demand, in short.
@@ -128,6 +142,21 @@ pub struct PoolView {
     pub region: String,
     /// Its size, present and planned.
     pub replicas: ReplicasView,
+    /// How finding its backends does; none where nothing is looked for and no lease is overdue.
+    pub discovery: Option<DiscoveryView>,
+}
+
+/// How finding the backends of a pool does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DiscoveryView {
+    /// True while backends are kept that their source no longer vouches for.
+    pub stale: bool,
+    /// Since when lookups have failed or been empty.
+    pub stale_since: Option<DateTime<Utc>>,
+    /// Why it is stale.
+    pub reason: Option<String>,
+    /// True while backends are kept for a time because more than half of those found were gone at once.
+    pub holding: bool,
 }
 
 /// Size of a pool.
@@ -180,6 +209,12 @@ pub struct BackendView {
     pub zone: String,
     /// Its group.
     pub group: String,
+    /// Who brought it in: `configured`, `registered` or `dns`.
+    pub origin: String,
+    /// Length of its lease, seconds; none for one without an end.
+    pub lease_seconds: Option<f64>,
+    /// What is left of its lease, seconds.
+    pub lease_remaining_seconds: Option<f64>,
     /// What it is doing.
     pub state: BackendState,
     /// Requests that wait for a place in the batch.
@@ -194,6 +229,21 @@ pub struct BackendView {
     pub ttft_seconds: Option<f64>,
     /// Mean time between output tokens, seconds.
     pub inter_token_seconds: Option<f64>,
+    /// Requests that Envoys have running there, as last reported; none while not every Envoy reports.
+    #[serde(default)]
+    pub requests_in_progress: Option<f64>,
+    /// Mean time from the request to the first byte of a streamed answer, as Envoys last logged it, seconds.
+    #[serde(default)]
+    pub first_byte_seconds: Option<f64>,
+    /// Its 95th percentile, seconds.
+    #[serde(default)]
+    pub first_byte_p95_seconds: Option<f64>,
+    /// Requests that Envoys logged the end of since the backend joined.
+    #[serde(default)]
+    pub gateway_requests: f64,
+    /// Requests among them that failed at the backend: 5xx, resets, no connection.
+    #[serde(default)]
+    pub gateway_errors: f64,
     /// Predicted time to first token of the next request, seconds.
     pub predicted_wait_seconds: Option<f64>,
     /// Its 90 % bound, seconds.
@@ -214,6 +264,8 @@ pub struct BackendView {
     pub capacity_share: f64,
     /// Age of its telemetry, seconds.
     pub telemetry_age_seconds: Option<f64>,
+    /// What is wrong with its telemetry: metrics that vanished, counters that stand still, values that cannot be.
+    pub telemetry_faults: Vec<String>,
     /// What moves its share.
     pub reason: String,
 }
@@ -328,8 +380,11 @@ pub struct Change {
 pub struct Totals {
     /// Telemetry rows ever written to the database, by this process and those before it.
     pub telemetry_rows: u64,
-    /// Telemetry rows dropped because the queue was full.
+    /// Telemetry rows that were lost: no room was left for them, or the database could not take them.
     pub telemetry_dropped: u64,
+    /// Telemetry rows that wait on disk for the database.
+    #[serde(default)]
+    pub telemetry_spooled: u64,
     /// Scrapes that failed.
     pub scrapes_failed: u64,
     /// Forecasts issued.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::quantiles::Quantiles;
 
+mod autoregression;
 mod bounds;
 mod config;
 mod experts;

@@ -34,7 +34,8 @@ pub(crate) struct Args {
 const PAGE: &str = "docs/benchmarks.md";
 
 /// The benchmarks that write tables, with the section of the page that these are.
-const SECTIONS: [(&str, &str); 2] = [("fleet", "xds"), ("forecast", "forecast")];
+const SECTIONS: [(&str, &str); 5] =
+    [("fleet", "xds"), ("forecast", "forecast"), ("ingest", "store"), ("push", "push"), ("scrape", "scrape")];
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let found = benchmarks(workspace.root())?;

@@ -5,6 +5,7 @@
 
 mod bench;
 mod dashboard;
+mod deb;
 mod demo;
 mod files;
 mod http;

@@ -5,19 +5,20 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
-use crate::tool::{ENVOY, GRPCIO, POSTGRES, Presence, Tool};
+use crate::tool::{ENVOY, GRPCIO, OPENTELEMETRY, POSTGRES, Presence, Tool};
 use crate::workspace::Workspace;
-use crate::{dashboard, sh, tool};
+use crate::{dashboard, deb, sh, tool};
 
 /// Fetch what is missing into .tools/ and build the dashboard.
 ///
-/// Envoy, Postgres, gRPC for Python (a client that the tests start) and (where the path has none that is new
-/// enough) Node.js are fetched as the versions pinned with their hashes in tools/*.txt. Nothing is installed outside the repository, so removing .tools/
-/// undoes it. A second run finds everything in place and costs milliseconds; a changed pin is fetched
+/// Envoy, Postgres, gRPC and OpenTelemetry for Python (clients that the tests start) and (where the path has none that
+/// is new enough) Node.js are fetched as the versions pinned with their hashes in tools/*.txt; so is Debian's Prometheus,
+/// for the tests, where there is apt-get. Nothing is installed outside the repository, so removing .tools/ undoes it. A second run finds everything in place and costs milliseconds; a changed pin is fetched
 /// again, a changed dashboard is built again.
 ///
 /// To use tools of your own, set CLAIRVOY_ENVOY (the program), CLAIRVOY_POSTGRES_BIN (the folder with `postgres`
-/// and `initdb`) or CLAIRVOY_GRPCIO (the folder with Python's module `grpc`).
+/// and `initdb`), CLAIRVOY_GRPCIO (the folder with Python's module `grpc`), CLAIRVOY_OPENTELEMETRY (that with
+/// `opentelemetry`) or CLAIRVOY_PROMETHEUS (the program).
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Only this part; may be given more than once
@@ -30,6 +31,8 @@ enum Part {
     Envoy,
     Postgres,
     Grpcio,
+    Opentelemetry,
+    Prometheus,
     Dashboard,
 }
 
@@ -52,6 +55,15 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     if wanted(Part::Grpcio) {
         grpcio(workspace, true)?;
+    }
+    if wanted(Part::Opentelemetry) {
+        opentelemetry(workspace, true)?;
+    }
+    if wanted(Part::Prometheus)
+        && let Err(error) = prometheus(workspace, true)
+    {
+        // Only one test wants it, and says so.
+        say(true, "prometheus", &format!("missing: {error:#}"));
     }
     if wanted(Part::Dashboard) {
         build_dashboard(workspace, true)?;
@@ -93,6 +105,28 @@ pub(crate) fn grpcio(workspace: &Workspace, report: bool) -> Result<PathBuf> {
     }
     fetch(&GRPCIO, workspace, report)?;
     Ok(GRPCIO.folder(workspace))
+}
+
+/// The folder with Python's OpenTelemetry SDK, which only the tests need.
+pub(crate) fn opentelemetry(workspace: &Workspace, report: bool) -> Result<PathBuf> {
+    if let Some(folder) = tool::own("CLAIRVOY_OPENTELEMETRY", Some("opentelemetry/sdk/metrics/__init__.py"))?
+    {
+        say(report, "opentelemetry", &format!("{} (CLAIRVOY_OPENTELEMETRY)", folder.display()));
+        return Ok(folder);
+    }
+    fetch(&OPENTELEMETRY, workspace, report)?;
+    Ok(OPENTELEMETRY.folder(workspace))
+}
+
+/// The Prometheus program, which only the tests need.
+pub(crate) fn prometheus(workspace: &Workspace, report: bool) -> Result<PathBuf> {
+    if let Some(program) = tool::own("CLAIRVOY_PROMETHEUS", None)? {
+        say(report, "prometheus", &format!("{} (CLAIRVOY_PROMETHEUS)", program.display()));
+        return Ok(program);
+    }
+    let (program, fetched) = deb::prometheus(workspace)?;
+    say(report || fetched, "prometheus", "ready");
+    Ok(program)
 }
 
 fn fetch(tool: &Tool, workspace: &Workspace, report: bool) -> Result<PathBuf> {

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: the tests of all parts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -25,7 +25,12 @@ pub(crate) struct Args {
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let tools = setup::quietly(workspace)?;
     let grpcio = setup::grpcio(workspace, false)?;
-    let mut parts = vec![rust(workspace, &tools, &grpcio, args)];
+    let mut senders = vec![("CLAIRVOY_OPENTELEMETRY", setup::opentelemetry(workspace, false)?)];
+    match setup::prometheus(workspace, false) {
+        Ok(program) => senders.push(("CLAIRVOY_PROMETHEUS", program)),
+        Err(error) => println!("the test with Prometheus will fail: {error:#}"),
+    }
+    let mut parts = vec![rust(workspace, &tools, &grpcio, &senders, args)];
     if args.filter.is_empty() {
         parts.extend(dashboard_parts(workspace)?);
     }
@@ -69,11 +74,17 @@ struct Counts {
     skipped: u64,
 }
 
-fn rust(workspace: &Workspace, tools: &Tools, grpcio: &Path, args: &Args) -> Part {
+fn rust(
+    workspace: &Workspace,
+    tools: &Tools,
+    grpcio: &Path,
+    senders: &[(&str, PathBuf)],
+    args: &Args,
+) -> Part {
     let mut counts = Counts::default();
     let mut test = workspace.cargo(&["test", "--workspace", "--no-fail-fast", "--"]);
     test.env("CLAIRVOY_ENVOY", &tools.envoy).env("CLAIRVOY_POSTGRES_BIN", &tools.postgres_bin);
-    test.env("CLAIRVOY_GRPCIO", grpcio);
+    test.env("CLAIRVOY_GRPCIO", grpcio).envs(senders.iter().map(|(name, path)| (name, path)));
     let outcome = rust_tests(workspace, test, args, |line| {
         if let Some(more) = cargo_counts(line) {
             counts.passed += more.passed;

@@ -57,6 +57,14 @@ pub(crate) const NODE: Tool = Tool {
 pub(crate) const GRPCIO: Tool =
     Tool { name: "grpcio", title: "gRPC for Python", content: Content::PythonModule("grpc"), megabytes: 8 };
 
+/// The SDK that the tests send telemetry with.
+pub(crate) const OPENTELEMETRY: Tool = Tool {
+    name: "opentelemetry",
+    title: "OpenTelemetry for Python",
+    content: Content::PythonModule("opentelemetry.sdk.metrics"),
+    megabytes: 10,
+};
+
 /// How a tool came to be there.
 pub(crate) enum Presence {
     /// It was there, made from the current pins.
@@ -152,7 +160,7 @@ impl Content {
     fn file(self, folder: &Path) -> PathBuf {
         match self {
             Self::Program(program) => folder.join(program),
-            Self::PythonModule(module) => folder.join(module).join("__init__.py"),
+            Self::PythonModule(module) => folder.join(module.replace('.', "/")).join("__init__.py"),
         }
     }
 
@@ -190,7 +198,7 @@ pub(crate) fn own(variable: &str, program: Option<&str>) -> Result<Option<PathBu
     Ok(Some(path))
 }
 
-fn remove(folder: &Path) -> Result<()> {
+pub(crate) fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", folder.display()))

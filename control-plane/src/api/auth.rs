@@ -22,6 +22,11 @@ impl Token {
         Self(text.into())
     }
 
+    /// Its text, for those who have to show it.
+    pub fn shown(&self) -> &str {
+        &self.0
+    }
+
     /// Whether `shown` is the token. Digests are compared, so the time taken tells nothing about the token.
     pub fn is(&self, shown: &str) -> bool {
         Sha256::digest(shown.as_bytes()) == Sha256::digest(self.0.as_bytes())
@@ -34,9 +39,54 @@ impl fmt::Debug for Token {
     }
 }
 
+/// A token that is good for the backends of some pools only.
+#[derive(Clone, Debug)]
+pub struct BoundToken {
+    /// The token.
+    pub token: Token,
+    /// The pools.
+    pub pools: Vec<String>,
+}
+
+impl BoundToken {
+    /// Whether it is good for a path of the API. Names of pools need no escapes, so one that has some is none of them.
+    fn allows(&self, path: &str) -> bool {
+        let Some((pool, rest)) = path.strip_prefix("/api/v1/pools/").and_then(|rest| rest.split_once('/'))
+        else {
+            return false;
+        };
+        let is_backends = rest == "backends" || rest.starts_with("backends/");
+        is_backends && self.pools.iter().any(|name| name == pool)
+    }
+}
+
+/// The bound token that a request shows.
+fn bound_token<'a>(state: &'a ApiState, request: &Request) -> Option<&'a BoundToken> {
+    if state.pool_tokens.is_empty() {
+        return None;
+    }
+    let shown = shown(request.headers())?;
+    if state.token.as_ref().is_some_and(|token| token.is(&shown)) {
+        return None;
+    }
+    state.pool_tokens.iter().find(|bound| bound.token.is(&shown))
+}
+
 /// Lets a request through when it shows the token; without a configured token, when it comes from this machine and not
 /// from a page of another site.
 pub(super) async fn check(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    if let Some(bound) = bound_token(&state, &request) {
+        return match bound.allows(request.uri().path()) {
+            true if is_same_site(&request) => next.run(request).await,
+            _ => {
+                let message = format!(
+                    "this token is good for /api/v1/pools/POOL/backends only, POOL being one of: {}",
+                    bound.pools.join(", ")
+                );
+                ApiError::refused(StatusCode::FORBIDDEN, message).into_response()
+            }
+        };
+    }
     let allowed = match &state.token {
         Some(token) => shown(request.headers()).is_some_and(|shown| token.is(&shown)),
         None => is_local(&request),

@@ -4,33 +4,69 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State, rejection::JsonRejection};
 use axum::http::StatusCode;
+use chrono::TimeDelta;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::run::{Command, Refusal, Target};
+use crate::config::Span;
+use crate::fleet::Registration;
+use crate::run::{Command, LeaseRequest, Refusal, Target};
 
 use super::{ApiError, ApiState};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Bounds of a lease: shorter ones end by a lost packet, longer ones are as good as none.
+const LEASES: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Registration {
+pub(super) struct NewBackend {
     address: String,
+    /// For how long; left out: without an end.
+    lease: Option<Span>,
+}
+
+/// The backends of a pool, as in the state, and how finding them does.
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    Path(pool): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let frame = state.frames.borrow().clone();
+    let frame = frame.ok_or_else(|| ApiError::unavailable("nothing is known yet"))?;
+    let view = frame.state.pools.iter().find(|view| view.name == pool);
+    let view = view.ok_or_else(|| ApiError::not_found(format!("there is no pool `{pool}`")))?;
+    let backends: Vec<_> = frame.state.backends.iter().filter(|backend| backend.pool == pool).collect();
+    Ok(Json(json!({"pool": pool, "discovery": view.discovery, "backends": backends})))
 }
 
 pub(super) async fn register(
     State(state): State<ApiState>,
     Path(pool): Path<String>,
-    body: Result<Json<Registration>, JsonRejection>,
+    body: Result<Json<NewBackend>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let Json(registration) = body.map_err(|error| {
-        ApiError::bad_request(format!("{}; send {{\"address\": \"ip:port\"}} as JSON", error.body_text()))
+    let Json(backend) = body.map_err(|error| {
+        let example = "{\"address\": \"ip:port\"} or {\"address\": \"ip:port\", \"lease\": \"30s\"}";
+        ApiError::bad_request(format!("{}; send {example} as JSON", error.body_text()))
     })?;
-    let address = parse(&registration.address)?;
-    obey(&state, pool.clone(), address, Command::Register).await?;
-    Ok((StatusCode::CREATED, Json(json!({"pool": pool, "address": address}))))
+    let address = parse(&backend.address)?;
+    let Some(lease) = backend.lease else {
+        obey(&state, pool.clone(), address, Command::Register).await?;
+        return Ok((StatusCode::CREATED, Json(json!({"pool": pool, "address": address}))));
+    };
+    let length = TimeDelta::from_std(lease.0).ok().filter(|_| LEASES.contains(&lease.0));
+    let length =
+        length.ok_or_else(|| ApiError::bad_request(format!("lease {lease}: must be 1s to 7days long")))?;
+    let (reply, answer) = oneshot::channel();
+    let request = LeaseRequest { pool: pool.clone(), address, length, reply };
+    let done = ask(&state, Command::Lease(request), answer).await?;
+    let status = match done {
+        Registration::New => StatusCode::CREATED,
+        Registration::Renewed => StatusCode::OK,
+    };
+    let body = json!({"pool": pool, "address": address, "lease_seconds": lease.as_seconds()});
+    Ok((status, Json(body)))
 }
 
 pub(super) async fn drain(
@@ -65,12 +101,21 @@ async fn obey(
     command: impl FnOnce(Target) -> Command,
 ) -> Result<(), ApiError> {
     let (reply, answer) = oneshot::channel();
+    ask(state, command(Target { pool, address, reply }), answer).await
+}
+
+async fn ask<T>(
+    state: &ApiState,
+    command: Command,
+    answer: oneshot::Receiver<Result<T, Refusal>>,
+) -> Result<T, ApiError> {
     let away = || ApiError::unavailable("the controller does not answer");
-    state.commands.try_send(command(Target { pool, address, reply })).map_err(|_| away())?;
+    state.commands.try_send(command).map_err(|_| away())?;
     let answer =
         tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(|_| away())?.map_err(|_| away())?;
     answer.map_err(|refusal| match refusal {
         Refusal::NoSuchPool(_) | Refusal::NoSuchBackend { .. } => ApiError::not_found(refusal.to_string()),
         Refusal::Taken { .. } | Refusal::Last(_) => ApiError::conflict(refusal.to_string()),
+        Refusal::NotAllowed(_) => ApiError::not_allowed(refusal.to_string()),
     })
 }

@@ -27,6 +27,11 @@ impl ApiError {
         Self { status: StatusCode::CONFLICT, kind: "conflict", message: message.into() }
     }
 
+    /// What is asked for is against the configuration.
+    pub fn not_allowed(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::FORBIDDEN, kind: "not_allowed", message: message.into() }
+    }
+
     /// Who asks is not known, or not allowed.
     pub fn refused(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, kind: "unauthorized", message: message.into() }

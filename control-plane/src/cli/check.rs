@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, Config};
 use crate::run::{Overrides, check_secrets, database_settings};
 use crate::store::{EmbeddedError, Store, StoreError};
-use crate::telemetry::{ScrapeOptions, ScrapeTarget, Scraper, TelemetryMetrics, install_crypto_provider};
+use crate::telemetry::{PoolTargets, ScrapeOptions, Scraper, TelemetryMetrics, install_crypto_provider};
 
 use super::ConfigFile;
 
@@ -169,7 +169,11 @@ async fn backends(config: &Config) -> Vec<Finding> {
             ),
         }];
     }
-    let targets = addresses.iter().map(|address| ScrapeTarget::new(address.to_string().into())).collect();
+    let targets = config.pools.iter().flat_map(|pool| {
+        let targets = PoolTargets::new(pool);
+        pool.backends.iter().map(move |address| targets.target(*address)).collect::<Vec<_>>()
+    });
+    let targets = targets.collect();
     let (_targets, targets) = watch::channel(Arc::new(targets));
     let (outcomes_in, outcomes) = mpsc::channel(addresses.len());
     let metrics = TelemetryMetrics::register(&mut prometheus_client::registry::Registry::default());

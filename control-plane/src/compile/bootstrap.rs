@@ -10,10 +10,11 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 pub use merge::{ClusterChoice, MergeError, MergeOptions, Merged, NodeOptions, Serve, merge};
-pub use parts::{Variant, XdsAddress};
+pub use parts::{Variant, XDS_CLUSTER, XdsAddress};
 pub use read::{Format, SyntaxError};
 
-use parts::{ads, api_source, xds_cluster};
+pub(super) use parts::authorization;
+use parts::{ads, api_source, load_stats, xds_cluster};
 
 /// What an Envoy's bootstrap depends on.
 #[derive(Clone, Debug)]
@@ -62,6 +63,7 @@ fn document(options: &BootstrapOptions) -> Value {
             "lds_config": ads(),
             "cds_config": ads(),
         },
+        "cluster_manager": {"load_stats_config": load_stats(options.token.as_deref())},
         "static_resources": {"clusters": [xds_cluster(&options.xds)]},
     });
     if let Some(admin) = options.admin {

@@ -32,6 +32,7 @@ use envoy_types::util::pack_any;
 
 use crate::config::Gateway;
 
+use super::access_log::{self, AccessLogIntent};
 use super::errors::{ApiError, LOCAL_REPLIES};
 use super::proto::{address, ads, inline, seconds};
 use super::routes::{MODEL_HEADER, NO_JSON, NO_MODEL};
@@ -45,7 +46,7 @@ const REQUEST_TIMEOUT_SECONDS: i64 = 300;
 const REQUEST_HEADERS_TIMEOUT_SECONDS: i64 = 30;
 
 /// The listener of a gateway. It depends on the gateway's own settings only, never on the models: those are in its routes.
-pub(super) fn listener(gateway: &Gateway) -> Listener {
+pub(super) fn listener(gateway: &Gateway, log: Option<&AccessLogIntent>) -> Listener {
     let manager = HttpConnectionManager {
         stat_prefix: gateway.name.clone(),
         route_specifier: Some(http_connection_manager::RouteSpecifier::Rds(Rds {
@@ -66,6 +67,8 @@ pub(super) fn listener(gateway: &Gateway) -> Listener {
             mappers: LOCAL_REPLIES.iter().map(local_reply).collect(),
             body_format: None,
         }),
+        access_log: log.map(|log| access_log::logger(&gateway.name, log)).into_iter().collect(),
+        access_log_options: log.map(access_log::options),
         ..HttpConnectionManager::default()
     };
     Listener {

@@ -6,6 +6,8 @@ use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{PoolToken, RetentionPeriods};
+
 /// Where Clairvoy listens. Addresses beyond loopback need a token.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields, default)]
@@ -18,6 +20,8 @@ pub struct Listen {
     /// Environment variable that holds the bearer token which the API and the discovery server ask for.
     /// Needed as soon as one of the addresses is not loopback.
     pub token_env: Option<String>,
+    /// More tokens, with which backends of some pools can be listed, registered, drained and removed, and nothing else.
+    pub tokens: Vec<PoolToken>,
 }
 
 impl Default for Listen {
@@ -26,6 +30,7 @@ impl Default for Listen {
             api: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             xds: SocketAddr::from((Ipv4Addr::LOCALHOST, 18000)),
             token_env: None,
+            tokens: Vec::new(),
         }
     }
 }
@@ -40,6 +45,8 @@ pub struct Database {
     pub url: Option<String>,
     /// Folder with `initdb` and `postgres` for the private Postgres; left out: looked for in the usual places.
     pub postgres_bin: Option<PathBuf>,
+    /// How long rows are kept.
+    pub retention: RetentionPeriods,
 }
 
 impl fmt::Debug for Database {
@@ -48,6 +55,7 @@ impl fmt::Debug for Database {
             .debug_struct("Database")
             .field("url", &self.url.as_ref().map(|_| "(hidden)"))
             .field("postgres_bin", &self.postgres_bin)
+            .field("retention", &self.retention)
             .finish()
     }
 }

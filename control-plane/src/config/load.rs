@@ -93,6 +93,8 @@ pools:
     capacity_rps: -1
     backends: ["127.0.0.1:9001", "127.0.0.1:9001"]
 balance: { smoothing: 7 }
+database: { retention: { raw: 36h, minutes: 6d, hours: 5d } }
+telemetry: { spool: { bytes: 1MiB } }
 "#;
         let faults = parse(text).unwrap_err();
         println!("{faults}");
@@ -104,6 +106,9 @@ balance: { smoothing: 7 }
             "capacity_rps",
             "already in pool",
             "smoothing",
+            "must be whole days",
+            "is shorter than `minutes`",
+            "is less than 16.0 MiB",
         ] {
             assert!(faults.contains(expected), "{expected} is missing in:\n{faults}");
         }
@@ -154,6 +159,7 @@ pools:
         assert_eq!(example.listen.api, default.listen.api);
         assert_eq!(format!("{:?}", example.telemetry), format!("{:?}", default.telemetry));
         assert_eq!(format!("{:?}", example.forecast), format!("{:?}", default.forecast));
+        assert_eq!(example.database.retention, default.database.retention);
         assert_eq!(format!("{:?}", example.balance), format!("{:?}", default.balance));
         assert_eq!(format!("{:?}", example.gateways()), format!("{:?}", default.gateways()));
     }

@@ -1,10 +1,14 @@
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use garde::Validate;
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Span;
+use super::gpu::GpuMetrics;
+use super::metrics::{EngineLimits, MetricNames};
+use super::{Discovery, Span};
 
 /// Backends of one kind (hardware, engine settings) in one place.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
@@ -14,9 +18,19 @@ pub struct Pool {
     /// Name of the pool.
     #[garde(length(min = 1, max = 100), pattern("^[A-Za-z0-9._-]+$"))]
     pub name: String,
-    /// The model server's kind; says which metric names to read.
+    /// The model server's kind; says which metric names to read (default `auto`).
     #[serde(default)]
     pub engine: Engine,
+    /// URL of the metrics page, in which `{host}` and `{port}` are the backend's. Left out: `/metrics` on the backend's
+    /// port; for `triton` on port 8002, for `trtllm` `/prometheus/metrics`.
+    #[serde(default)]
+    pub metrics_url: Option<String>,
+    /// Names of metrics of your own; they go before those of the engine.
+    #[serde(default)]
+    pub metrics: MetricNames,
+    /// What the engine's settings allow, where it does not export it. Left out: learned from what is seen.
+    #[serde(default)]
+    pub limits: EngineLimits,
     /// Where the pool is.
     #[serde(default)]
     #[garde(dive)]
@@ -29,21 +43,60 @@ pub struct Pool {
     #[serde(default)]
     #[garde(dive)]
     pub replicas: Replicas,
-    /// Where `DCGM_FI_DEV_GPU_UTIL` is read.
+    /// Where `DCGM_FI_DEV_GPU_UTIL` is read, and which GPUs are whose.
     #[serde(default)]
     pub gpu_metrics: GpuMetrics,
+    /// Whether Clairvoy reads the backends' metrics pages, or somebody sends what they say.
+    #[serde(default)]
+    pub telemetry: PoolTelemetry,
+    /// Names under which backends appear in pushed telemetry, where these are not their addresses.
+    #[serde(default)]
+    pub instances: BTreeMap<String, SocketAddr>,
     /// Addresses of the serving processes, `ip:port`; more can be registered through the API.
     #[serde(default)]
     pub backends: Vec<SocketAddr>,
+    /// Where more backends are found.
+    #[serde(default)]
+    pub discovery: Discovery,
+    /// Networks in which backends may be registered or found, as `10.0.0.0/8`. Left out: loopback, private networks,
+    /// and the /24 or /64 of each configured backend.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub allowed_networks: Option<Vec<IpNet>>,
 }
 
 /// The kinds of model servers whose metrics are understood.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// vLLM, or any server that exports its metric names.
+    /// Whichever of the others has the most of its names on the page.
     #[default]
+    Auto,
+    /// vLLM, or any server that exports its metric names.
     Vllm,
+    /// SGLang.
+    Sglang,
+    /// Text Generation Inference.
+    Tgi,
+    /// Triton, with the TensorRT-LLM backend or any other.
+    Triton,
+    /// TensorRT-LLM's `trtllm-serve`.
+    Trtllm,
+    /// The server of llama.cpp.
+    Llamacpp,
+    /// None of these: only the names in `metrics`.
+    Custom,
+}
+
+/// How a pool's telemetry comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolTelemetry {
+    /// Clairvoy reads the metrics pages.
+    #[default]
+    Scrape,
+    /// Senders push it to the addresses of `telemetry.push`; nothing is scraped.
+    Push,
 }
 
 /// Place of a pool, in Envoy's words.
@@ -80,17 +133,4 @@ impl Default for Replicas {
     fn default() -> Self {
         Self { min: 1, max: 10, cold_start: Span::seconds(300), scale_down_after: Span::seconds(300) }
     }
-}
-
-/// Where the GPU gauge of a pool's backends is found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum GpuMetrics {
-    /// No GPU gauge.
-    None,
-    /// On the engine's own metrics page.
-    #[default]
-    Same,
-    /// On a page of its own, usually the DCGM exporter's: a URL in which `{host}` is the backend's.
-    Url(String),
 }

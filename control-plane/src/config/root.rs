@@ -3,13 +3,13 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Balance, Database, Forecast, Gateway, Listen, Model, Pool, Signals, Span};
+use super::{Balance, Database, Forecast, Gateway, Listen, Model, Pool, Push, Signals, Span, Spool};
 
 /// The whole configuration file of Clairvoy.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where the private Postgres keeps its data. Default: `/var/lib/clairvoy` as root, else the user's state folder.
+    /// Where the private Postgres keeps its data, and telemetry waits for a database that is away. Default: `/var/lib/clairvoy` as root, else the user's state folder.
     pub data_dir: Option<PathBuf>,
     /// The database.
     pub database: Database,
@@ -17,7 +17,7 @@ pub struct Config {
     pub listen: Listen,
     /// Listeners that the Envoys open. Default: one named `edge` on `127.0.0.1:10000`.
     pub gateways: Vec<Gateway>,
-    /// How backends are scraped.
+    /// How telemetry of the backends comes in.
     pub telemetry: Telemetry,
     /// How demand is forecast.
     pub forecast: Forecast,
@@ -31,7 +31,7 @@ pub struct Config {
     pub signals: Signals,
 }
 
-/// How backends are scraped.
+/// How telemetry of the backends comes in.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Telemetry {
@@ -41,8 +41,40 @@ pub struct Telemetry {
     pub deadline: Span,
     /// Largest metrics page in bytes; more is cut off and counted (default 4 MiB).
     pub max_page_bytes: usize,
-    /// Most rows that wait for the database; the oldest are dropped beyond it (default 100 000).
+    /// Most rows that wait in memory for the database; from half of it on they go to the spool. Without one the oldest are dropped beyond it (default 100 000).
     pub queue_rows: usize,
+    /// Telemetry on disk while the database is away.
+    pub spool: Spool,
+    /// Telemetry that senders push.
+    pub push: Push,
+    /// What Envoys log of each request, to Clairvoy.
+    pub access_log: AccessLog,
+}
+
+/// What Envoys log of each request, to Clairvoy.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessLog {
+    /// Whether the gateways' listeners log at all (default true).
+    pub enabled: bool,
+    /// The static cluster in the Envoys' bootstrap that leads to Clairvoy (default `clairvoy_xds`, as `clairvoy bootstrap`
+    /// names it). An Envoy without it refuses the listener.
+    pub cluster: String,
+    /// How often requests that still run are told of (default 10 s): a first token is known that soon.
+    pub stream_interval: Span,
+    /// Most entries used per second; above it they are sampled (default 20 000).
+    pub max_entries_per_second: u32,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            cluster: crate::compile::XDS_CLUSTER.to_owned(),
+            stream_interval: Span::seconds(10),
+            max_entries_per_second: 20_000,
+        }
+    }
 }
 
 impl Default for Telemetry {
@@ -52,6 +84,9 @@ impl Default for Telemetry {
             deadline: Span(std::time::Duration::from_millis(900)),
             max_page_bytes: 4 * 1024 * 1024,
             queue_rows: 100_000,
+            spool: Spool::default(),
+            push: Push::default(),
+            access_log: AccessLog::default(),
         }
     }
 }
@@ -74,6 +109,12 @@ impl Config {
         std::env::var_os("XDG_STATE_HOME")
             .map_or_else(|| home.join(".local/state"), PathBuf::from)
             .join("clairvoy")
+    }
+
+    /// The folder of the spool; none when it is turned off.
+    pub fn spool_dir(&self) -> Option<PathBuf> {
+        let spool = &self.telemetry.spool;
+        (spool.bytes.0 > 0).then(|| spool.dir.clone().unwrap_or_else(|| self.data_dir().join("spool")))
     }
 
     /// The pool of a given name.

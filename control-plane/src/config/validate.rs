@@ -4,7 +4,7 @@ use garde::{Error, Path, Report, Validate};
 
 use clairvoy_forecaster::DemandForecaster;
 
-use super::Config;
+use super::{Config, Engine, GpuMetrics, MetricNames, Pool};
 
 /// What spans several fields: names that must be unique or exist, and values that must fit each other.
 impl Validate for Config {
@@ -14,11 +14,14 @@ impl Validate for Config {
         let root = parent();
         let mut fault = |path: Path, message: String| report.append(path, Error::new(message));
         self.check_listen(&root, &mut fault);
+        self.check_database(&root, &mut fault);
         self.check_gateways(&root, &mut fault);
         self.check_telemetry(&root, &mut fault);
+        self.check_push(&root, &mut fault);
         self.check_forecast(&root, &mut fault);
         self.check_models(&root, &mut fault);
         self.check_pools(&root, &mut fault);
+        self.check_discovery(&root, &mut fault);
         self.check_webhooks(&root, &mut fault);
 
         let at = |name: &'static str| root.join(name);
@@ -37,7 +40,7 @@ impl Validate for Config {
     }
 }
 
-type Fault<'a> = dyn FnMut(Path, String) + 'a;
+pub(super) type Fault<'a> = dyn FnMut(Path, String) + 'a;
 
 impl Config {
     fn check_listen(&self, root: &Path, fault: &mut Fault<'_>) {
@@ -56,6 +59,13 @@ impl Config {
                 listen.join("xds"),
                 format!("{} is also `listen.api`: give each its own port", self.listen.xds),
             );
+        }
+    }
+
+    fn check_database(&self, root: &Path, fault: &mut Fault<'_>) {
+        let retention = root.join("database").join("retention");
+        for (field, message) in self.database.retention.faults() {
+            fault(retention.join(field), message);
         }
     }
 
@@ -96,6 +106,19 @@ impl Config {
         }
         if self.telemetry.queue_rows < 100 {
             fault(telemetry.join("queue_rows"), "less than 100 rows".to_owned());
+        }
+        if let Some(message) = self.telemetry.spool.fault() {
+            fault(telemetry.join("spool").join("bytes"), message);
+        }
+        let (log, path) = (&self.telemetry.access_log, telemetry.join("access_log"));
+        if !(1.0..=3600.0).contains(&log.stream_interval.as_seconds()) {
+            fault(path.join("stream_interval"), "must be 1s to 1h".to_owned());
+        }
+        if log.max_entries_per_second < 100 {
+            fault(path.join("max_entries_per_second"), "less than 100".to_owned());
+        }
+        if log.cluster.is_empty() {
+            fault(path.join("cluster"), "must name a cluster of the Envoys' bootstrap".to_owned());
         }
     }
 
@@ -172,6 +195,7 @@ impl Config {
                 let message = format!("min {} is more than max {}", pool.replicas.min, pool.replicas.max);
                 fault(path.join("replicas").join("min"), message);
             }
+            check_names(pool, &path, fault);
             for (position, address) in pool.backends.iter().enumerate() {
                 let path = path.join("backends").join(position);
                 if address.port() == 0 || address.ip().is_unspecified() {
@@ -199,6 +223,38 @@ impl Config {
                 Ok(_) => fault(path, "must start with http:// or https://".to_owned()),
                 Err(error) => fault(path, format!("no URL: {error}")),
             }
+        }
+    }
+}
+
+/// Where and under which names a pool's metrics are read.
+fn check_names(pool: &Pool, path: &Path, fault: &mut Fault<'_>) {
+    for (key, message) in pool.metrics.faults() {
+        fault(path.join("metrics").join(key), message);
+    }
+    if pool.engine == Engine::Custom && pool.metrics == MetricNames::default() {
+        fault(
+            path.join("engine"),
+            "`custom` reads only what `metrics` names, and it names nothing".to_owned(),
+        );
+    }
+    let mut check_url = |path: Path, template: &str| {
+        let url = template.replace("{host}", "127.0.0.1").replace("{port}", "1");
+        if !reqwest::Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+            fault(path, format!("{template} is no URL of http or https"));
+        }
+    };
+    if let Some(template) = &pool.metrics_url {
+        check_url(path.join("metrics_url"), template);
+    }
+    let GpuMetrics::Page(gpu) = &pool.gpu_metrics else { return };
+    let path = path.join("gpu_metrics");
+    if let Some(template) = &gpu.url {
+        check_url(path.join("url"), template);
+    }
+    for backend in gpu.backends.keys() {
+        if backend.parse::<std::net::SocketAddr>().is_err() {
+            fault(path.join("backends").join(backend.clone()), format!("{backend} is no `ip:port`"));
         }
     }
 }

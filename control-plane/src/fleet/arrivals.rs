@@ -9,6 +9,8 @@ const WINDOW_SECONDS: i64 = 10;
 const LEAST_COVERAGE: f64 = 0.8;
 /// Steps without any telemetry that are still reported one by one; a longer silence is one gap.
 const MOST_STEPS_AT_ONCE: i64 = 1000;
+/// Steps that one interval may open: a longer one is a gap that has just ended.
+const MOST_STEPS_OPENED: i64 = 60;
 
 /// Arrivals of one model: the rate of the last seconds, and the forecast steps that are being filled.
 ///
@@ -17,10 +19,14 @@ const MOST_STEPS_AT_ONCE: i64 = 1000;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Arrivals {
     step_seconds: u32,
+    /// How long single seconds are kept beside the window.
+    lag_seconds: i64,
     /// By second: arrived requests, output tokens.
     seconds: VecDeque<(i64, f64, f64)>,
     /// Steps that are not closed yet, oldest first; two around the end of a step.
     open: VecDeque<OpenStep>,
+    /// Steps before this one are closed, and stay so.
+    closed_before: i64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,23 +49,49 @@ pub struct Step {
 impl Arrivals {
     /// No arrivals yet, with a given step length.
     pub fn new(step_seconds: u32) -> Self {
-        Self { step_seconds: step_seconds.max(1), seconds: VecDeque::new(), open: VecDeque::new() }
+        Self::with_lag(step_seconds, 0)
     }
 
-    /// Takes what arrived at one backend in the interval that ended at `at`.
+    /// No arrivals yet, of which some become known as much as `lag_seconds` after others.
+    pub fn with_lag(step_seconds: u32, lag_seconds: u32) -> Self {
+        Self {
+            step_seconds: step_seconds.max(1),
+            lag_seconds: i64::from(lag_seconds),
+            seconds: VecDeque::new(),
+            open: VecDeque::new(),
+            closed_before: i64::MIN,
+        }
+    }
+
+    /// Takes what arrived at one backend in the interval that ended at `at`, which its telemetry covers.
     pub fn observe(&mut self, at: DateTime<Utc>, arrived: f64, output_tokens: f64, interval_seconds: f64) {
-        let interval = interval_seconds.clamp(0.001, 86_400.0);
-        let end = seconds_of(at);
-        let start = end - interval;
+        let (start, end) = interval(at, interval_seconds);
         self.fill_seconds(start, end, arrived, output_tokens);
-        self.fill_steps(start, end, arrived);
+        self.fill_steps(start, end, arrived, 1.0);
+    }
+
+    /// Takes what arrived in the interval that ended at `at`, and leaves open whether that is all that did.
+    pub fn count(&mut self, at: DateTime<Utc>, arrived: f64, interval_seconds: f64) {
+        let (start, end) = interval(at, interval_seconds);
+        self.fill_seconds(start, end, arrived, 0.0);
+        self.fill_steps(start, end, arrived, 0.0);
+    }
+
+    /// Notes that all that arrived in the interval that ended at `at` has been counted, or will be.
+    pub fn cover(&mut self, at: DateTime<Utc>, interval_seconds: f64) {
+        let (start, end) = interval(at, interval_seconds);
+        self.fill_steps(start, end, 0.0, 1.0);
     }
 
     fn fill_seconds(&mut self, start: f64, end: f64, arrived: f64, output_tokens: f64) {
         let last = end.floor() as i64;
+        let newest = self.seconds.iter().map(|entry| entry.0).max().map_or(last, |newest| newest.max(last));
+        let is_set_back = newest > last + self.lag_seconds + 1;
         // A clock that was set back leaves seconds behind that are not there yet.
-        self.seconds.retain(|entry| entry.0 <= last + 1 && entry.0 >= last - WINDOW_SECONDS - 1);
-        for second in (start.floor() as i64).max(last - WINDOW_SECONDS - 1)..=last {
+        let newest = if is_set_back { last } else { newest };
+        let oldest = newest - WINDOW_SECONDS - self.lag_seconds - 1;
+        self.seconds.retain(|entry| (oldest..=newest + 1).contains(&entry.0));
+        for second in (start.floor() as i64).max(oldest)..=last {
             let part = overlap(start, end, second as f64, 1.0) / (end - start);
             match self.seconds.iter_mut().rev().find(|entry| entry.0 == second) {
                 Some(entry) => {
@@ -71,23 +103,37 @@ impl Arrivals {
         }
     }
 
-    fn fill_steps(&mut self, start: f64, end: f64, arrived: f64) {
+    fn fill_steps(&mut self, start: f64, end: f64, arrived: f64, covered_by: f64) {
         let length = f64::from(self.step_seconds);
-        let last = (end / length).floor() as i64;
-        while self.open.back().is_some_and(|open| open.index > last + 1) {
+        let (first, last) = ((start / length).floor() as i64, (end / length).floor() as i64);
+        while self.open.back().is_some_and(|open| open.index > last + 1 + self.lag_steps()) {
             self.open.pop_back();
+            self.closed_before = i64::MIN;
         }
-        if self.open.back().is_none_or(|open| open.index < last) {
-            self.open.push_back(OpenStep { index: last, arrived: 0.0, covered_seconds: 0.0 });
+        if self.closed_before > last + 1 + self.lag_steps() {
+            self.closed_before = i64::MIN;
+        }
+        let newest = self.open.back().map_or(i64::MIN, |open| open.index);
+        let from = first.max(newest.saturating_add(1)).max(self.closed_before).max(last - MOST_STEPS_OPENED);
+        // What comes at once opens the step of its end only; of a lag, all that are not closed. Before the first step of
+        // all nothing is known.
+        let is_first = self.open.is_empty() && self.closed_before == i64::MIN;
+        let from = if is_first || self.lag_seconds == 0 { from.max(last) } else { from };
+        for index in from..=last {
+            self.open.push_back(OpenStep { index, arrived: 0.0, covered_seconds: 0.0 });
         }
         for open in &mut self.open {
             let covered = overlap(start, end, open.index as f64 * length, length);
             open.arrived += arrived * covered / (end - start);
-            open.covered_seconds += covered;
+            open.covered_seconds += covered_by * covered;
         }
     }
 
-    /// Requests/s and output tokens/s over the last ten whole seconds.
+    fn lag_steps(&self) -> i64 {
+        self.lag_seconds / i64::from(self.step_seconds)
+    }
+
+    /// Requests/s and output tokens/s over the ten whole seconds before `now`.
     pub fn rates(&self, now: DateTime<Utc>) -> (f64, f64) {
         let end = now.timestamp();
         let recent = self.seconds.iter().filter(|entry| entry.0 < end && entry.0 >= end - WINDOW_SECONDS);
@@ -106,16 +152,27 @@ impl Arrivals {
             let gap = (open.index + 1).max(next - MOST_STEPS_AT_ONCE)..next;
             steps.extend(gap.map(|index| Step { index, requests_per_second: None }));
         }
+        if let Some(last) = steps.last() {
+            self.closed_before = last.index + 1;
+        }
         steps
     }
 
     fn closed(&self, open: &OpenStep, backends: usize) -> Step {
         let whole = f64::from(self.step_seconds) * backends.max(1) as f64;
         let known = open.covered_seconds >= LEAST_COVERAGE * whole;
-        let missing = whole / open.covered_seconds.clamp(LEAST_COVERAGE * whole, whole);
+        // What comes with a lag tells of the time before, too: nothing of it is missing.
+        let counted = if self.lag_seconds > 0 { whole } else { open.covered_seconds };
+        let missing = whole / counted.clamp(LEAST_COVERAGE * whole, whole);
         let rate = open.arrived * missing / f64::from(self.step_seconds);
         Step { index: open.index, requests_per_second: known.then_some(rate) }
     }
+}
+
+/// Begin and end of the interval that ended at `at`, Unix seconds.
+fn interval(at: DateTime<Utc>, interval_seconds: f64) -> (f64, f64) {
+    let end = seconds_of(at);
+    (end - interval_seconds.clamp(0.001, 86_400.0), end)
 }
 
 fn seconds_of(at: DateTime<Utc>) -> f64 {
@@ -171,6 +228,36 @@ mod tests {
         arrivals.observe(at(61.0), 10.0, 0.0, 1.0);
         let (rate, _) = arrivals.rates(at(61.0));
         assert!((9.0..11.0).contains(&rate), "{rate}");
+    }
+
+    #[test]
+    fn a_closed_step_stays_closed_and_a_late_report_fills_only_what_is_open() {
+        let mut arrivals = Arrivals::with_lag(10, 20);
+        for second in 1..=20 {
+            arrivals.cover(at(f64::from(second)), 1.0);
+        }
+        arrivals.count(at(10.0), 30.0, 10.0);
+        let closed = arrivals.close(1, at(10.5));
+        assert_eq!(closed.iter().map(|step| step.requests_per_second).collect::<Vec<_>>(), [Some(3.0)]);
+        // A report of 20 s: half of it belongs to the step that is closed.
+        arrivals.count(at(20.0), 40.0, 20.0);
+        arrivals.cover(at(20.2), 0.2);
+        let closed = arrivals.close(1, at(20.5));
+        assert_eq!(closed.len(), 1, "{closed:?}");
+        assert!((closed[0].requests_per_second.unwrap() - 2.0).abs() < 1e-6, "{closed:?}");
+        arrivals.count(at(19.0), 40.0, 2.0);
+        assert_eq!(arrivals.close(1, at(21.0)), []);
+    }
+
+    #[test]
+    fn reports_that_lag_behind_others_count_in_the_window_in_which_they_happened() {
+        let mut arrivals = Arrivals::with_lag(60, 30);
+        for second in (2..=40).step_by(2) {
+            arrivals.count(at(f64::from(second)), 4.0, 2.0);
+        }
+        arrivals.count(at(30.0), 100.0, 10.0);
+        let (rate, _) = arrivals.rates(at(30.0));
+        assert!((rate - 12.0).abs() < 1e-6, "{rate}");
     }
 
     #[test]

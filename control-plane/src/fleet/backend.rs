@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -6,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use clairvoy_forecaster::{Anomaly, CapacityEstimate, WaitForecast};
 
 use crate::decide::{Capacity, Iterations, Speed};
-use crate::telemetry::Sample;
+use crate::discovery::Lease;
+use crate::telemetry::{Limits, Sample, TelemetryFault};
 
-use super::{Membership, Origin};
+use super::{GatewayView, Membership, Origin};
 
 /// Refused connections in a row before a backend counts as down.
 const DOWN_AFTER_REFUSALS: u32 = 3;
@@ -31,6 +33,8 @@ pub struct Backend {
     pub pool: String,
     /// Who brought it in.
     pub origin: Origin,
+    /// For how long it is registered; none without an end.
+    pub lease: Option<Lease>,
     /// Whether it takes requests.
     pub membership: Membership,
     /// When it came into the fleet.
@@ -51,8 +55,14 @@ pub struct Backend {
     pub slo_capacity: CapacityEstimate,
     /// What the learner found wrong with it; none before it was judged.
     pub findings: Option<Findings>,
+    /// What Envoys tell of it.
+    pub gateway: GatewayView,
     /// The last scrape's failure; none after a good one.
     pub failure: Option<String>,
+    /// How far its engine goes, as far as it is known.
+    pub limits: Limits,
+    /// What is wrong with its telemetry.
+    pub telemetry_faults: Arc<[TelemetryFault]>,
     refusals: u32,
 }
 
@@ -91,6 +101,7 @@ impl Backend {
             model: model.to_owned(),
             pool: pool.to_owned(),
             origin,
+            lease: None,
             membership: Membership::Active,
             joined_at: now,
             sample: None,
@@ -101,9 +112,17 @@ impl Backend {
             capacity: Capacity::default(),
             slo_capacity: CapacityEstimate::Unknown,
             findings: None,
+            gateway: GatewayView::default(),
             failure: None,
+            limits: Limits::default(),
+            telemetry_faults: Arc::default(),
             refusals: 0,
         }
+    }
+
+    /// Whether it finishes its streams and stays.
+    pub fn is_draining(&self) -> bool {
+        matches!(self.membership, Membership::Draining { .. })
     }
 
     pub(super) fn leave(&mut self, now: DateTime<Utc>) {

@@ -25,4 +25,17 @@ pub enum Origin {
     Configured,
     /// A registration through the API.
     Registered,
+    /// A record in DNS.
+    Dns,
+}
+
+impl Origin {
+    /// Its name, as it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Configured => "configured",
+            Self::Registered => "registered",
+            Self::Dns => "dns",
+        }
+    }
 }

@@ -3,7 +3,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::config;
 use crate::telemetry::Sample;
 
-use super::{Fleet, FleetError, Health, Membership};
+use super::{Expiry, Fleet, FleetError, Health, Membership, Origin, Registration};
 
 fn at(seconds: f64) -> DateTime<Utc> {
     DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds((1_000_000.0 * 1000.0 + seconds * 1000.0) as i64)
@@ -101,4 +101,61 @@ fn health_follows_the_telemetry() {
         fleet.observe_failure(address, Some(true), "connection refused".to_owned());
     }
     assert_eq!(health(&fleet, 2.0), Health::Down);
+}
+
+#[test]
+fn a_lease_ends_but_not_that_of_the_last_backend() {
+    let config = config("");
+    let [first, second] = ["127.0.0.1:1", "127.0.0.1:2"].map(|address| address.parse().unwrap());
+    let mut fleet = Fleet::default();
+    fleet.reconcile(&config, at(0.0));
+    let length = TimeDelta::seconds(10);
+    let lease =
+        |fleet: &mut Fleet, address, now| fleet.lease(&config, "p", address, length, at(now)).unwrap();
+    assert_eq!(lease(&mut fleet, first, 0.0), Registration::New);
+    assert_eq!(lease(&mut fleet, second, 1.0), Registration::New);
+    assert_eq!(lease(&mut fleet, first, 5.0), Registration::Renewed);
+    assert_eq!(fleet.expire(at(10.9)), Expiry::default());
+    assert_eq!(fleet.expire(at(11.0)).left, [("p".to_owned(), second)]);
+    fleet.reconcile(&config, at(11.0));
+    let expiry = fleet.expire(at(15.0));
+    assert_eq!((expiry.left.len(), expiry.kept), (0, vec![("p".to_owned(), first)]));
+    assert_eq!(lease(&mut fleet, second, 16.0), Registration::New, "it comes back from leaving");
+    assert_eq!(fleet.expire(at(17.0)).left, [("p".to_owned(), first)], "another one serves now");
+    fleet.drain("p", second, at(18.0)).unwrap_err();
+    fleet.register(&config, "p", second, at(19.0)).unwrap();
+    assert_eq!(fleet.expire(at(1000.0)), Expiry::default(), "without a lease it stays");
+}
+
+#[test]
+fn what_was_found_comes_and_goes_and_gives_way_to_the_file() {
+    let dns = "discovery: { dns: { name: x.test, type: srv } }";
+    let text = |more: &str| format!("models: [{{ name: m, pools: [p] }}]\npools: [{{ name: p, {more} }}]\n");
+    let plain = config::parse(&text(dns)).unwrap();
+    let listed = config::parse(&text(&format!("{dns}, backends: [\"127.0.0.1:1\"]"))).unwrap();
+    let [first, second] = ["127.0.0.1:1", "127.0.0.1:2"].map(|address| address.parse().unwrap());
+    let mut fleet = Fleet::default();
+    let active = |fleet: &Fleet| -> Vec<(std::net::SocketAddr, Origin)> {
+        let active = fleet.backends().filter(|backend| backend.membership == Membership::Active);
+        active.map(|backend| (backend.address, backend.origin)).collect()
+    };
+    fleet.set_found("p", [first, second].into());
+    fleet.reconcile(&plain, at(0.0));
+    assert_eq!(active(&fleet), [(first, Origin::Dns), (second, Origin::Dns)]);
+    fleet.set_found("p", [second].into());
+    fleet.reconcile(&listed, at(1.0));
+    assert_eq!(active(&fleet), [(first, Origin::Configured), (second, Origin::Dns)]);
+    fleet.set_found("p", [first].into());
+    fleet.reconcile(&plain, at(2.0));
+    assert_eq!(active(&fleet), [(first, Origin::Dns)]);
+    fleet.set_found("p", [first, second].into());
+    fleet.reconcile(&plain, at(3.0));
+    fleet.remove("p", second, at(4.0)).unwrap();
+    fleet.reconcile(&plain, at(5.0));
+    assert_eq!(active(&fleet), [(first, Origin::Dns)], "removed by hand, it stays away while it is in DNS");
+    fleet.set_found("p", [first].into());
+    fleet.reconcile(&plain, at(6.0));
+    fleet.set_found("p", [first, second].into());
+    fleet.reconcile(&plain, at(7.0));
+    assert_eq!(active(&fleet).len(), 2, "and may come again later");
 }

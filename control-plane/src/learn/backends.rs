@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use clairvoy_forecaster::{AnomalyWatch, PaceLaw, judge};
 
+use crate::envoy::FirstBytes;
 use crate::telemetry::Sample;
 
 use super::{Class, Insight, ModelKind, anomaly, capacity, wait};
@@ -68,6 +69,13 @@ impl Backends {
             insights.push(Insight::Capacity(address, capacity));
         }
         insights
+    }
+
+    pub(super) fn observe_first_bytes(&mut self, address: SocketAddr, first_bytes: &[FirstBytes]) {
+        // Before a backend has shown itself, nothing was asked that this could answer.
+        if let Some(lessons) = self.known.get_mut(&address) {
+            first_bytes.iter().for_each(|first| lessons.wait.observe_first_bytes(first));
+        }
     }
 
     pub(super) fn forget(&mut self, address: SocketAddr) {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use clairvoy_forecaster::{WaitConfig, WaitForecast, WaitModel, WaitQuery, WaitState, WaitTicket};
 
+use crate::envoy::FirstBytes;
 use crate::telemetry::Sample;
 
 use super::Residual;
@@ -27,6 +28,9 @@ const LOOSE_SECONDS: f64 = 5.0;
 const LOOSE_PART: f64 = 0.25;
 /// A request arrives this long after the sample that it is sent by at most, seconds: longer gaps are outages.
 const LONGEST_INTERVAL_SECONDS: f64 = 30.0;
+/// While Envoys have told first bytes within this time, seconds, the means of the backend's own histogram teach nothing:
+/// they would be the same requests again, and when those arrived is only guessed.
+const TOLD_SECONDS: f64 = 30.0;
 
 /// The wait model of one backend and the questions whose outcome is still to come.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -35,6 +39,8 @@ pub(super) struct Lessons {
     tickets: VecDeque<(DateTime<Utc>, WaitTicket)>,
     rates: Rates,
     ttft_seconds: Option<f64>,
+    /// When Envoys last told of first bytes, by the time at which they came.
+    told_at: Option<DateTime<Utc>>,
     fitted_at: Option<DateTime<Utc>>,
     kept_at: Option<DateTime<Utc>>,
 }
@@ -99,7 +105,24 @@ impl Lessons {
         (ticket.forecast(), residual)
     }
 
+    /// Takes what Envoys saw: outcomes whose time of arrival is known.
+    pub(super) fn observe_first_bytes(&mut self, seen: &FirstBytes) {
+        let Some(model) = self.model.as_mut() else { return };
+        let came_at = seen.arrived_at + TimeDelta::microseconds((1e6 * seen.mean_seconds) as i64);
+        let Some((at, ticket)) = self.tickets.iter().rev().find(|(at, _)| *at <= seen.arrived_at) else {
+            return;
+        };
+        let newest = self.tickets.back().map_or(*at, |(newest, _)| *newest);
+        let ago_seconds = (newest - seen.arrived_at).as_seconds_f64().max(0.0);
+        if (seen.arrived_at - *at).as_seconds_f64() > LOOSE_SECONDS + LOOSE_PART * ago_seconds {
+            return;
+        }
+        self.told_at = self.told_at.max(Some(came_at));
+        model.observe(ticket, seen.mean_seconds, seen.requests, seconds(came_at));
+    }
+
     fn score(&mut self, sample: &Sample) -> Option<Residual> {
+        let is_told = self.told_at.is_some_and(|at| (sample.at - at).as_seconds_f64() < TOLD_SECONDS);
         let (ttft, model) = sample.ttft_seconds.zip(self.model.as_mut())?;
         if sample.ttft_count <= 0.0 || !ttft.is_finite() {
             return None;
@@ -113,7 +136,9 @@ impl Lessons {
             return None;
         }
         let at_seconds = seconds(sample.at);
-        model.observe(ticket, ttft, sample.ttft_count, at_seconds);
+        if !is_told {
+            model.observe(ticket, ttft, sample.ttft_count, at_seconds);
+        }
         // A guess that nothing was known for is not off.
         ticket.forecast().leader.map(|_| Residual { errors: ticket.residual(ttft), at_seconds })
     }
@@ -208,6 +233,33 @@ mod tests {
         let mean = errors.iter().sum::<f64>() / errors.len() as f64;
         // Waits are 10 s in the mean, and the last observed TTFT is off by some 3 s.
         assert!(mean < 0.8, "{mean}");
+    }
+
+    #[test]
+    fn what_envoys_saw_teaches_instead_of_the_histogram() {
+        let mut lessons = Lessons::default();
+        let outcomes = |lessons: &Lessons| lessons.model.as_ref().unwrap().outcomes_since_fit();
+        for second in 0..20 {
+            let _ = lessons.observe(&sample(second, 3.0, None));
+        }
+        let arrived_at = sample(15, 0.0, None).at + TimeDelta::milliseconds(300);
+        let seen = |arrived_at| FirstBytes {
+            arrived_at,
+            requests: 4.0,
+            mean_seconds: 0.5,
+            p50_seconds: 0.5,
+            p95_seconds: 0.6,
+        };
+        lessons.observe_first_bytes(&seen(arrived_at));
+        assert_eq!(outcomes(&lessons), 1);
+        let _ = lessons.observe(&sample(20, 3.0, Some(9.0)));
+        assert_eq!(outcomes(&lessons), 1, "the same requests do not count twice");
+        lessons.observe_first_bytes(&seen(arrived_at - TimeDelta::seconds(60)));
+        assert_eq!(outcomes(&lessons), 1, "what arrived before anything was known teaches nothing");
+        for second in 21..60 {
+            let _ = lessons.observe(&sample(second, 3.0, Some(0.4)));
+        }
+        assert!(outcomes(&lessons) > 5, "without Envoys the histogram is used");
     }
 
     #[test]

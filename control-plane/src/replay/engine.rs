@@ -158,7 +158,12 @@ impl Replay {
 
     fn input(&mut self, input: Input, decided: &mut Vec<DecisionRow>) -> Result<(), ReplayError> {
         match &input {
-            Input::Tick { at } | Input::Order { at, .. } => self.now = *at,
+            Input::Tick { at }
+            | Input::Order { at, .. }
+            | Input::Looked { at, .. }
+            | Input::Log { at, .. } => {
+                self.now = *at;
+            }
             Input::Config { at, config } => {
                 self.now = *at;
                 if self.parts.is_none() {
@@ -172,7 +177,12 @@ impl Replay {
                     return Ok(());
                 }
             }
-            Input::Sample(_) | Input::Failure { .. } | Input::Undelivered { .. } => {}
+            Input::Sample(_)
+            | Input::Limits { .. }
+            | Input::Failure { .. }
+            | Input::Load(_)
+            | Input::Connected { .. }
+            | Input::Undelivered { .. } => {}
         }
         self.feed(input, decided)
     }
@@ -209,7 +219,8 @@ impl Replay {
                 | Effect::Signal(_)
                 | Effect::Members
                 | Effect::Publish
-                | Effect::Note(..) => {}
+                | Effect::Note(..)
+                | Effect::Count(_) => {}
             }
         }
     }

@@ -1,14 +1,17 @@
 use std::net::SocketAddr;
 
+use chrono::TimeDelta;
 use tokio::sync::oneshot;
 
-use crate::fleet::FleetError;
+use crate::fleet::{FleetError, Registration};
 
 /// What the API asks the controller to do.
 #[derive(Debug)]
 pub enum Command {
     /// Add a backend to a pool, or take one back that was draining.
     Register(Target),
+    /// Add a backend to a pool for a time, or renew that time.
+    Lease(LeaseRequest),
     /// Stop new requests to a backend.
     Drain(Target),
     /// Stop new requests to a backend and remove it after the drain time.
@@ -26,6 +29,19 @@ pub struct Target {
     pub address: SocketAddr,
     /// Told when the controller has done it.
     pub reply: oneshot::Sender<Result<(), Refusal>>,
+}
+
+/// A backend of a pool that is registered for a time, and where the answer goes.
+#[derive(Debug)]
+pub struct LeaseRequest {
+    /// The pool.
+    pub pool: String,
+    /// The backend.
+    pub address: SocketAddr,
+    /// How long it is registered from now on.
+    pub length: TimeDelta,
+    /// Told when the controller has done it.
+    pub reply: oneshot::Sender<Result<Registration, Refusal>>,
 }
 
 /// Why a command was refused.

@@ -3,12 +3,14 @@
 
 mod checkpoint;
 mod decide;
+mod discovered;
+mod envoys;
 mod fleet;
 mod input;
 mod learned;
 mod memory;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -18,7 +20,7 @@ use clairvoy_forecaster::{DemandForecast, Standing};
 
 use crate::config::Config;
 use crate::decide::PoolPlan;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Origin};
 use crate::learn::{Class, Lesson};
 use crate::signal::ReplicaPlanEvent;
 use crate::store::DecisionRow;
@@ -27,12 +29,16 @@ use super::journal::Entry;
 use super::steer::Steering;
 
 pub(crate) use checkpoint::{Checkpoint, Pending, decisive};
+pub(super) use discovered::{Discovered, MEMBERSHIP};
 pub(crate) use input::{Input, Order};
 
 /// What decides, and all that it remembers.
 pub(crate) struct Core {
     pub(super) config: Arc<Config>,
     pub(super) fleet: Fleet,
+    pub(super) discovered: Discovered,
+    /// `node.id`s of the connected Envoys that belong to a gateway.
+    pub(super) connected: BTreeSet<String>,
     /// What the learner is to know of each pool.
     classes: BTreeMap<String, Arc<Class>>,
     pub(super) steering: BTreeMap<String, Steering>,
@@ -41,6 +47,8 @@ pub(crate) struct Core {
     /// Replicas last signalled, by pool.
     signalled: BTreeMap<String, u32>,
     started_at: DateTime<Utc>,
+    /// Whether it has decided yet: it waits for the first answers of DNS.
+    pub(super) has_begun: bool,
     /// Time of the last decision, and how many were made at that time: a part of their ids.
     numbered: (DateTime<Utc>, u16),
     effects: Vec<Effect>,
@@ -63,6 +71,19 @@ pub(crate) enum Effect {
     Publish,
     /// An operator should know: level and message.
     Note(&'static str, String),
+    /// To be counted in the metrics of discovery.
+    Count(Counted),
+}
+
+/// What is counted of discovery.
+#[derive(Debug)]
+pub(crate) enum Counted {
+    /// A lookup for a pool, by outcome.
+    Looked(String, &'static str),
+    /// A backend that lies outside the networks of its pool, by who named it.
+    Refused(String, Origin),
+    /// A lease in a pool that was over.
+    Expired(String),
 }
 
 /// A forecast and when it was made.
@@ -79,12 +100,15 @@ impl Core {
         Self {
             config,
             fleet: Fleet::default(),
+            discovered: Discovered::default(),
+            connected: BTreeSet::new(),
             classes: BTreeMap::new(),
             steering: BTreeMap::new(),
             forecasts: BTreeMap::new(),
             plans: BTreeMap::new(),
             signalled: BTreeMap::new(),
             started_at: now,
+            has_begun: false,
             numbered: (now, 0),
             effects: Vec::new(),
         }
@@ -97,6 +121,10 @@ impl Core {
 
     fn teach(&mut self, lesson: Lesson) {
         self.effects.push(Effect::Teach(lesson));
+    }
+
+    fn count(&mut self, counted: Counted) {
+        self.effects.push(Effect::Count(counted));
     }
 
     fn note(&mut self, level: &'static str, message: String) {

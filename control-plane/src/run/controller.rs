@@ -2,6 +2,7 @@
 //! the core decides; it decides nothing itself.
 
 mod effects;
+mod gateways;
 mod inbox;
 mod picture;
 mod publish;
@@ -15,13 +16,17 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use clairvoy_xds::{ClientEvent, XdsServer};
+use clairvoy_xds::{ClientEvent, Intake, XdsServer};
 
+use crate::compile::BearerToken;
 use crate::config::{Config, ConfigError};
+use crate::discovery::{DiscoveryMetrics, Looked};
+use crate::envoy::{EnvoyMetrics, EnvoyNews};
 use crate::learn::{Insight, LearnerHandle};
 use crate::metrics::ControlMetrics;
+use crate::push::Directory;
 use crate::signal::Deliverer;
-use crate::store::{Store, TelemetryWriter};
+use crate::store::{SpoolSettings, Store, TelemetryWriter, WriterSettings};
 use crate::telemetry::{ScrapeOutcome, ScrapeTarget, TelemetryMetrics};
 use crate::view::DecisionView;
 
@@ -45,10 +50,14 @@ pub(super) struct Inputs {
     pub(super) insights: mpsc::Receiver<Insight>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) reloads: mpsc::Receiver<Result<Arc<Config>, ConfigError>>,
+    /// What DNS said.
+    pub(super) looked: mpsc::Receiver<Looked>,
     pub(super) memory: oneshot::Receiver<Memory>,
     pub(super) store: watch::Receiver<Option<Store>>,
     /// Pools whose last plan reached no autoscaler.
     pub(super) undelivered: mpsc::Receiver<String>,
+    /// What the Envoys tell.
+    pub(super) envoys: mpsc::Receiver<EnvoyNews>,
     /// What happens to the Envoys.
     pub(super) clients: broadcast::Receiver<ClientEvent>,
 }
@@ -56,14 +65,22 @@ pub(super) struct Inputs {
 /// Where the controller's output goes.
 pub(super) struct Outputs {
     pub(super) xds: XdsServer,
+    /// What Envoys report to; its interval follows their number.
+    pub(super) load_reports: Intake,
+    pub(super) envoy_metrics: EnvoyMetrics,
+    /// What Envoys show when they log.
+    pub(super) log_token: Option<BearerToken>,
     /// Shared with the function that gives an Envoy its gateway.
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) targets: watch::Sender<Arc<Vec<ScrapeTarget>>>,
+    /// Backends whose telemetry is pushed.
+    pub(super) push: Arc<ArcSwap<Directory>>,
     pub(super) learner: LearnerHandle,
     pub(super) journal: Journal,
     pub(super) deliverer: Deliverer,
     pub(super) frames: watch::Sender<Option<Arc<Frame>>>,
     pub(super) metrics: ControlMetrics,
+    pub(super) discovery: DiscoveryMetrics,
     pub(super) telemetry: TelemetryMetrics,
 }
 
@@ -74,8 +91,10 @@ pub(super) struct Controller {
     decisions: Recent<DecisionView>,
     events: Events,
     counts: Counts,
-    writer: Option<TelemetryWriter>,
+    writer: TelemetryWriter,
     published_once: bool,
+    /// How often Envoys are asked to report, seconds; 0 before they were.
+    report_seconds: u64,
     outputs: Outputs,
 }
 
@@ -84,7 +103,6 @@ struct Counts {
     forecasts: u64,
     decisions: u64,
     weight_changes: u64,
-    samples_without_database: u64,
     /// Telemetry rows that earlier runs wrote.
     rows_before: u64,
     lessons_dropped: AtomicU64,
@@ -92,20 +110,29 @@ struct Counts {
 
 impl Controller {
     pub(super) fn new(config: Arc<Config>, outputs: Outputs, now: DateTime<Utc>) -> Self {
+        let settings = WriterSettings {
+            queue_rows: config.telemetry.queue_rows,
+            samples_days: config.database.retention.days().samples_days,
+            spool: config
+                .spool_dir()
+                .map(|dir| SpoolSettings { dir, max_bytes: config.telemetry.spool.bytes.0 }),
+            ..WriterSettings::default()
+        };
         Self {
             core: Core::new(config, now),
             recorder: Recorder::new(now),
             decisions: Recent::default(),
             events: Events::default(),
             counts: Counts::default(),
-            writer: None,
+            writer: TelemetryWriter::start(settings),
             published_once: false,
+            report_seconds: 0,
             outputs,
         }
     }
 
     /// Runs until `stop`; returns after the last telemetry is written.
-    pub(super) async fn run(mut self, mut inputs: Inputs, queue_rows: usize, stop: CancellationToken) {
+    pub(super) async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) {
         self.remember(&mut inputs.memory, &stop).await;
         self.core.reconcile(clock());
         self.carry_out(clock());
@@ -121,12 +148,13 @@ impl Controller {
                 biased;
                 () = stop.cancelled() => break,
                 Some(command) = inputs.commands.recv() => self.obey(command, clock()),
+                Some(looked) = inputs.looked.recv() => self.looked(looked, clock()),
                 Some(reloaded) = inputs.reloads.recv() => self.reload(reloaded, clock()),
                 _ = ticks.tick() => self.tick(clock()),
                 _ = pictures.tick() => self.show(clock()),
                 Ok(()) = inputs.store.changed() => {
                     let store = inputs.store.borrow_and_update().clone();
-                    self.database_opened(store.as_ref(), queue_rows, clock());
+                    self.database_opened(store.as_ref(), clock());
                 }
                 memory = &mut inputs.memory, if late_memory && !inputs.memory.is_terminated() => {
                     late_memory = false;
@@ -146,11 +174,10 @@ impl Controller {
                     }
                 },
                 Some(outcome) = inputs.outcomes.recv() => self.scraped(outcome, clock()),
+                Some(news) = inputs.envoys.recv() => self.told(news, clock()),
             }
         }
-        if let Some(writer) = &self.writer {
-            writer.shutdown(Duration::from_secs(5)).await;
-        }
+        self.writer.shutdown(Duration::from_secs(5)).await;
     }
 
     /// Waits for the database to tell what the last run left: backends registered through the API are known only there,

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize as _;
@@ -10,7 +10,7 @@ use clairvoy_forecaster::DemandForecaster;
 
 use crate::config::Config;
 use crate::learn::ModelKind;
-use crate::store::{DatabaseSettings, RegisteredBackend, Retention, Store, StoreError};
+use crate::store::{DatabaseSettings, RegisteredBackend, Store, StoreError};
 
 /// Seasons of demand history that are read back at start.
 const SEASONS: i32 = 15;
@@ -24,6 +24,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub(super) registered: Vec<RegisteredBackend>,
+    /// Found backends and lengths of leases, by pool.
+    pub(super) membership: Vec<(String, serde_json::Value)>,
     /// Telemetry rows ever written.
     pub(super) telemetry_rows: u64,
     /// Saved models of demand and of backends: kind, key, state.
@@ -61,8 +63,13 @@ pub(super) async fn keep_open(
         }
     };
     let remembered = loop {
+        let started = Instant::now();
         match remember(&open, &config, Utc::now()).await {
-            Ok(remembered) => break remembered,
+            Ok(remembered) => {
+                let (models, seconds) = (remembered.models.len(), started.elapsed().as_secs_f64());
+                tracing::info!(models, seconds, "read what the last run left");
+                break remembered;
+            }
             Err(error) => tracing::error!(%error, "cannot read what the last run left; trying again"),
         }
         tokio::select! {
@@ -72,7 +79,7 @@ pub(super) async fn keep_open(
     };
     let _ = memory.send(remembered);
     store.send_replace(Some(open.clone()));
-    open.run_maintenance(Retention::default(), stop).await;
+    open.run_maintenance(config.database.retention.days(), stop).await;
 }
 
 async fn remember(store: &Store, config: &Config, now: DateTime<Utc>) -> Result<Memory, StoreError> {
@@ -89,6 +96,8 @@ async fn remember(store: &Store, config: &Config, now: DateTime<Utc>) -> Result<
     let (mut weights, mut demand, fleet, of_backends) =
         tokio::try_join!(weights, demand, fleet, of_backends)?;
     memory.models.extend(fleet.into_iter().map(|(key, saved)| (ModelKind::Fleet, key, saved.state)));
+    let membership = store.newest_model_states(super::control::MEMBERSHIP).await?;
+    memory.membership = membership.into_iter().map(|(pool, saved)| (pool, saved.state)).collect();
     let grid = config.forecast.in_steps();
     for model in &config.models {
         if let Some(saved) = weights.remove(&model.name) {
@@ -110,7 +119,9 @@ async fn remember(store: &Store, config: &Config, now: DateTime<Utc>) -> Result<
     }
     let configured = config.pools.iter().flat_map(|pool| pool.backends.iter().map(ToString::to_string));
     let registered = memory.registered.iter().map(|backend| backend.address.clone());
-    let addresses: Vec<String> = configured.chain(registered).collect();
+    let found = memory.membership.iter().filter_map(|(_, state)| state.get("found")?.as_array());
+    let found = found.flatten().filter_map(|address| address.as_str().map(str::to_owned));
+    let addresses: Vec<String> = configured.chain(registered).chain(found).collect();
     for (kind, mut saved) in OF_BACKENDS.into_iter().zip(of_backends) {
         for address in &addresses {
             if let Some(saved) = saved.remove(address) {

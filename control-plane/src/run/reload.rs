@@ -54,10 +54,14 @@ pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     if old.listen.api != new.listen.api
         || old.listen.xds != new.listen.xds
         || old.listen.token_env != new.listen.token_env
+        || old.listen.tokens != new.listen.tokens
     {
         fields.push("listen");
     }
-    if old.database.url != new.database.url || old.database.postgres_bin != new.database.postgres_bin {
+    if old.database.url != new.database.url
+        || old.database.postgres_bin != new.database.postgres_bin
+        || old.database.retention != new.database.retention
+    {
         fields.push("database");
     }
     if old.data_dir() != new.data_dir() {

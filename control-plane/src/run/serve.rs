@@ -18,10 +18,14 @@ use clairvoy_xds::{
     Metrics as XdsMetrics, ServeError, ServerOptions, TransportMetrics, TransportOptions, XdsServer,
 };
 
-use crate::api::{ApiState, Token, router};
+use crate::api::{ApiState, BoundToken, Token, router};
+use crate::compile::BearerToken;
 use crate::config::{self, Config};
+use crate::discovery::{self, DiscoveryMetrics};
+use crate::envoy::{Collector, EnvoyMetrics, Sampler, gateway_of};
 use crate::learn::{self, Learner};
 use crate::metrics::ControlMetrics;
+use crate::push::{Directory, Intake, PushMetrics, PushTokens, Surface};
 use crate::signal::{
     Deliverer, DeliveryOptions, DeliveryOutcome, DeliveryReport, Secret, SignalMetrics, WebhookEndpoint,
 };
@@ -30,13 +34,18 @@ use crate::telemetry::{ScrapeOptions, Scraper, TelemetryMetrics, install_crypto_
 
 use super::controller::{Controller, Inputs, Outputs};
 use super::database;
+use super::envoys::{EnvoyServices, Intakes};
 use super::journal::Journal;
 use super::reload;
 
 /// Outcomes of scrapes that may wait for the controller; beyond it the scraper drops and counts them.
 const OUTCOMES: usize = 20_000;
 const COMMANDS: usize = 1000;
+/// Load reports and seconds of access logs that may wait for the controller.
+const ENVOY_NEWS: usize = 1000;
 const UNDELIVERED: usize = 1000;
+/// Answers of DNS that may wait for the controller; beyond it the lookups wait.
+const LOOKED: usize = 100;
 /// Longest time for open connections to end after a signal to stop.
 const GRACE: Duration = Duration::from_secs(5);
 /// The time over which proxies are sent to other replicas.
@@ -87,11 +96,23 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
 
     let live_config = Arc::new(ArcSwap::from(Arc::clone(&config)));
     let xds = xds_server(&live_config, &mut registry);
+    let intakes = Intakes::new(&mut registry)?;
+    let envoy_metrics = EnvoyMetrics::register(&mut registry);
     let mut transport = TransportOptions::default();
     transport.metrics = TransportMetrics::register(&mut registry);
     transport.drain = XDS_DRAIN;
     let telemetry = TelemetryMetrics::register(&mut registry);
     let (outcomes_in, outcomes) = mpsc::channel(OUTCOMES);
+    let push_listeners = push_listeners(&config).await?;
+    let directory = Arc::new(ArcSwap::from_pointee(Directory::default()));
+    let (intake, assembly) = Intake::new(
+        &config.telemetry.push,
+        push_tokens(&config)?,
+        Arc::clone(&directory),
+        outcomes_in.clone(),
+        PushMetrics::register(&mut registry),
+        telemetry.clone(),
+    );
     let (targets, targets_out) = watch::channel(Arc::default());
     let options = ScrapeOptions {
         interval: config.telemetry.interval.0,
@@ -120,6 +141,8 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let (reloads_in, reloads) = mpsc::channel(1);
     let (frames_in, frames) = watch::channel(None);
     let metrics = ControlMetrics::register(&mut registry);
+    let discovery = DiscoveryMetrics::register(&mut registry);
+    let (looked_in, looked) = mpsc::channel(LOOKED);
     let api = ApiState {
         frames,
         commands: commands_in,
@@ -127,16 +150,31 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         registry: Arc::new(registry),
         config: Arc::clone(&live_config),
         token: token.clone(),
+        pool_tokens: pool_tokens(&config)?.into(),
     };
+    let watching =
+        discovery::watch(Arc::clone(&live_config), looked_in, u64::from(std::process::id()), stop.clone());
+    let (news, envoys) = mpsc::channel(ENVOY_NEWS);
+    let collector = Collector::new(Arc::clone(&live_config), news, envoy_metrics.clone());
+    let sampler = Sampler::new(
+        f64::from(config.telemetry.access_log.max_entries_per_second),
+        u64::from(std::process::id()),
+    );
+    let services = intakes.collect(collector, sampler, stop.clone());
     let outputs = Outputs {
         xds: xds.clone(),
+        load_reports: services.load_reports.clone(),
+        envoy_metrics,
+        log_token: token.as_ref().map(|token| BearerToken::new(token.shown())),
         config: live_config,
         targets,
+        push: directory,
         learner,
         journal,
         deliverer: deliverer.clone(),
         frames: frames_in,
         metrics,
+        discovery,
         telemetry,
     };
     let inputs = Inputs {
@@ -144,15 +182,22 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         insights,
         commands,
         reloads,
+        looked,
         memory,
         store: store.clone(),
         undelivered,
+        envoys,
         clients: xds.events(),
     };
     let controller = Controller::new(Arc::clone(&config), outputs, Utc::now());
-    let mut controller = tokio::spawn(controller.run(inputs, config.telemetry.queue_rows, stop.clone()));
+    let mut controller = tokio::spawn(controller.run(inputs, stop.clone()));
 
     tokio::spawn(scraper.run(stop.clone()));
+    tokio::spawn(assembly.run(stop.clone()));
+    for (surface, listener) in push_listeners {
+        tokio::spawn(intake.clone().serve(listener, surface, stop.clone()));
+    }
+    tokio::spawn(watching);
     tokio::spawn({
         let stop = stop.clone();
         async move { deliverer.run(stop).await }
@@ -162,7 +207,8 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         let stop = stop.clone();
         async move { axum::serve(api_listener, router(api)).with_graceful_shutdown(stop.cancelled_owned()).await }
     });
-    let mut xds_server = tokio::spawn(serve_xds(xds.clone(), xds_listener, token, transport, stop.clone()));
+    let mut xds_server =
+        tokio::spawn(serve_xds(xds.clone(), services.clone(), xds_listener, token, transport, stop.clone()));
     tracing::info!(api = %config.listen.api, xds = %config.listen.xds, "clairvoy is up");
 
     // A part that ends by itself takes the process with it: half a control plane would freeze the weights unseen.
@@ -173,6 +219,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     };
     tracing::info!("stopping");
     xds.drain();
+    services.shutdown();
     stop.cancel();
     let graceful = async {
         if !controller.is_finished() {
@@ -228,22 +275,59 @@ async fn bind(address: SocketAddr, field: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
+/// The addresses where senders push telemetry.
+async fn push_listeners(config: &Config) -> anyhow::Result<Vec<(Surface, TcpListener)>> {
+    let push = &config.telemetry.push;
+    let mut listeners = Vec::new();
+    if let Some(address) = push.otlp_grpc {
+        listeners.push((Surface::Grpc, bind(address, "telemetry.push.otlp_grpc").await?));
+    }
+    if let Some(address) = push.http {
+        listeners.push((Surface::Http, bind(address, "telemetry.push.http").await?));
+    }
+    Ok(listeners)
+}
+
+/// The tokens of senders that the configuration names, from the environment.
+fn push_tokens(config: &Config) -> anyhow::Result<PushTokens> {
+    let mut tokens = PushTokens::default();
+    for sender in &config.telemetry.push.tokens {
+        let token = token_of(&sender.token_env, "telemetry.push.tokens")?;
+        tokens.add(token, sender.pools.iter().cloned());
+    }
+    Ok(tokens)
+}
+
 /// The token that the configuration names, from the environment.
 fn token(config: &Config) -> anyhow::Result<Option<Token>> {
+    config.listen.token_env.as_ref().map(|name| token_of(name, "listen.token_env")).transpose()
+}
+
+/// The tokens that are good for some pools only.
+fn pool_tokens(config: &Config) -> anyhow::Result<Vec<BoundToken>> {
+    let tokens = config.listen.tokens.iter();
+    tokens
+        .map(|bound| {
+            let token = token_of(&bound.token_env, "listen.tokens")?;
+            Ok(BoundToken { token, pools: bound.pools.clone() })
+        })
+        .collect()
+}
+
+fn token_of(name: &str, field: &str) -> anyhow::Result<Token> {
     const SHORTEST: usize = 16;
-    let Some(name) = &config.listen.token_env else { return Ok(None) };
     match std::env::var(name) {
-        Ok(text) if text.len() >= SHORTEST => Ok(Some(Token::new(&text))),
-        Ok(_) => {
-            bail!("environment variable {name} (listen.token_env) holds less than {SHORTEST} characters")
-        }
-        Err(_) => bail!("environment variable {name} (listen.token_env) is not set"),
+        Ok(text) if text.len() >= SHORTEST => Ok(Token::new(&text)),
+        Ok(_) => bail!("environment variable {name} ({field}) holds less than {SHORTEST} characters"),
+        Err(_) => bail!("environment variable {name} ({field}) is not set"),
     }
 }
 
 /// Checks that the secrets which the configuration names are there and usable.
 pub fn check_secrets(config: &Config) -> anyhow::Result<()> {
     token(config)?;
+    push_tokens(config)?;
+    pool_tokens(config)?;
     endpoints(config).map(drop)
 }
 
@@ -285,24 +369,25 @@ fn deliverer(
 fn xds_server(config: &Arc<ArcSwap<Config>>, registry: &mut Registry) -> XdsServer {
     let config = Arc::clone(config);
     let options = ServerOptions::new(move |node| {
-        let gateways = config.load().gateways();
-        let named =
-            gateways.iter().find(|gateway| gateway.node_cluster.as_deref() == Some(node.cluster.as_str()));
-        let gateway = named.or_else(|| gateways.iter().find(|gateway| gateway.node_cluster.is_none()));
-        gateway.map(|gateway| gateway.name.as_str().into())
+        gateway_of(&config.load(), &node.cluster).map(|gateway| gateway.name.into())
     });
     XdsServer::with_metrics(options, XdsMetrics::register(registry))
 }
 
-/// Serves discovery until `stop`, and then sends the proxies elsewhere, one after the other.
+/// Serves discovery, load reports and access logs until `stop`, and then sends the proxies elsewhere, one after the other.
 async fn serve_xds(
     xds: XdsServer,
+    services: EnvoyServices,
     listener: TcpListener,
     token: Option<Token>,
     options: TransportOptions,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let routes = xds.routes().into_axum_router().layer(middleware::from_fn(
+    let routes = xds
+        .routes()
+        .add_service(services.load_reports.load_reporting_service())
+        .add_service(services.access_logs.access_log_service());
+    let routes = routes.into_axum_router().layer(middleware::from_fn(
         move |request: axum::extract::Request, next: middleware::Next| {
             let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
             let shown = shown.and_then(|value| value.strip_prefix("Bearer "));

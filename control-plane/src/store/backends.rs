@@ -54,11 +54,19 @@ impl Store {
         let addresses: Vec<&str> = unique.keys().copied().collect();
         let pools: Vec<&str> = unique.values().map(|backend| backend.pool.as_str()).collect();
         let models: Vec<&str> = unique.values().map(|backend| backend.model.as_str()).collect();
+        // Only the missing ones are inserted: a conflict would use up a number for each backend at each call, and the
+        // numbers of a large fleet that changes often would run out within weeks.
         sqlx::query(
-            "INSERT INTO backend (address, pool, model)
-             SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
-             ON CONFLICT (address) DO UPDATE SET pool = excluded.pool, model = excluded.model
-             WHERE (backend.pool, backend.model) IS DISTINCT FROM (excluded.pool, excluded.model)",
+            "WITH given AS (
+                 SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) AS g (address, pool, model)
+             ), changed AS (
+                 UPDATE backend b SET pool = g.pool, model = g.model FROM given g
+                 WHERE b.address = g.address AND (b.pool, b.model) IS DISTINCT FROM (g.pool, g.model)
+             )
+             INSERT INTO backend (address, pool, model)
+             SELECT address, pool, model FROM given g
+             WHERE NOT EXISTS (SELECT FROM backend b WHERE b.address = g.address)
+             ON CONFLICT (address) DO UPDATE SET pool = excluded.pool, model = excluded.model",
         )
         .bind(addresses)
         .bind(pools)

@@ -17,6 +17,18 @@ pub enum EventLevel {
     Error,
 }
 
+impl EventLevel {
+    /// The level in lower case.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// Something an operator should know about Clairvoy itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
 pub struct EventRow {

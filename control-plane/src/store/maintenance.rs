@@ -12,6 +12,9 @@ use super::settings::Retention;
 const ROLL_UP: Duration = Duration::from_secs(10);
 /// How often partitions are made and old rows removed.
 const MAINTAIN: Duration = Duration::from_secs(600);
+/// Minutes and hours rolled up in one round, so that a backlog holds up neither maintenance nor the end.
+const MINUTES_A_ROUND: u64 = 600;
+const HOURS_A_ROUND: u32 = 24;
 /// Partitions made ahead: the next days, so that a day without maintenance does no harm.
 const DAYS_AHEAD: u32 = 2;
 /// Rows removed in one statement, so that locks stay short.
@@ -20,16 +23,16 @@ const CHUNK: i64 = 10_000;
 /// What one round of maintenance did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MaintenanceReport {
-    /// Day partitions made.
+    /// Day and month partitions made.
     pub partitions_created: u32,
-    /// Day partitions dropped.
+    /// Day and month partitions dropped.
     pub partitions_dropped: u32,
     /// Rows removed from tables without partitions.
     pub rows_removed: u64,
 }
 
 impl Store {
-    /// Rolls up minutes every 10 s, and maintains partitions and retention at once and every 10 minutes, until
+    /// Rolls up minutes and hours every 10 s, and maintains partitions and retention at once and every 10 minutes, until
     /// `stop`. Failures are logged and tried again in the next round.
     pub async fn run_maintenance(&self, retention: Retention, stop: CancellationToken) {
         let mut ticks = interval(ROLL_UP);
@@ -49,7 +52,11 @@ impl Store {
                     Err(error) => tracing::warn!(%error, "cannot maintain the database; trying again"),
                 }
             }
-            if let Err(error) = self.roll_up(Utc::now()).await {
+            let rolled_up = async {
+                self.roll_up_minutes(Utc::now(), MINUTES_A_ROUND).await?;
+                self.roll_up_hours(Utc::now(), HOURS_A_ROUND).await
+            };
+            if let Err(error) = rolled_up.await {
                 tracing::warn!(%error, "cannot roll up telemetry; trying again");
             }
         }
@@ -92,6 +99,27 @@ impl Store {
                 .await?;
             report.partitions_dropped += u32::try_from(dropped).unwrap_or(0);
         }
+        let tables = [
+            ("group_minute", retention.minutes_days),
+            ("backend_hour", retention.hours_days),
+            ("group_hour", retention.hours_days),
+        ];
+        for (table, days) in tables {
+            for day in [today, shift(today, i64::from(DAYS_AHEAD))] {
+                let made: bool = sqlx::query_scalar("SELECT create_month_partition($1::regclass, $2)")
+                    .bind(table)
+                    .bind(day)
+                    .fetch_one(self.pool())
+                    .await?;
+                report.partitions_created += u32::from(made);
+            }
+            let dropped: i32 = sqlx::query_scalar("SELECT drop_month_partitions($1::regclass, $2)")
+                .bind(table)
+                .bind(shift(today, -i64::from(days)))
+                .fetch_one(self.pool())
+                .await?;
+            report.partitions_dropped += u32::try_from(dropped).unwrap_or(0);
+        }
         for (statement, days) in removals(retention) {
             let cutoff = now - TimeDelta::days(i64::from(days));
             loop {
@@ -107,10 +135,23 @@ impl Store {
                 }
             }
         }
-        sqlx::query(FOLD_MARKS).bind(now - TimeDelta::days(7)).execute(self.pool()).await?;
+        report.rows_removed += sqlx::query(FORGET_GROUPS).execute(self.pool()).await?.rows_affected();
+        // A batch in a spool may still ask for its mark as long as its samples would be taken.
+        let marks_days = i64::from(retention.samples_days) + MARKS_LAST;
+        sqlx::query(FOLD_MARKS).bind(now - TimeDelta::days(marks_days)).execute(self.pool()).await?;
         Ok(report)
     }
 }
+
+/// Days that marks are kept beyond the samples: a sample may be a day ahead, and days are whole.
+const MARKS_LAST: i64 = 3;
+
+/// Removes pools and models of which nothing is left.
+const FORGET_GROUPS: &str = "
+    DELETE FROM fleet_group g
+    WHERE NOT EXISTS (SELECT FROM group_hour h WHERE h.group_id = g.id)
+      AND NOT EXISTS (SELECT FROM group_minute m WHERE m.group_id = g.id)
+      AND NOT EXISTS (SELECT FROM backend b WHERE b.pool = g.name OR b.model = g.name)";
 
 /// Adds the rows of writers long gone to one, so that the total stays and the table does not grow.
 const FOLD_MARKS: &str = "
@@ -160,8 +201,8 @@ fn removals(retention: &Retention) -> [(&'static str, u32); 8] {
         (
             "DELETE FROM backend WHERE ctid = ANY(ARRAY(
                  SELECT ctid FROM backend WHERE last_seen_at < $1 LIMIT $2))",
-            // A day longer, so that no minute of the backend is left.
-            retention.minutes_days.saturating_add(1),
+            // A month longer, so that no hour of the backend is left.
+            retention.hours_days.saturating_add(32),
         ),
     ]
 }

@@ -13,8 +13,9 @@ use super::error::StoreError;
 /// The statement that [`encode`] speaks to.
 pub(super) const COPY_SAMPLES: &str = "COPY backend_sample (at, backend_id, interval_seconds, queue_depth, running, \
     kv_used, gpu_utilisation, ttft_seconds, ttft_count, inter_token_seconds, arrived, completed, prompt_tokens, \
-    output_tokens, simulated) FROM STDIN (FORMAT binary)";
-const FIELDS: i16 = 15;
+    output_tokens, simulated, kv_used_max, ttft_p50_seconds, ttft_p95_seconds, inter_token_p95_seconds, \
+    queue_wait_seconds, iterations, iteration_tokens, preempted) FROM STDIN (FORMAT binary)";
+const FIELDS: i16 = 23;
 
 /// Returns the samples, each with the number of its backend, as one COPY stream.
 pub(super) fn encode(samples: &[(i32, &Sample)]) -> Vec<u8> {
@@ -35,7 +36,15 @@ pub(super) fn encode(samples: &[(i32, &Sample)]) -> Vec<u8> {
             .double(sample.completed)
             .double(sample.prompt_tokens)
             .double(sample.output_tokens)
-            .boolean(sample.simulated);
+            .boolean(sample.simulated)
+            .real_or_null(sample.kv_used_max)
+            .real_or_null(sample.ttft_p50_seconds)
+            .real_or_null(sample.ttft_p95_seconds)
+            .real_or_null(sample.inter_token_p95_seconds)
+            .real_or_null(sample.queue_wait_seconds)
+            .real(sample.iterations)
+            .real(sample.iteration_tokens)
+            .real(sample.preempted);
     }
     rows.finish()
 }
@@ -57,6 +66,14 @@ struct SampleRow {
     prompt_tokens: f64,
     output_tokens: f64,
     simulated: bool,
+    kv_used_max: Option<f32>,
+    ttft_p50_seconds: Option<f32>,
+    ttft_p95_seconds: Option<f32>,
+    inter_token_p95_seconds: Option<f32>,
+    queue_wait_seconds: Option<f32>,
+    iterations: f32,
+    iteration_tokens: f32,
+    preempted: f32,
 }
 
 impl From<SampleRow> for Sample {
@@ -77,7 +94,14 @@ impl From<SampleRow> for Sample {
             prompt_tokens: row.prompt_tokens,
             output_tokens: row.output_tokens,
             simulated: row.simulated,
-            ..Self::default()
+            kv_used_max: row.kv_used_max.map(Into::into),
+            ttft_p50_seconds: row.ttft_p50_seconds.map(Into::into),
+            ttft_p95_seconds: row.ttft_p95_seconds.map(Into::into),
+            inter_token_p95_seconds: row.inter_token_p95_seconds.map(Into::into),
+            queue_wait_seconds: row.queue_wait_seconds.map(Into::into),
+            iterations: row.iterations.into(),
+            iteration_tokens: row.iteration_tokens.into(),
+            preempted: row.preempted.into(),
         }
     }
 }
@@ -144,7 +168,7 @@ impl Store {
     }
 
     /// Returns the newest `limit` samples with `from <= at < to`, oldest first; of one model's backends, or of all.
-    /// Gauges and means come back with seven digits.
+    /// Gauges, means, and the counts of engine steps and preemptions come back with seven digits.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -158,7 +182,8 @@ impl Store {
         let rows: Vec<SampleRow> = sqlx::query_as(
             "SELECT s.at, b.address, s.interval_seconds, s.queue_depth, s.running, s.kv_used, s.gpu_utilisation,
                     s.ttft_seconds, s.ttft_count, s.inter_token_seconds, s.arrived, s.completed, s.prompt_tokens,
-                    s.output_tokens, s.simulated
+                    s.output_tokens, s.simulated, s.kv_used_max, s.ttft_p50_seconds, s.ttft_p95_seconds,
+                    s.inter_token_p95_seconds, s.queue_wait_seconds, s.iterations, s.iteration_tokens, s.preempted
              FROM backend_sample s JOIN backend b ON b.id = s.backend_id
              WHERE s.at >= $2 AND s.at < $3 AND ($1::text IS NULL OR b.model = $1)
              ORDER BY s.at DESC, b.address DESC LIMIT $4",

@@ -52,8 +52,10 @@ impl fmt::Debug for DatabaseSettings {
 pub struct Retention {
     /// Raw samples; whole UTC days.
     pub samples_days: u32,
-    /// Samples by the minute, trained models, and backends that were not seen since; whole UTC days.
+    /// Samples by the minute, and trained models; whole UTC days, for pools and models whole months.
     pub minutes_days: u32,
+    /// Samples by the hour, and backends that were not seen since; whole UTC months.
+    pub hours_days: u32,
     /// Demand history, counted from when a row was recorded.
     pub demand_days: u32,
     /// Issued forecasts.
@@ -69,7 +71,8 @@ impl Default for Retention {
         Self {
             samples_days: 7,
             minutes_days: 90,
-            demand_days: 400,
+            hours_days: 730,
+            demand_days: 730,
             forecasts_days: 30,
             decisions_days: 30,
             events_days: 14,

@@ -1,33 +1,49 @@
-//! Telemetry on its way in: a bounded queue, and a task that writes batches of it by COPY.
+//! Telemetry on its way in: a bounded queue, connections that write batches of it by COPY, and a spool on disk for what
+//! they cannot take.
+//!
+//! ```text
+//! record ─► queue ─► lanes ─► Postgres
+//!             │        ▲ │
+//!             ▼        │ ▼
+//!          spiller ─► spool     while Postgres is away, or slower than telemetry
+//! ```
 
+mod batch;
+mod counters;
+mod lane;
 mod queue;
 mod session;
+mod spiller;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::{sleep, timeout};
+use sqlx::postgres::PgConnectOptions;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::Sample;
 
+pub(super) use self::batch::{Batch, BatchId, Ids};
+pub use self::counters::WriterCounters;
+
+use self::lane::Lane;
 use self::queue::Queue;
-use self::session::Session;
-use super::Store;
+use super::spool::SpoolHandle;
+use super::{EventLevel, Store};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Attempts at a batch whose values the database refuses, before it is given up.
-const ATTEMPTS_AT_REFUSED: u32 = 3;
-/// A clock may be ahead of ours by this much; partitions exist that far.
-const AHEAD: TimeDelta = TimeDelta::days(1);
+/// Connections that write. The second one helps when one does not keep up.
+const LANES: usize = 2;
+/// Longest time to put into the spool what could not be written before the end.
+const LAST_SPOOLING: Duration = Duration::from_secs(3);
 
-/// How telemetry is batched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How telemetry is batched and kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriterSettings {
-    /// Samples that wait at most; beyond it the oldest are dropped. About 200 bytes each.
+    /// Samples that wait in memory at most; beyond it the oldest are dropped. About 350 bytes each.
     pub queue_rows: usize,
     /// Samples in a batch.
     pub batch_rows: usize,
@@ -35,112 +51,95 @@ pub struct WriterSettings {
     pub batch_time: Duration,
     /// Samples older than this many days are dropped, as retention would remove them.
     pub samples_days: u32,
+    /// Where samples are kept that the database does not take; left out, they wait in the queue only.
+    pub spool: Option<SpoolSettings>,
+}
+
+/// A spool on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolSettings {
+    /// Its folder, made if missing; one process uses it at a time.
+    pub dir: PathBuf,
+    /// Bytes that it holds at most; beyond it the oldest samples are dropped, a segment at a time.
+    pub max_bytes: u64,
 }
 
 impl Default for WriterSettings {
     fn default() -> Self {
         Self {
             queue_rows: 100_000,
-            batch_rows: 5_000,
+            batch_rows: 10_000,
             batch_time: Duration::from_secs(1),
             samples_days: super::Retention::default().samples_days,
+            spool: None,
         }
-    }
-}
-
-/// What the writer did so far.
-#[derive(Debug, Default)]
-pub struct WriterCounters {
-    rows_written: AtomicU64,
-    rows_dropped: AtomicU64,
-    batches: AtomicU64,
-    failures: AtomicU64,
-    last_error: Mutex<Option<String>>,
-}
-
-impl WriterCounters {
-    /// Rows that the database has.
-    #[must_use]
-    pub fn rows_written(&self) -> u64 {
-        self.rows_written.load(Ordering::Relaxed)
-    }
-
-    /// Rows that were lost: the queue was full, they were too old or ahead of time, or the database refused them.
-    #[must_use]
-    pub fn rows_dropped(&self) -> u64 {
-        self.rows_dropped.load(Ordering::Relaxed)
-    }
-
-    /// Batches written.
-    #[must_use]
-    pub fn batches(&self) -> u64 {
-        self.batches.load(Ordering::Relaxed)
-    }
-
-    /// Failed attempts to write a batch.
-    #[must_use]
-    pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
-    }
-
-    /// Why the last attempt failed; `None` after one that worked.
-    #[must_use]
-    pub fn last_error(&self) -> Option<String> {
-        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn dropped(&self, rows: usize) {
-        self.rows_dropped.fetch_add(rows as u64, Ordering::Relaxed);
-    }
-
-    fn succeeded(&self, rows: usize) {
-        self.rows_written.fetch_add(rows as u64, Ordering::Relaxed);
-        self.batches.fetch_add(1, Ordering::Relaxed);
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    fn failed(&self, error: String) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 }
 
 /// The way of samples into the database.
 ///
-/// [`record`](Self::record) never waits and never fails. A task writes batches; while the database is away it keeps
-/// the batch at hand and tries again with growing pauses, and the queue keeps the newest samples. Each batch is one
-/// transaction and is written exactly once, even if the answer to its commit is lost.
+/// [`record`](Self::record) never waits and never fails. Tasks write batches, each in one transaction and exactly once,
+/// even if the answer to its commit is lost or the process dies. While the database is away, or when the queue is half
+/// full because it is slow, batches go to the spool, which is written out in order once there is time for it; new
+/// samples go first. Without a spool the batch at hand is tried again and the queue keeps the newest samples.
 #[derive(Debug)]
 pub struct TelemetryWriter {
     shared: Arc<Shared>,
+    options: watch::Sender<Option<PgConnectOptions>>,
     task: Mutex<Option<JoinHandle<()>>>,
     abort: AbortHandle,
 }
 
 #[derive(Debug)]
 struct Shared {
+    settings: WriterSettings,
     queue: Queue,
-    /// Rows of the batch that is being written.
-    at_hand: AtomicUsize,
     counters: Arc<WriterCounters>,
+    /// Rows that each lane is writing.
+    at_hand: [std::sync::atomic::AtomicUsize; LANES],
+    /// Whether the database does not take anything: then batches go to the spool, if there is one.
+    away: watch::Sender<bool>,
+    /// No more attempts: what is left goes to the spool.
+    hurry: CancellationToken,
 }
 
 impl TelemetryWriter {
-    /// Starts the task. It connects on its own when the first batch is due.
+    /// Starts to take samples. They are written as soon as [`attach`](Self::attach) says where to; until then they go
+    /// to the spool.
+    #[must_use]
+    pub fn start(settings: WriterSettings) -> Self {
+        let (options, connect) = watch::channel(None);
+        let shared = Arc::new(Shared {
+            queue: Queue::new(settings.queue_rows, settings.batch_rows),
+            counters: Arc::default(),
+            at_hand: Default::default(),
+            away: watch::channel(true).0,
+            hurry: CancellationToken::new(),
+            settings,
+        });
+        let task = tokio::spawn(run(Arc::clone(&shared), connect));
+        Self { shared, options, abort: task.abort_handle(), task: Mutex::new(Some(task)) }
+    }
+
+    /// Starts, and writes to a store at once.
     #[must_use]
     pub fn spawn(store: &Store, settings: WriterSettings) -> Self {
-        let queue = Queue::new(settings.queue_rows, settings.batch_rows);
-        let shared = Arc::new(Shared { queue, at_hand: AtomicUsize::new(0), counters: Arc::default() });
-        let session = Session::new(store.connect_options().clone());
-        let task = tokio::spawn(write_batches(Arc::clone(&shared), session, settings));
-        Self { shared, abort: task.abort_handle(), task: Mutex::new(Some(task)) }
+        let writer = Self::start(settings);
+        writer.attach(store);
+        writer
+    }
+
+    /// Writes to this store from now on, on connections of its own.
+    pub fn attach(&self, store: &Store) {
+        self.options.send_replace(Some(store.connect_options().clone()));
+        self.shared.away.send_replace(false);
     }
 
     /// Queues samples.
     pub fn record(&self, samples: impl IntoIterator<Item = Sample>) {
         let dropped = self.shared.queue.push(samples);
         if dropped > 0 {
-            self.shared.counters.dropped(dropped);
+            self.shared.counters.dropped(dropped as u64);
         }
     }
 
@@ -150,26 +149,37 @@ impl TelemetryWriter {
         Arc::clone(&self.shared.counters)
     }
 
-    /// Returns how many samples are not written yet.
+    /// Returns how many samples are in memory and not written yet; those of the spool are not counted.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.shared.queue.len() + self.shared.at_hand.load(Ordering::Relaxed)
+        self.shared.queue.len() + self.shared.at_hand()
     }
 
-    /// Writes what is queued, for at most `patience`, and ends the task. Samples recorded after this are dropped, and
-    /// so are those that could not be written; all of them are counted.
+    /// Writes what is queued, for at most `patience`, puts the rest into the spool, and ends. Samples recorded after
+    /// this are dropped, and so are those for which there is no spool; all of them are counted. What is in the spool
+    /// stays there for the next start.
     pub async fn shutdown(&self, patience: Duration) {
         self.shared.queue.close();
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(task) = task else { return };
-        match timeout(patience, task).await {
-            Ok(Ok(())) => return,
+        let Some(mut task) = task else { return };
+        let ended = match timeout(patience, &mut task).await {
+            Ok(ended) => Ok(ended),
+            Err(_) => {
+                self.shared.hurry.cancel();
+                self.shared.away.send_replace(true);
+                timeout(LAST_SPOOLING, task).await
+            }
+        };
+        match ended {
+            Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the task that writes telemetry failed"),
             Err(_) => self.abort.abort(),
         }
         let rows = self.queued();
-        tracing::warn!(rows, "the last telemetry was not written");
-        self.shared.counters.dropped(rows);
+        if rows > 0 {
+            tracing::warn!(rows, "the last telemetry was not written");
+            self.shared.counters.dropped(rows as u64);
+        }
     }
 }
 
@@ -179,70 +189,43 @@ impl Drop for TelemetryWriter {
     }
 }
 
-async fn write_batches(shared: Arc<Shared>, mut session: Session, settings: WriterSettings) {
-    let mut number = 0;
-    while let Some(mut batch) = shared.queue.next_batch(settings.batch_time).await {
-        let taken = batch.len();
-        let now = Utc::now();
-        batch.retain(|sample| is_storable(sample.at, now, settings.samples_days));
-        shared.counters.dropped(taken - batch.len());
-        if !batch.is_empty() {
-            number += 1;
-            shared.at_hand.store(batch.len(), Ordering::Relaxed);
-            write_batch(&shared.counters, &mut session, &batch, number).await;
-            shared.at_hand.store(0, Ordering::Relaxed);
-        }
+impl Shared {
+    fn at_hand(&self) -> usize {
+        self.at_hand.iter().map(|rows| rows.load(std::sync::atomic::Ordering::Relaxed)).sum()
     }
-    session.close().await;
-}
 
-/// Tries until the batch is written or refused for good.
-async fn write_batch(counters: &WriterCounters, session: &mut Session, batch: &[Sample], number: i64) {
-    let mut pause = FIRST_PAUSE;
-    let mut attempt = 1;
-    loop {
-        let error = match session.write(batch, number).await {
-            Ok(_) => return counters.succeeded(batch.len()),
-            Err(error) => error,
-        };
-        counters.failed(error.to_string());
-        if attempt >= ATTEMPTS_AT_REFUSED && is_refusal(&error) {
-            tracing::error!(%error, rows = batch.len(), "the database refuses telemetry; dropping the batch");
-            return counters.dropped(batch.len());
-        }
-        tracing::warn!(%error, rows = batch.len(), attempt, "cannot write telemetry; trying again");
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-        attempt += 1;
+    /// Queued samples at which the spool has to help.
+    fn high_water(&self) -> usize {
+        (self.settings.queue_rows / 2).max(self.settings.batch_rows)
     }
 }
 
-/// Returns whether a sample is neither past retention nor of a clock that is far ahead. Days are whole UTC days, like
-/// the partitions.
-fn is_storable(at: DateTime<Utc>, now: DateTime<Utc>, samples_days: u32) -> bool {
-    let oldest = (now - TimeDelta::days(i64::from(samples_days))).date_naive();
-    at.date_naive() >= oldest && at <= now + AHEAD
-}
-
-/// Returns whether the database refuses the values themselves, so that trying again is no use.
-fn is_refusal(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(|error| error.code())
-        .is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_days_with_a_partition_are_taken() {
-        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
-        let now = at("2026-03-10T12:00:00Z");
-        assert!(is_storable(at("2026-03-03T00:00:00Z"), now, 7));
-        assert!(!is_storable(at("2026-03-02T23:59:59Z"), now, 7));
-        assert!(is_storable(at("2026-03-11T11:00:00Z"), now, 7));
-        assert!(!is_storable(at("2026-03-11T13:00:00Z"), now, 7));
+async fn run(shared: Arc<Shared>, connect: watch::Receiver<Option<PgConnectOptions>>) {
+    let spool = match &shared.settings.spool {
+        None => None,
+        Some(settings) => match SpoolHandle::open(settings.clone(), Arc::clone(&shared.counters)).await {
+            Ok(spool) => Some(spool),
+            Err(error) => {
+                let message = format!("telemetry waits in memory only while the database is away: {error}");
+                shared.counters.tell(EventLevel::Warning, message);
+                None
+            }
+        },
+    };
+    let mut lanes = JoinSet::new();
+    for number in 0..LANES {
+        let lane = Lane::new(number, Arc::clone(&shared), spool.clone(), connect.clone());
+        lanes.spawn(lane.run());
     }
+    let Some(spool) = spool else {
+        while lanes.join_next().await.is_some() {}
+        return;
+    };
+    let stop = CancellationToken::new();
+    // In a set, so that it ends with this task however that ends.
+    let mut spillers = JoinSet::new();
+    spillers.spawn(spiller::run(Arc::clone(&shared), spool, stop.clone()));
+    while lanes.join_next().await.is_some() {}
+    stop.cancel();
+    while spillers.join_next().await.is_some() {}
 }

@@ -1,16 +1,31 @@
-use super::field::Field;
+use super::field::{Field, Timing};
 
-/// One spelling of one field on a metrics page.
+/// One spelling of one quantity, by the name of its metric family.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Alias {
-    /// Name of the series as it stands on the page, suffixes included.
-    pub series: &'static str,
+    /// Name of the family, as the engine documents it.
+    pub family: &'static str,
     /// What it means.
-    pub field: Field,
+    pub meaning: Meaning,
     /// Of several spellings on one page the one with the lowest preference is read.
     pub preference: u8,
     /// What a value is multiplied with to reach the field's unit.
     pub scale: f64,
+    /// Only series with this label and value.
+    pub only: Option<(&'static str, &'static str)>,
+}
+
+/// What the series of a family mean.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Meaning {
+    /// Their values, under just this name.
+    Value(Field),
+    /// Their values, with or without `_total` behind the name: client libraries add it.
+    Counter(Field),
+    /// A histogram: `_sum`, `_count`, and `_bucket` where quantiles are kept.
+    Histogram(Timing),
+    /// A number in a label of the series.
+    Label(Field, &'static str),
 }
 
 /// The spellings of one engine or exporter. A further engine is a further pack, not further code.
@@ -20,41 +35,50 @@ pub struct AliasPack {
     pub name: &'static str,
     /// Its spellings; a field may have several.
     pub aliases: &'static [Alias],
+    /// Fields that every version of it exports from its start on: one of these missing is a change of names.
+    pub promises: &'static [Field],
 }
 
-const fn alias(series: &'static str, field: Field, preference: u8) -> Alias {
-    Alias { series, field, preference, scale: 1.0 }
+impl Alias {
+    const fn new(family: &'static str, meaning: Meaning) -> Self {
+        Self { family, meaning, preference: 0, scale: 1.0, only: None }
+    }
+
+    /// Values under exactly this name.
+    pub const fn value(family: &'static str, field: Field) -> Self {
+        Self::new(family, Meaning::Value(field))
+    }
+
+    /// A counter; its name without `_total`.
+    pub const fn counter(family: &'static str, field: Field) -> Self {
+        Self::new(family, Meaning::Counter(field))
+    }
+
+    /// A histogram of times.
+    pub const fn histogram(family: &'static str, timing: Timing) -> Self {
+        Self::new(family, Meaning::Histogram(timing))
+    }
+
+    /// A number in a label.
+    pub const fn label(family: &'static str, label: &'static str, field: Field) -> Self {
+        Self::new(family, Meaning::Label(field, label))
+    }
+
+    /// The same with another preference; 0 is read first.
+    #[must_use]
+    pub const fn or(self, preference: u8) -> Self {
+        Self { preference, ..self }
+    }
+
+    /// The same in another unit.
+    #[must_use]
+    pub const fn scaled(self, scale: f64) -> Self {
+        Self { scale, ..self }
+    }
+
+    /// The same for series with one label value.
+    #[must_use]
+    pub const fn only(self, label: &'static str, value: &'static str) -> Self {
+        Self { only: Some((label, value)), ..self }
+    }
 }
-
-/// vLLM, from the releases that spoke of a GPU cache to the current ones; counters with and without `_total`.
-pub const VLLM: AliasPack = AliasPack {
-    name: "vllm",
-    aliases: &[
-        alias("vllm:num_requests_waiting", Field::QueueDepth, 0),
-        alias("vllm:num_requests_waiting_by_reason", Field::QueueDepth, 1),
-        alias("vllm:num_requests_running", Field::Running, 0),
-        alias("vllm:kv_cache_usage_perc", Field::KvUsed, 0),
-        alias("vllm:gpu_cache_usage_perc", Field::KvUsed, 1),
-        alias("vllm:time_to_first_token_seconds_sum", Field::TtftSum, 0),
-        alias("vllm:time_to_first_token_seconds_count", Field::TtftCount, 0),
-        alias("vllm:inter_token_latency_seconds_sum", Field::InterTokenSum, 0),
-        alias("vllm:inter_token_latency_seconds_count", Field::InterTokenCount, 0),
-        alias("vllm:time_per_output_token_seconds_sum", Field::InterTokenSum, 1),
-        alias("vllm:time_per_output_token_seconds_count", Field::InterTokenCount, 1),
-        alias("vllm:request_success_total", Field::Completed, 0),
-        alias("vllm:request_success", Field::Completed, 1),
-        alias("vllm:prompt_tokens_total", Field::PromptTokens, 0),
-        alias("vllm:prompt_tokens", Field::PromptTokens, 1),
-        alias("vllm:generation_tokens_total", Field::OutputTokens, 0),
-        alias("vllm:generation_tokens", Field::OutputTokens, 1),
-    ],
-};
-
-/// NVIDIA's DCGM exporter. MIG slices have no utilisation gauge, but the profiling one.
-pub const DCGM: AliasPack = AliasPack {
-    name: "dcgm",
-    aliases: &[
-        Alias { series: "DCGM_FI_DEV_GPU_UTIL", field: Field::GpuUtilisation, preference: 0, scale: 0.01 },
-        alias("DCGM_FI_PROF_GR_ENGINE_ACTIVE", Field::GpuUtilisation, 1),
-    ],
-};

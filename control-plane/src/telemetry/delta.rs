@@ -3,8 +3,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::field::{DropReason, Drops, Field};
-use super::page::EngineReading;
+use super::drops::{DropReason, Drops};
+use super::field::{Field, Kind};
+use super::histogram::Buckets;
+use super::reading::EngineReading;
 use super::sample::Sample;
 
 /// Longest mean time to or between tokens that is believed, in seconds: more than a day.
@@ -40,17 +42,31 @@ pub fn difference(
     if went_backwards(previous, current) {
         return Difference { sample, restarted: true, drops };
     }
+    let grown = |field| growth(previous, current, field).unwrap_or(0.0).max(0.0);
     sample.interval_seconds = elapsed.as_secs_f64();
-    sample.completed = grown(previous.completed, current.completed);
-    sample.prompt_tokens = grown(previous.prompt_tokens, current.prompt_tokens);
-    sample.output_tokens = grown(previous.output_tokens, current.output_tokens);
-    sample.ttft_count = grown(previous.ttft_count, current.ttft_count);
+    sample.completed = grown(Field::Completed);
+    sample.prompt_tokens = grown(Field::PromptTokens);
+    sample.output_tokens = grown(Field::OutputTokens);
+    sample.ttft_count = grown(Field::TtftCount);
+    sample.iterations = grown(Field::Iterations);
+    sample.iteration_tokens = grown(Field::IterationTokens);
+    sample.preempted = grown(Field::Preempted);
     sample.arrived = (sample.completed + in_flight_growth(previous, current)).max(0.0);
-    let ttft_sum = signed_growth(previous.ttft_sum_seconds, current.ttft_sum_seconds);
-    sample.ttft_seconds = mean(ttft_sum, sample.ttft_count, Field::TtftSum, &mut drops);
-    let gaps = grown(previous.inter_token_count, current.inter_token_count);
-    let gap_sum = signed_growth(previous.inter_token_sum_seconds, current.inter_token_sum_seconds);
-    sample.inter_token_seconds = mean(gap_sum, gaps, Field::InterTokenSum, &mut drops);
+
+    let mut mean = |sum, count| {
+        let grown = growth(previous, current, count).unwrap_or(0.0);
+        mean(growth(previous, current, sum), grown, sum, &mut drops)
+    };
+    sample.ttft_seconds = mean(Field::TtftSum, Field::TtftCount);
+    sample.inter_token_seconds = mean(Field::InterTokenSum, Field::InterTokenCount);
+    sample.queue_wait_seconds = mean(Field::QueueWaitSum, Field::QueueWaitCount);
+
+    let ttft = since(&previous.ttft_buckets, &current.ttft_buckets);
+    let ttft = |quantile| ttft.as_ref()?.quantile(quantile, sample.ttft_count);
+    sample.ttft_p50_seconds = ttft(0.5);
+    sample.ttft_p95_seconds = ttft(0.95);
+    let gaps = since(&previous.inter_token_buckets, &current.inter_token_buckets);
+    sample.inter_token_p95_seconds = gaps.and_then(|gaps| gaps.quantile(0.95, grown(Field::InterTokenCount)));
     Difference { sample, restarted: false, drops }
 }
 
@@ -58,44 +74,36 @@ fn gauges(backend: Arc<str>, at: DateTime<Utc>, reading: &EngineReading) -> Samp
     Sample {
         at,
         backend,
-        queue_depth: reading.queue_depth,
-        running: reading.running,
-        kv_used: reading.kv_used,
+        queue_depth: reading.get(Field::QueueDepth),
+        running: reading.get(Field::Running),
+        kv_used: reading.get(Field::KvUsed),
         kv_used_max: reading.kv_used_max,
-        gpu_utilisation: reading.gpu_utilisation,
+        gpu_utilisation: reading.get(Field::GpuUtilisation),
         simulated: reading.simulated,
         ..Sample::default()
     }
 }
 
 fn went_backwards(previous: &EngineReading, current: &EngineReading) -> bool {
-    let counters = |reading: &EngineReading| {
-        [
-            reading.completed,
-            reading.prompt_tokens,
-            reading.output_tokens,
-            reading.ttft_count,
-            reading.inter_token_count,
-        ]
-    };
-    counters(previous).into_iter().zip(counters(current)).any(|pair| match pair {
-        (Some(before), Some(now)) => now < before,
-        _ => false,
-    })
+    Field::ALL
+        .into_iter()
+        .filter(|field| field.kind() == Kind::Counter)
+        .any(|field| growth(previous, current, field).is_some_and(|growth| growth < 0.0))
 }
 
-fn signed_growth(before: Option<f64>, now: Option<f64>) -> Option<f64> {
-    Some(now? - before?)
+/// What was observed between two readings of a histogram; a first reading that has none hides what came before it.
+fn since(previous: &Option<Buckets>, current: &Option<Buckets>) -> Option<Buckets> {
+    current.as_ref()?.since(previous.as_ref()?)
 }
 
-fn grown(before: Option<f64>, now: Option<f64>) -> f64 {
-    signed_growth(before, now).unwrap_or(0.0).max(0.0)
+fn growth(previous: &EngineReading, current: &EngineReading, field: Field) -> Option<f64> {
+    Some(current.get(field)? - previous.get(field)?)
 }
 
 /// Growth of `running + queue_depth`; a gauge that is missing on either side is taken as unchanged.
 fn in_flight_growth(previous: &EngineReading, current: &EngineReading) -> f64 {
-    signed_growth(previous.running, current.running).unwrap_or(0.0)
-        + signed_growth(previous.queue_depth, current.queue_depth).unwrap_or(0.0)
+    growth(previous, current, Field::Running).unwrap_or(0.0)
+        + growth(previous, current, Field::QueueDepth).unwrap_or(0.0)
 }
 
 fn mean(sum: Option<f64>, count: f64, field: Field, drops: &mut Drops) -> Option<f64> {
@@ -123,18 +131,29 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn reading(completed: f64, running: f64, queue: f64) -> EngineReading {
-        EngineReading {
-            completed: Some(completed),
-            running: Some(running),
-            queue_depth: Some(queue),
-            ttft_count: Some(completed),
-            ttft_sum_seconds: Some(completed * 0.5),
-            inter_token_count: Some(completed * 10.0),
-            inter_token_sum_seconds: Some(completed * 0.2),
-            prompt_tokens: Some(completed * 100.0),
-            output_tokens: Some(completed * 11.0),
-            ..EngineReading::default()
+        let mut reading = EngineReading::default();
+        for (field, value) in [
+            (Field::Completed, completed),
+            (Field::Running, running),
+            (Field::QueueDepth, queue),
+            (Field::TtftCount, completed),
+            (Field::TtftSum, completed * 0.5),
+            (Field::InterTokenCount, completed * 10.0),
+            (Field::InterTokenSum, completed * 0.2),
+            (Field::QueueWaitCount, completed),
+            (Field::QueueWaitSum, completed * 0.1),
+            (Field::PromptTokens, completed * 100.0),
+            (Field::OutputTokens, completed * 11.0),
+            (Field::Iterations, completed * 2.0),
+            (Field::IterationTokens, completed * 111.0),
+            (Field::Preempted, 0.0),
+        ] {
+            reading.set(field, value);
         }
+        let edges = [(0.25, completed / 2.0), (1.0, completed), (f64::INFINITY, completed)];
+        reading.ttft_buckets = Some(Buckets::new(edges));
+        reading.inter_token_buckets = Some(Buckets::new([(0.1, completed * 10.0)]));
+        reading
     }
 
     fn between(previous: Option<(&EngineReading, Duration)>, current: &EngineReading) -> Difference {
@@ -159,6 +178,20 @@ mod tests {
         assert_eq!((sample.prompt_tokens, sample.output_tokens), (1000.0, 110.0));
         assert_eq!((sample.ttft_seconds, sample.ttft_count), (Some(0.5), 10.0));
         assert!((sample.inter_token_seconds.unwrap() - 0.02).abs() < 1e-12);
+        assert!((sample.queue_wait_seconds.unwrap() - 0.1).abs() < 1e-12);
+        assert_eq!((sample.iterations, sample.iteration_tokens, sample.preempted), (20.0, 1110.0, 0.0));
+        assert_eq!((sample.ttft_p50_seconds, sample.ttft_p95_seconds), (Some(0.25), Some(0.925)));
+        assert!((sample.inter_token_p95_seconds.unwrap() - 0.095).abs() < 1e-12);
+    }
+
+    #[test]
+    fn quantiles_need_both_pages() {
+        let mut first = reading(100.0, 4.0, 2.0);
+        first.ttft_buckets = None;
+        let sample = between(Some((&first, SECOND)), &reading(110.0, 4.0, 2.0)).sample;
+        assert_eq!((sample.ttft_p50_seconds, sample.ttft_seconds), (None, Some(0.5)));
+        let idle = between(Some((&reading(110.0, 4.0, 2.0), SECOND)), &reading(110.0, 4.0, 2.0)).sample;
+        assert_eq!((idle.ttft_p50_seconds, idle.ttft_seconds), (None, None));
     }
 
     #[test]
@@ -179,8 +212,8 @@ mod tests {
     #[test]
     fn absurd_means_are_dropped_and_counted() {
         let mut late = reading(101.0, 0.0, 0.0);
-        late.ttft_sum_seconds = Some(1e9);
-        late.inter_token_sum_seconds = Some(0.0);
+        late.set(Field::TtftSum, 1e9);
+        late.set(Field::InterTokenSum, 0.0);
         let Difference { sample, drops, .. } = between(Some((&reading(100.0, 0.0, 0.0), SECOND)), &late);
         assert_eq!((sample.ttft_seconds, sample.inter_token_seconds), (None, None));
         let dropped: Vec<_> = drops.iter().collect();
@@ -205,7 +238,9 @@ mod tests {
                 for count in [sample.arrived, sample.completed, sample.ttft_count, sample.output_tokens] {
                     prop_assert!(count >= 0.0);
                 }
-                let level = |reading: &EngineReading| reading.running.unwrap() + reading.queue_depth.unwrap();
+                let level = |reading: &EngineReading| {
+                    reading.get(Field::Running).unwrap() + reading.get(Field::QueueDepth).unwrap()
+                };
                 let exact = sample.completed + level(&pair[1]) - level(&pair[0]);
                 prop_assert!((sample.arrived - exact.max(0.0)).abs() < 1e-9);
             }

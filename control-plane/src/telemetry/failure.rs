@@ -30,10 +30,13 @@ pub enum ScrapeFailure {
         /// The most that is read.
         limit_bytes: usize,
     },
-    /// Something else than a text page.
-    #[error("metrics page has content type {0}, not text")]
+    /// Packed by something else than gzip.
+    #[error("metrics page is packed as {0}, not gzip")]
+    Packed(String),
+    /// Something else than a metrics page.
+    #[error("metrics page has content type {0}, which holds no metrics")]
     NotText(String),
-    /// Text, but nothing on it has a known name.
+    /// A metrics page, but nothing on it has a known name.
     #[error("metrics page has no known metric ({samples} samples, {bad_lines} unreadable lines)")]
     NoKnownMetrics {
         /// Lines that were samples of other names.
@@ -60,6 +63,8 @@ pub enum FailureKind {
     Status,
     /// [`ScrapeFailure::TooLarge`].
     TooLarge,
+    /// [`ScrapeFailure::Packed`].
+    Packed,
     /// [`ScrapeFailure::NotText`].
     NotText,
     /// [`ScrapeFailure::NoKnownMetrics`].
@@ -77,6 +82,7 @@ impl ScrapeFailure {
             Self::NoSlot(_) => FailureKind::NoSlot,
             Self::Status(_) => FailureKind::Status,
             Self::TooLarge { .. } => FailureKind::TooLarge,
+            Self::Packed(_) => FailureKind::Packed,
             Self::NotText(_) => FailureKind::NotText,
             Self::NoKnownMetrics { .. } => FailureKind::NoKnownMetrics,
         }
@@ -85,7 +91,7 @@ impl ScrapeFailure {
 
 impl FailureKind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::BadUrl,
         Self::Connect,
         Self::Broken,
@@ -93,6 +99,7 @@ impl FailureKind {
         Self::NoSlot,
         Self::Status,
         Self::TooLarge,
+        Self::Packed,
         Self::NotText,
         Self::NoKnownMetrics,
     ];
@@ -107,6 +114,7 @@ impl FailureKind {
             Self::NoSlot => "no_slot",
             Self::Status => "status",
             Self::TooLarge => "too_large",
+            Self::Packed => "packed",
             Self::NotText => "not_text",
             Self::NoKnownMetrics => "no_known_metrics",
         }

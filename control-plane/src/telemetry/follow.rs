@@ -6,67 +6,106 @@ use reqwest::Url;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, timeout_at};
 
-use super::alias::{AliasPack, DCGM, VLLM};
+use super::body::{BodyKind, gunzip};
 use super::delta::{Difference, difference};
+use super::drift::{DriftEvent, DriftWatch, Findings, Inquiry, Observation, inquire};
 use super::failure::ScrapeFailure;
 use super::fetch::scrape_url;
+use super::field::Field;
+use super::gpu::GpuSelector;
+use super::limits::{LearnedLimits, Limits};
+use super::lookup::Packs;
 use super::metrics::Page;
-use super::page::{EngineReading, PageReading, read_page};
+use super::page::{PageForm, PageReading, read};
+use super::reading::EngineReading;
 use super::sample::Sample;
 use super::scrape::{ScrapeOutcome, Shared, ticks};
 use super::target::{GpuPage, ScrapeTarget};
 
 /// Pages beyond this size, in bytes, are parsed on a thread that may block: about half a millisecond of work.
-const LARGE_PAGE_BYTES: usize = 128 * 1024;
+const LARGE_PAGE_BYTES: usize = 512 * 1024;
+
+/// The same for packed ones.
+const LARGE_PACKED_BYTES: usize = 16 * 1024;
+
+/// The names that a target is read with.
+#[derive(Clone)]
+pub(super) struct Names {
+    pub(super) engine: Arc<Packs>,
+    /// Those of GPU exporters, for pages of their own.
+    pub(super) gpu: Arc<Packs>,
+}
 
 /// A target with its URLs parsed.
 struct Pages {
     engine: Result<Url, ScrapeFailure>,
-    engine_packs: &'static [&'static AliasPack],
+    /// The page of its own.
     gpu: Option<Result<Url, ScrapeFailure>>,
+    /// Whether the engine's page counts for the GPU, too.
+    gpu_beside: bool,
+    names: Names,
+    gpus: Option<Arc<GpuSelector>>,
 }
 
 impl Pages {
-    fn new(target: &ScrapeTarget) -> Self {
-        let engine = scrape_url(&target.url);
-        match &target.gpu {
-            GpuPage::None => Self { engine, engine_packs: &[&VLLM], gpu: None },
-            GpuPage::Same => Self { engine, engine_packs: &[&VLLM, &DCGM], gpu: None },
-            GpuPage::Separate(url) => Self { engine, engine_packs: &[&VLLM], gpu: Some(scrape_url(url)) },
+    fn new(target: &ScrapeTarget, names: Names) -> Self {
+        let gpu = match &target.gpu {
+            GpuPage::None | GpuPage::Same => None,
+            GpuPage::Separate(url) => Some(scrape_url(url)),
+        };
+        let gpu_beside = target.gpu == GpuPage::Same;
+        Self {
+            engine: scrape_url(&target.url),
+            gpu,
+            gpu_beside,
+            names,
+            gpus: target.gpus.clone().map(Arc::new),
         }
     }
 }
 
 /// The engine's page, and when it was here.
 struct Arrived {
-    reading: EngineReading,
+    page: PageReading,
+    findings: Findings,
     at: DateTime<Utc>,
     instant: Instant,
 }
 
+/// What is remembered of a target from scrape to scrape.
+#[derive(Default)]
+struct Memory {
+    watch: DriftWatch,
+    previous: Option<(EngineReading, Instant)>,
+    learned: LearnedLimits,
+    limits: Limits,
+}
+
 /// Scrapes one target for ever, first at `first`.
-pub(super) async fn follow(shared: Arc<Shared>, target: ScrapeTarget, first: Instant) {
-    let pages = Pages::new(&target);
+pub(super) async fn follow(shared: Arc<Shared>, target: ScrapeTarget, names: Names, first: Instant) {
+    let pages = Pages::new(&target, names);
     let mut ticks = ticks(first, shared.options.interval);
-    let mut previous: Option<Arrived> = None;
+    let mut memory = Memory::default();
     loop {
         ticks.tick().await;
         let started = Instant::now();
         shared.metrics.scrapes.inc();
-        let result = shared.scrape(&pages, started).await;
+        let result = shared.scrape(&pages, &memory.watch.inquiry(), started).await;
         shared.metrics.duration_seconds.observe(started.elapsed().as_secs_f64());
-        let outcome = match result {
+        let (at, result, drift) = match result {
             Ok(arrived) => {
-                let sample = shared.sample(&target, previous.as_ref(), &arrived);
                 let at = arrived.at;
-                previous = Some(arrived);
-                ScrapeOutcome { backend: Arc::clone(&target.backend), at, result: Ok(sample) }
+                let (result, drift) = shared.take_in(&target, &pages, &mut memory, arrived);
+                (at, result, drift)
             }
-            Err(failure) => {
-                shared.metrics.failed(Page::Engine, &failure);
-                ScrapeOutcome { backend: Arc::clone(&target.backend), at: Utc::now(), result: Err(failure) }
-            }
+            Err(failure) => (Utc::now(), Err(failure), Vec::new()),
         };
+        if let Err(failure) = &result {
+            shared.metrics.failed(Page::Engine, failure);
+        }
+        let backend = Arc::clone(&target.backend);
+        let (limits, faults) = (memory.limits, memory.watch.faults());
+        let outcome = ScrapeOutcome { backend, at, result, limits, drift, faults };
         if let Err(TrySendError::Full(_)) = shared.outcomes.try_send(outcome) {
             shared.metrics.outcomes_dropped.inc();
         }
@@ -75,7 +114,12 @@ pub(super) async fn follow(shared: Arc<Shared>, target: ScrapeTarget, first: Ins
 
 impl Shared {
     /// Reads the engine's page, and beside it the GPU page where that is another one.
-    async fn scrape(&self, pages: &Pages, started: Instant) -> Result<Arrived, ScrapeFailure> {
+    async fn scrape(
+        &self,
+        pages: &Pages,
+        inquiry: &Inquiry,
+        started: Instant,
+    ) -> Result<Arrived, ScrapeFailure> {
         let deadline = self.options.deadline;
         let end = started + deadline;
         // A slot that comes later than half-way would leave a healthy server too little time and blame it.
@@ -84,25 +128,32 @@ impl Shared {
         let slot = timeout_at(started + slot_patience, self.slots.acquire()).await.map_err(|_| no_slot())?;
         let _slot = slot.map_err(|_| no_slot())?;
         let engine = async {
-            let page = self.read(&pages.engine, pages.engine_packs, end, deadline).await?;
-            Ok(Arrived { reading: page.reading, at: Utc::now(), instant: Instant::now() })
+            let how = How { packs: &pages.names.engine, gpus: &pages.gpus, inquiry };
+            let (page, findings) = self.read(&pages.engine, how, end, deadline).await?;
+            Ok(Arrived { page, findings, at: Utc::now(), instant: Instant::now() })
         };
         // The engine's figures must not wait long for the less important gauge.
         let patience = deadline / 3;
         let gpu = async {
             let url = pages.gpu.as_ref()?;
-            match self.read(url, &[&DCGM], started + patience, patience).await {
-                Ok(page) => page.reading.gpu_utilisation,
-                Err(failure) => {
-                    self.metrics.failed(Page::Gpu, &failure);
-                    None
-                }
-            }
+            let how = How { packs: &pages.names.gpu, gpus: &pages.gpus, inquiry: &Inquiry::default() };
+            let read = self.read(url, how, started + patience, patience).await;
+            let failure = match read {
+                Ok((page, _)) => match nothing_known(&page) {
+                    None => return page.reading.get(Field::GpuUtilisation),
+                    Some(failure) => failure,
+                },
+                Err(failure) => failure,
+            };
+            self.metrics.failed(Page::Gpu, &failure);
+            None
         };
         let (arrived, gpu): (Result<Arrived, ScrapeFailure>, _) = tokio::join!(engine, gpu);
         let mut arrived = arrived?;
-        if pages.gpu.is_some() {
-            arrived.reading.gpu_utilisation = gpu;
+        match gpu {
+            Some(gpu) => arrived.page.reading.set(Field::GpuUtilisation, gpu),
+            None if pages.gpu_beside => {}
+            None => arrived.page.reading.clear(Field::GpuUtilisation),
         }
         Ok(arrived)
     }
@@ -110,40 +161,117 @@ impl Shared {
     async fn read(
         &self,
         url: &Result<Url, ScrapeFailure>,
-        packs: &'static [&'static AliasPack],
+        how: How<'_>,
         end: Instant,
         patience: Duration,
-    ) -> Result<PageReading, ScrapeFailure> {
+    ) -> Result<(PageReading, Findings), ScrapeFailure> {
         let url = url.clone()?;
         let fetched = timeout_at(end, self.fetcher.page(url)).await;
-        let page = fetched.map_err(|_| ScrapeFailure::Timeout(milliseconds(patience)))??;
-        let result = if page.len() < LARGE_PAGE_BYTES {
-            read_page(&page, packs)
-        } else {
-            let parse = tokio::task::spawn_blocking(move || read_page(&page, packs));
-            parse.await.map_err(|error| ScrapeFailure::Broken(error.to_string()))?
-        };
-        self.metrics.bad_lines.inc_by(result.tally.bad_lines as u64);
-        self.metrics.dropped(&result.drops);
-        if result.known_series == 0 {
-            let PageReading { tally, .. } = result;
-            return Err(ScrapeFailure::NoKnownMetrics { samples: tally.samples, bad_lines: tally.bad_lines });
+        let (body, kind) = fetched.map_err(|_| ScrapeFailure::Timeout(milliseconds(patience)))??;
+        if kind.form == PageForm::Json && !how.packs.reads_json() {
+            return Err(ScrapeFailure::NotText("application/json".to_owned()));
         }
-        Ok(result)
+        let large = if kind.gzip { LARGE_PACKED_BYTES } else { LARGE_PAGE_BYTES };
+        let limit_bytes = self.options.max_page_bytes;
+        let (page, findings) = if body.len() < large {
+            unpack_and_read(&body, kind, how, limit_bytes)?
+        } else {
+            let (packs, gpus, inquiry) = (Arc::clone(how.packs), how.gpus.clone(), how.inquiry.clone());
+            let parse = tokio::task::spawn_blocking(move || {
+                let how = How { packs: &packs, gpus: &gpus, inquiry: &inquiry };
+                unpack_and_read(&body, kind, how, limit_bytes)
+            });
+            parse.await.map_err(|error| ScrapeFailure::Broken(error.to_string()))??
+        };
+        self.metrics.bad_lines.inc_by(page.tally.bad_lines as u64);
+        self.metrics.dropped(&page.drops);
+        Ok((page, findings))
     }
 
-    fn sample(&self, target: &ScrapeTarget, previous: Option<&Arrived>, arrived: &Arrived) -> Sample {
-        let previous = previous
-            .map(|before| (&before.reading, arrived.instant.saturating_duration_since(before.instant)));
+    /// Makes a sample of a page, if it has any known name, and tells what has changed about the backend's telemetry.
+    fn take_in(
+        &self,
+        target: &ScrapeTarget,
+        pages: &Pages,
+        memory: &mut Memory,
+        arrived: Arrived,
+    ) -> (Result<Sample, ScrapeFailure>, Vec<DriftEvent>) {
+        let Arrived { mut page, findings, at, instant } = arrived;
+        let promises = pages.names.engine.promises(page.engine);
+        if let Some(failure) = nothing_known(&page) {
+            let seen = Observation { page: &page, promises, limits: &memory.limits, restarted: false };
+            return (Err(failure), self.watch(target, &mut memory.watch, &seen, findings));
+        }
+        let previous = memory.previous.take();
+        if let (true, Some((before, _))) = (page.increments, &previous) {
+            page.reading.add_counters(before);
+        }
+        let before =
+            previous.as_ref().map(|(reading, then)| (reading, instant.saturating_duration_since(*then)));
         let Difference { sample, restarted, drops } =
-            difference(Arc::clone(&target.backend), arrived.at, previous, &arrived.reading);
+            difference(Arc::clone(&target.backend), at, before, &page.reading);
         self.metrics.dropped(&drops);
         if restarted {
             self.metrics.restarts.inc();
             tracing::info!(backend = %target.backend, "engine restarted: its counters began anew");
+            // It may run with other settings now.
+            memory.learned = LearnedLimits::default();
         }
-        sample
+        memory.learned.observe(&sample);
+        memory.limits = Limits::of(&target.limits, &page.reading, &memory.learned);
+        let seen = Observation { page: &page, promises, limits: &memory.limits, restarted };
+        let drift = self.watch(target, &mut memory.watch, &seen, findings);
+        memory.previous = Some((page.reading, instant));
+        (Ok(sample), drift)
     }
+
+    fn watch(
+        &self,
+        target: &ScrapeTarget,
+        watch: &mut DriftWatch,
+        seen: &Observation<'_>,
+        findings: Findings,
+    ) -> Vec<DriftEvent> {
+        let drift = watch.observe(seen, findings);
+        for event in &drift {
+            self.metrics.drifted(event);
+            tracing::debug!(backend = %target.backend, "telemetry: {event}");
+        }
+        drift
+    }
+}
+
+/// By which names a page is read, and what else is looked for.
+#[derive(Clone, Copy)]
+struct How<'a> {
+    packs: &'a Arc<Packs>,
+    gpus: &'a Option<Arc<GpuSelector>>,
+    inquiry: &'a Inquiry,
+}
+
+/// Tells of a page that has no known name on it, unless it may lack them.
+fn nothing_known(page: &PageReading) -> Option<ScrapeFailure> {
+    let PageReading { tally, known_series, is_idle, .. } = page;
+    let failure = ScrapeFailure::NoKnownMetrics { samples: tally.samples, bad_lines: tally.bad_lines };
+    (*known_series == 0 && !is_idle).then_some(failure)
+}
+
+fn unpack_and_read(
+    body: &[u8],
+    kind: BodyKind,
+    how: How<'_>,
+    limit_bytes: usize,
+) -> Result<(PageReading, Findings), ScrapeFailure> {
+    let unpacked;
+    let body = if kind.gzip {
+        unpacked = gunzip(body, limit_bytes)?;
+        &unpacked
+    } else {
+        body
+    };
+    let page = read(body, kind.form, how.packs, how.gpus.as_deref());
+    let findings = inquire(body, kind.form, how.packs, &page, how.inquiry);
+    Ok((page, findings))
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -7,8 +7,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::drift::{DriftEvent, FaultKind};
+use super::drops::{DropReason, Drops};
 use super::failure::{FailureKind, ScrapeFailure};
-use super::field::{DropReason, Drops, Field};
+use super::field::Field;
 
 /// What telemetry counts about itself; clones share the counts.
 #[derive(Clone, Debug)]
@@ -16,12 +18,19 @@ pub struct TelemetryMetrics {
     pub(super) scrapes: Counter,
     pub(super) bytes: Counter,
     pub(super) bad_lines: Counter,
-    pub(super) restarts: Counter,
+    pub(crate) restarts: Counter,
     pub(super) outcomes_dropped: Counter,
     pub(super) targets: Gauge,
     pub(super) duration_seconds: Histogram,
     failures: Family<FailureLabels, Counter>,
     fields_dropped: Family<DropLabels, Counter>,
+    faults_began: Family<FaultLabels, Counter>,
+    faults_ended: Family<FaultLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FaultLabels {
+    kind: FaultKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +74,8 @@ impl Default for TelemetryMetrics {
             ]),
             failures: Family::default(),
             fields_dropped: Family::default(),
+            faults_began: Family::default(),
+            faults_ended: Family::default(),
         }
     }
 }
@@ -99,14 +110,37 @@ impl TelemetryMetrics {
             "Values that no working server could have reported",
             metrics.fields_dropped.clone(),
         );
+        registry.register(
+            "faults_began",
+            "Backends' telemetry that began to be wrong, by what is wrong with it",
+            metrics.faults_began.clone(),
+        );
+        registry.register(
+            "faults_ended",
+            "Backends' telemetry that ceased to be wrong in one way",
+            metrics.faults_ended.clone(),
+        );
         metrics
+    }
+
+    pub(super) fn drifted(&self, event: &DriftEvent) {
+        let (family, fault) = match event {
+            DriftEvent::Began(fault) => (&self.faults_began, fault),
+            DriftEvent::Ended(fault) => (&self.faults_ended, fault),
+        };
+        family.get_or_create(&FaultLabels { kind: fault.kind }).inc();
+    }
+
+    /// Faults of one kind that began.
+    pub fn faults_began(&self, kind: FaultKind) -> u64 {
+        self.faults_began.get(&FaultLabels { kind }).map_or(0, |count| count.get())
     }
 
     pub(super) fn failed(&self, page: Page, failure: &ScrapeFailure) {
         self.failures.get_or_create(&FailureLabels { page, kind: failure.kind() }).inc();
     }
 
-    pub(super) fn dropped(&self, drops: &Drops) {
+    pub(crate) fn dropped(&self, drops: &Drops) {
         for (field, reason, count) in drops.iter() {
             self.fields_dropped.get_or_create(&DropLabels { field, reason }).inc_by(u64::from(count));
         }

@@ -1,41 +1,23 @@
-use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use super::drops::Drops;
+use super::field::{Field, FieldSet, Kind};
+use super::gpu::GpuSelector;
+use super::labels::Labels;
+use super::lookup::{Packs, Source, Spelling};
+use super::parts::Parts;
+use super::prometheus::{self, PageTally};
+use super::protobuf;
+use super::reading::EngineReading;
 
-use super::alias::{Alias, AliasPack};
-use super::field::{Combine, DropReason, Drops, Field};
-use super::prometheus::{Labels, PageTally, for_each_sample};
-
-/// What one metrics page said, in canonical units. Counters run since the engine started.
-///
-/// A field is `None` when the page lacks it or when its value was not believed.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct EngineReading {
-    /// Requests that wait, summed over data-parallel engines.
-    pub queue_depth: Option<f64>,
-    /// Requests in the running batches, summed over data-parallel engines.
-    pub running: Option<f64>,
-    /// Part of the KV cache in use, 0 to 1: mean over data-parallel engines.
-    pub kv_used: Option<f64>,
-    /// The same of the fullest data-parallel engine.
-    pub kv_used_max: Option<f64>,
-    /// GPU utilisation, 0 to 1: mean over the GPUs of the page.
-    pub gpu_utilisation: Option<f64>,
-    /// Sum of all times to first token, in seconds.
-    pub ttft_sum_seconds: Option<f64>,
-    /// Number of times to first token.
-    pub ttft_count: Option<f64>,
-    /// Sum of all times between output tokens, in seconds.
-    pub inter_token_sum_seconds: Option<f64>,
-    /// Number of times between output tokens.
-    pub inter_token_count: Option<f64>,
-    /// Requests that ended, whatever the reason.
-    pub completed: Option<f64>,
-    /// Prompt tokens processed.
-    pub prompt_tokens: Option<f64>,
-    /// Output tokens produced.
-    pub output_tokens: Option<f64>,
-    /// True when the page has a series whose name starts with `simulator_`.
-    pub simulated: bool,
+/// The form of a metrics page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PageForm {
+    /// Prometheus' text format or OpenMetrics text.
+    #[default]
+    Text,
+    /// Delimited protobuf messages, `io.prometheus.client.MetricFamily`.
+    Protobuf,
+    /// JSON: the array of iterations of `trtllm-serve`.
+    Json,
 }
 
 /// A page as read: the values, and what was wrong with it.
@@ -43,149 +25,162 @@ pub struct EngineReading {
 pub struct PageReading {
     /// The canonical values.
     pub reading: EngineReading,
+    /// The engine whose names were read; none when the page has no engine's.
+    pub engine: Option<&'static str>,
+    /// Fields with a series on the page, believed or not.
+    pub present: FieldSet,
     /// Values that were not believed.
     pub drops: Drops,
     /// Lines read and lines skipped.
     pub tally: PageTally,
     /// Series on the page that one of the packs knows, believed or not.
     pub known_series: usize,
+    /// True for a page that is rightly empty: the engine made no step since.
+    pub is_idle: bool,
+    /// True when the counters tell only what came since the page was read before.
+    pub increments: bool,
 }
 
-/// Exporters write "not supported" as a number near the largest 64-bit integer.
-const SENTINEL: f64 = 9.2e18;
-
-/// Reads a metrics page with the spellings of `packs`.
+/// Reads a page in one of Prometheus' text formats with the spellings of `packs`.
 ///
-/// Series of one spelling are joined: over tensor- and pipeline-parallel ranks by the maximum, as these repeat the
-/// same work; over everything else by the sum, fractions by the mean.
-pub fn read_page(page: &[u8], packs: &[&AliasPack]) -> PageReading {
-    let mut parts: Vec<(&Alias, Parts)> =
-        packs.iter().flat_map(|pack| pack.aliases).map(|alias| (alias, Parts::default())).collect();
-    let mut result = PageReading::default();
-    let PageReading { reading, drops, known_series, .. } = &mut result;
-    let tally = for_each_sample(page, |name, labels, value| {
-        reading.simulated |= name.starts_with("simulator_");
-        let Some((alias, parts)) = parts.iter_mut().find(|(alias, _)| alias.series == name) else { return };
-        *known_series += 1;
-        let believed = if value.is_finite() && value >= SENTINEL {
-            Err(DropReason::Sentinel)
-        } else {
-            alias.field.believe(value * alias.scale)
+/// Series of one spelling are joined: over tensor-, pipeline- and expert-parallel ranks by the maximum, as these repeat
+/// the same work; over everything else by the sum, fractions by the mean.
+pub fn read_page(page: &[u8], packs: &Packs) -> PageReading {
+    read(page, PageForm::Text, packs, None)
+}
+
+/// Reads a page of any form; of GPUs those that `gpus` selects.
+pub(super) fn read(page: &[u8], form: PageForm, packs: &Packs, gpus: Option<&GpuSelector>) -> PageReading {
+    let mut reader = Reader::new(packs, gpus);
+    let visit = |reader: &mut Reader<'_>, found: Found, labels: Labels<'_>, value| match found {
+        Found::Known(range) => reader.take(range, labels, value),
+        Found::Simulator => reader.result.reading.simulated = true,
+    };
+    let find = |name: &str| match packs.range(name) {
+        Some(range) => Some(Found::Known(range)),
+        None => name.starts_with("simulator_").then_some(Found::Simulator),
+    };
+    let tally = match form {
+        PageForm::Text => prometheus::for_each_known(page, find, |found, labels, value| {
+            visit(&mut reader, found, labels, value)
+        }),
+        PageForm::Protobuf => protobuf::for_each_known(page, find, |found, labels, value| {
+            visit(&mut reader, found, labels, value)
+        }),
+        PageForm::Json => return super::iterations::read(page, packs),
+    };
+    reader.finish(tally)
+}
+
+enum Found {
+    Known(std::ops::Range<usize>),
+    Simulator,
+}
+
+struct Reader<'a> {
+    packs: &'a Packs,
+    gpus: Option<&'a GpuSelector>,
+    /// One for each spelling.
+    parts: Vec<Parts>,
+    /// Fields with a series on the page, for each pack.
+    present: Vec<FieldSet>,
+    result: PageReading,
+}
+
+impl<'a> Reader<'a> {
+    fn new(packs: &'a Packs, gpus: Option<&'a GpuSelector>) -> Self {
+        let parts = packs.spellings().iter().map(|_| Parts::default()).collect();
+        let present = vec![FieldSet::default(); packs.packs.len()];
+        Self { packs, gpus, parts, present, result: PageReading::default() }
+    }
+
+    fn take(&mut self, range: std::ops::Range<usize>, labels: Labels<'_>, value: f64) {
+        let mut known = false;
+        for at in range {
+            let spelling = &self.packs.spellings()[at];
+            if !self.concerns(spelling, labels) {
+                continue;
+            }
+            known = true;
+            if let Some(present) = self.present.get_mut(usize::from(spelling.pack)) {
+                present.insert(spelling.field);
+            }
+            self.take_as(at, spelling, labels, value);
+        }
+        self.result.known_series += usize::from(known);
+    }
+
+    fn concerns(&self, spelling: &Spelling, labels: Labels<'_>) -> bool {
+        let has =
+            |(label, value): &(Box<str>, Box<str>)| labels.get(label).is_some_and(|held| *held == **value);
+        spelling.only.iter().all(has)
+            && (spelling.field != Field::GpuUtilisation || self.gpus.is_none_or(|gpus| gpus.selects(labels)))
+    }
+
+    fn take_as(&mut self, at: usize, spelling: &Spelling, labels: Labels<'_>, value: f64) {
+        let Spelling { field, scale, .. } = *spelling;
+        let parts = &mut self.parts[at];
+        if field.kind() == Kind::Bucket {
+            match (labels.edge(), field.believe(value)) {
+                (Some(edge), Ok(count)) if !edge.is_nan() => parts.add_edge(labels, edge * scale, count),
+                (_, Err(reason)) => self.result.drops.add(field, reason),
+                _ => self.result.drops.add(field, super::drops::DropReason::NotANumber),
+            }
+            return;
+        }
+        let value = match &spelling.source {
+            Source::Value => value,
+            // Engines write `None` there before they know.
+            Source::Label(label) => match labels.get(label).and_then(|text| text.parse().ok()) {
+                Some(value) => value,
+                None => return,
+            },
         };
-        match believed {
+        // Before scaling, which would hide what exporters write for "not supported".
+        match field.believe_scaled(value, scale) {
             Ok(value) => parts.add(labels, value),
             Err(reason) => {
-                parts.spoiled = true;
-                drops.add(alias.field, reason);
-            }
-        }
-    });
-    result.tally = tally;
-    let mut chosen: [Option<(u8, Joined)>; Field::ALL.len()] = [None; Field::ALL.len()];
-    for (alias, parts) in &parts {
-        let Some(joined) = parts.join(alias.field, &mut result.drops) else { continue };
-        let slot = &mut chosen[alias.field as usize];
-        if slot.is_none_or(|(preference, _)| alias.preference < preference) {
-            *slot = Some((alias.preference, joined));
-        }
-    }
-    for field in Field::ALL {
-        if let Some((_, joined)) = chosen[field as usize] {
-            result.reading.set(field, joined);
-        }
-    }
-    result
-}
-
-#[derive(Clone, Copy)]
-struct Joined {
-    value: f64,
-    max: f64,
-}
-
-/// The believed values of one spelling.
-#[derive(Default)]
-struct Parts {
-    sum: f64,
-    max: f64,
-    count: u32,
-    /// Values that repeat each other over ranks: their maximum by the hash of all other labels.
-    repeated: BTreeMap<u64, f64>,
-    spoiled: bool,
-}
-
-impl Parts {
-    fn add(&mut self, labels: Labels<'_>, value: f64) {
-        match key_without_rank(labels) {
-            Some(key) => {
-                let held = self.repeated.entry(key).or_insert(value);
-                *held = held.max(value);
-            }
-            None => self.count_in(value),
-        }
-    }
-
-    fn count_in(&mut self, value: f64) {
-        self.sum += value;
-        self.max = self.max.max(value);
-        self.count += 1;
-    }
-
-    fn join(&self, field: Field, drops: &mut Drops) -> Option<Joined> {
-        let mut whole = Self { sum: self.sum, max: self.max, count: self.count, ..Self::default() };
-        for value in self.repeated.values() {
-            whole.count_in(*value);
-        }
-        if whole.count == 0 {
-            return None;
-        }
-        let value = match field.combine() {
-            Combine::Sum if self.spoiled => return None,
-            Combine::Sum => whole.sum,
-            Combine::Mean => whole.sum / f64::from(whole.count),
-        };
-        match field.believe(value) {
-            Ok(value) => Some(Joined { value, max: whole.max }),
-            Err(reason) => {
-                drops.add(field, reason);
-                None
+                parts.spoil();
+                self.result.drops.add(field, reason);
             }
         }
     }
-}
 
-/// Returns a key of all labels but the rank, for a series that says its tensor- or pipeline-parallel rank.
-fn key_without_rank(labels: Labels<'_>) -> Option<u64> {
-    let is_rank = |name: &str| name == "tp_rank" || name == "pp_rank";
-    if !labels.iter().any(|(name, _)| is_rank(name)) {
-        return None;
+    /// The engine's pack with the most fields on the page; the first of equals.
+    fn chosen(&self) -> Option<usize> {
+        let fits = |pack: &usize| !self.packs.packs[*pack].always && !self.present[*pack].is_empty();
+        (0..self.present.len()).filter(fits).rev().max_by_key(|pack| self.present[*pack].len())
     }
-    let mut hasher = DefaultHasher::new();
-    for label in labels.iter().filter(|(name, _)| !is_rank(name)) {
-        label.hash(&mut hasher);
-    }
-    Some(hasher.finish())
-}
 
-impl EngineReading {
-    fn set(&mut self, field: Field, joined: Joined) {
-        let place = match field {
-            Field::QueueDepth => &mut self.queue_depth,
-            Field::Running => &mut self.running,
-            Field::KvUsed => {
-                self.kv_used_max = Some(joined.max);
-                &mut self.kv_used
+    fn finish(mut self, tally: PageTally) -> PageReading {
+        self.result.tally = tally;
+        let chosen = self.chosen();
+        self.result.engine = chosen.map(|pack| self.packs.packs[pack].name);
+        let is_read = |pack: usize| chosen == Some(pack) || self.packs.packs[pack].always;
+        let mut best: [Option<u16>; Field::COUNT] = [None; Field::COUNT];
+        for (spelling, parts) in self.packs.spellings().iter().zip(&mut self.parts) {
+            let field = spelling.field;
+            let is_better = best[field as usize].is_none_or(|held| spelling.preference < held);
+            if !is_read(usize::from(spelling.pack)) || !is_better {
+                continue;
             }
-            Field::GpuUtilisation => &mut self.gpu_utilisation,
-            Field::TtftSum => &mut self.ttft_sum_seconds,
-            Field::TtftCount => &mut self.ttft_count,
-            Field::InterTokenSum => &mut self.inter_token_sum_seconds,
-            Field::InterTokenCount => &mut self.inter_token_count,
-            Field::Completed => &mut self.completed,
-            Field::PromptTokens => &mut self.prompt_tokens,
-            Field::OutputTokens => &mut self.output_tokens,
-        };
-        *place = Some(joined.value);
+            if field.kind() == Kind::Bucket {
+                let Some(buckets) = parts.join_edges(field, &mut self.result.drops) else { continue };
+                self.result.reading.set_buckets(field, buckets);
+            } else {
+                let Some(joined) = parts.join(field, &mut self.result.drops) else { continue };
+                self.result.reading.set(field, joined.value);
+                if field == Field::KvUsed {
+                    self.result.reading.kv_used_max = Some(joined.max);
+                }
+            }
+            best[field as usize] = Some(spelling.preference);
+        }
+        let read = (0..self.present.len()).filter(|pack| is_read(*pack));
+        self.result.present =
+            read.fold(FieldSet::default(), |present, pack| present.union(self.present[pack]));
+        self.result.reading.complete();
+        self.result
     }
 }
 

@@ -8,9 +8,12 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::drift::{DriftEvent, TelemetryFault};
 use super::failure::ScrapeFailure;
 use super::fetch::Fetcher;
-use super::follow::follow;
+use super::follow::{Names, follow};
+use super::limits::Limits;
+use super::lookup::{PackChoice, Packs};
 use super::metrics::TelemetryMetrics;
 use super::sample::Sample;
 use super::target::ScrapeTarget;
@@ -48,6 +51,19 @@ pub struct ScrapeOutcome {
     pub at: DateTime<Utc>,
     /// The sample, or why there is none.
     pub result: Result<Sample, ScrapeFailure>,
+    /// How far the engine goes, as far as it is known.
+    pub limits: Limits,
+    /// What began or ended to be wrong with the backend's telemetry.
+    pub drift: Vec<DriftEvent>,
+    /// What is wrong with it now.
+    pub faults: Arc<[TelemetryFault]>,
+}
+
+impl ScrapeOutcome {
+    /// An outcome of which nothing more is known.
+    pub fn new(backend: Arc<str>, at: DateTime<Utc>, result: Result<Sample, ScrapeFailure>) -> Self {
+        Self { backend, at, result, limits: Limits::default(), drift: Vec::new(), faults: Arc::default() }
+    }
 }
 
 /// Scrapes every target once per interval, spread evenly over it, and sends on what it finds.
@@ -66,6 +82,38 @@ pub(super) struct Shared {
     pub(super) slots: Semaphore,
     pub(super) outcomes: mpsc::Sender<ScrapeOutcome>,
     pub(super) metrics: TelemetryMetrics,
+}
+
+/// The tables of names in use, one for each choice.
+struct Tables {
+    engines: Vec<(Arc<PackChoice>, Arc<Packs>)>,
+    gpu: Arc<Packs>,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self { engines: Vec::new(), gpu: Arc::new(Packs::of(&[])) }
+    }
+}
+
+impl Tables {
+    fn names(&mut self, choice: &Arc<PackChoice>) -> Names {
+        let known = self.engines.iter().find(|(known, _)| Arc::ptr_eq(known, choice) || known == choice);
+        let engine = match known {
+            Some((_, packs)) => Arc::clone(packs),
+            None => {
+                let packs = Arc::new(Packs::new(choice));
+                self.engines.push((Arc::clone(choice), Arc::clone(&packs)));
+                packs
+            }
+        };
+        Names { engine, gpu: Arc::clone(&self.gpu) }
+    }
+
+    /// Forgets the tables that no target uses.
+    fn sweep(&mut self) {
+        self.engines.retain(|(_, packs)| Arc::strong_count(packs) > 1);
+    }
 }
 
 /// A target with the task that scrapes it.
@@ -94,11 +142,12 @@ impl Scraper {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut tasks = JoinSet::new();
         let mut followed = HashMap::new();
+        let mut tables = Tables::default();
         let mut started = 0_u64;
         let mut replaceable = true;
         loop {
             let wanted = Arc::clone(&self.targets.borrow_and_update());
-            self.reconcile(&wanted, &mut followed, &mut tasks, &mut started);
+            self.reconcile(&wanted, &mut followed, &mut tasks, &mut tables, &mut started);
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 changed = self.targets.changed(), if replaceable => replaceable = changed.is_ok(),
@@ -119,6 +168,7 @@ impl Scraper {
         wanted: &[ScrapeTarget],
         followed: &mut HashMap<Arc<str>, Followed>,
         tasks: &mut JoinSet<()>,
+        tables: &mut Tables,
         started: &mut u64,
     ) {
         let wanted: HashMap<&str, &ScrapeTarget> =
@@ -136,9 +186,11 @@ impl Scraper {
             }
             let first = Instant::now() + phase(*started, self.shared.options.interval);
             *started += 1;
-            let task = tasks.spawn(follow(Arc::clone(&self.shared), target.clone(), first));
+            let names = tables.names(&target.names);
+            let task = tasks.spawn(follow(Arc::clone(&self.shared), target.clone(), names, first));
             followed.insert(Arc::clone(&target.backend), Followed { target: target.clone(), task });
         }
+        tables.sweep();
         self.shared.metrics.targets.set(i64::try_from(followed.len()).unwrap_or(i64::MAX));
     }
 }

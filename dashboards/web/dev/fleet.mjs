@@ -56,6 +56,21 @@ const RECORD = [
 /** 0 to 1: how slow backend 9012 is; it comes and goes each four minutes. */
 const trouble = (t) => Math.max(0, Math.min(1, 1.6 * Math.sin((2 * Math.PI * t) / 240)));
 
+/** What is wrong with the telemetry of the backends at these ports. */
+const FAULTS = {
+  9012: ['kv_used is no longer on the metrics page; it may now be called vllm:kv_cache_fill_perc: set `metrics` of the pool'],
+  9022: ['completed stands still while ttft_count grows', 'gpu_utilisation is dropped again and again: too_large'],
+};
+
+/** Rows on disk: of each 90 s the database is away for 60, catches up in 20 and is well for 10. */
+function spooled(now) {
+  const second = now % 90;
+  return second < 60 ? Math.round(7 * (second + 1)) : second < 80 ? Math.round(21 * (80 - second)) : 0;
+}
+
+/** Whether the database answers in this scenario. */
+export const databaseIsThere = (now, scenario) => scenario !== 'away' || now % 90 >= 60;
+
 function backends(now) {
   return MODELS.flatMap((model) => {
     const own = POOLS.filter((pool) => pool.model === model.name).flatMap((pool) => pool.ports.map((port) => ({ pool, port })));
@@ -83,7 +98,7 @@ function backends(now) {
         capacity: port === 9013 ? null : port === 9022 ? { rps: null, lower_rps: 0.6 * pool.capacity, upper_rps: null } : { rps: 0.9 * pool.capacity, lower_rps: 0.7 * pool.capacity, upper_rps: 1.1 * pool.capacity },
         anomaly: slow > 0.5 ? { score: 1.9, kind: 'slower_than_peers', reason: 'it takes 41.0 ms where its 2 peers take 18.2 ms: 2.3 times as long' } : { score: 0.3, kind: null, reason: null },
         share: weight / weights, capacity_share: pool.capacity / capacity,
-        telemetry_age_seconds: 0.4,
+        slowdown: 1 + slow, telemetry_age_seconds: 0.4, telemetry_faults: FAULTS[port] ?? [],
         reason: slow > 0.2 ? `wait ${wait.toFixed(2)} s above the level 0.40 s` : 'wait at the level',
       };
     });
@@ -110,11 +125,19 @@ function decisions(now) {
   return found;
 }
 
+/** What a history can be asked of. */
+export const SUBJECTS = {
+  model: MODELS.map((model) => model.name),
+  pool: POOLS.map((pool) => pool.name),
+  backend: POOLS.flatMap((pool) => pool.ports.map((port) => `127.0.0.1:${port}`)),
+};
+
 export function state(now, scenario) {
   const iso = (t) => new Date(t * 1000).toISOString();
   const empty = scenario === 'empty';
   const issued = Math.floor(now / STEP) * STEP;
-  const rows = Math.floor(now - 1_795_000_000) % 100_000;
+  const second = databaseIsThere(now, scenario) ? now : now - (now % 90);
+  const rows = Math.floor(second - 1_795_000_000) % 100_000;
   const list = empty ? [] : backends(now);
   const nacked = now % 120 < 40;
   return {
@@ -140,7 +163,7 @@ export function state(now, scenario) {
       last_nack: i === 2 ? { type: 'CDS', resources: ['embed-small'], message: 'Error adding/updating cluster(s) embed-small: hostname is not allowed for STATIC clusters', at: iso(now - (now % 120)) } : null,
     })),
     decisions: empty ? [] : decisions(now),
-    totals: { telemetry_rows: empty ? 0 : rows * 7, telemetry_dropped: 0, scrapes_failed: 0, forecasts: empty ? 0 : 120, decisions: empty ? 0 : 412 + (rows % 1000), weight_changes: empty ? 0 : 133 + Math.floor((rows % 1000) / 7), webhooks_delivered: empty ? 0 : 9, webhooks_failed: 0 },
+    totals: { telemetry_rows: empty ? 0 : rows * 7, telemetry_dropped: 0, telemetry_spooled: scenario === 'away' ? spooled(now) : 0, scrapes_failed: 0, forecasts: empty ? 0 : 120, decisions: empty ? 0 : 412 + (rows % 1000), weight_changes: empty ? 0 : 133 + Math.floor((rows % 1000) / 7), webhooks_delivered: empty ? 0 : 9, webhooks_failed: 0 },
     events: empty ? [] : [
       { at: iso(now - 12), level: 'warning', message: '127.0.0.1:9012: predicted wait above the objective of 2 s' },
       { at: iso(now - 31), level: 'error', message: 'envoy-c refused CDS: hostname is not allowed for STATIC clusters' },

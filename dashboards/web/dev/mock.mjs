@@ -1,11 +1,12 @@
-// Serves dist with an invented, moving fleet: node dev/mock.mjs [--port 8090] [--scenario live|empty|token]
+// Serves dist with an invented, moving fleet: node dev/mock.mjs [--port 8090] [--scenario live|empty|token|away]
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { dirname, extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-import { demand, state } from './fleet.mjs';
+import { databaseIsThere, demand, state, SUBJECTS } from './fleet.mjs';
+import { past } from './past.mjs';
 
 const { values } = parseArgs({
   options: { port: { type: 'string', default: '8090' }, scenario: { type: 'string', default: 'live' } },
@@ -52,6 +53,11 @@ const server = createServer((request, response) => {
     const body = demand(model, Number(url.searchParams.get('window_seconds') ?? 600), now());
     if (!body) json(response, 404, { error: { message: `no model ${model}`, type: 'not_found' } });
     else json(response, 200, values.scenario === 'empty' ? { ...body, actual: [], issued: [], latest: null } : body);
+  } else if (url.pathname === '/api/v1/history') {
+    const answer = past(url.searchParams, SUBJECTS, now());
+    if (!databaseIsThere(now(), values.scenario)) json(response, 503, { error: { message: 'the database is away', type: 'unavailable' } });
+    else if (!answer.body) json(response, answer.status, { error: { message: answer.message, type: 'not_found' } });
+    else json(response, 200, values.scenario === 'empty' ? { ...answer.body, points: [] } : answer.body);
   } else {
     void file(response, url.pathname);
   }

@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::autoregression::autoregression;
 use super::features::back_to_known;
 use super::history::History;
 
@@ -15,6 +16,11 @@ pub enum Expert {
     SmoothedSlow,
     /// Exponential smoothing with a gain of 0.3.
     Smoothed,
+    /// Exponential smoothing with a gain of 0.9: the last value, a little calmed. Speaks within the first season.
+    Calmed,
+    /// The newest rate, and how rates have moved on after moves like those of the newest steps. Speaks within the first
+    /// season.
+    Autoregression,
     /// Holt's linear trend, damped.
     DampedTrend,
     /// Mean of five steps around the same phase of the newest season.
@@ -54,7 +60,7 @@ impl Expert {
     pub(super) const BASELINES: [Self; 2] = [Self::LastValue, Self::SeasonalNaive];
 
     /// How many there are.
-    pub const COUNT: usize = 20;
+    pub const COUNT: usize = 22;
 
     /// Every expert.
     pub const ALL: [Self; Self::COUNT] = [
@@ -62,6 +68,8 @@ impl Expert {
         Self::SeasonalNaive,
         Self::SmoothedSlow,
         Self::Smoothed,
+        Self::Calmed,
+        Self::Autoregression,
         Self::DampedTrend,
         Self::SeasonalSmooth,
         Self::SeasonalMedian,
@@ -87,6 +95,8 @@ impl Expert {
             Self::SeasonalNaive => "seasonal_naive",
             Self::SmoothedSlow => "smoothed_slow",
             Self::Smoothed => "smoothed",
+            Self::Calmed => "calmed",
+            Self::Autoregression => "autoregression",
             Self::DampedTrend => "damped_trend",
             Self::SeasonalSmooth => "seasonal_smooth",
             Self::SeasonalMedian => "seasonal_median",
@@ -160,7 +170,7 @@ impl Points {
 }
 
 /// Gains of the exponential smoothing.
-const GAINS: [f64; 2] = [0.1, 0.3];
+const GAINS: [f64; 3] = [0.1, 0.3, 0.9];
 
 /// Gains of level and trend, and what is left of the trend after a step.
 const HOLT: (f64, f64, f64) = (0.7, 0.2, 0.85);
@@ -171,7 +181,7 @@ const RATIO_MAX: f64 = 4.0;
 /// Exponential filters of a series, of filled values too.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Filters {
-    smoothed: Option<[f64; 2]>,
+    smoothed: Option<[f64; 3]>,
     level: f64,
     trend: f64,
 }
@@ -179,7 +189,7 @@ pub(super) struct Filters {
 impl Filters {
     pub(super) fn push(&mut self, value: f64) {
         let Some(smoothed) = &mut self.smoothed else {
-            *self = Self { smoothed: Some([value; 2]), level: value, trend: 0.0 };
+            *self = Self { smoothed: Some([value; 3]), level: value, trend: 0.0 };
             return;
         };
         for (smoothed, gain) in smoothed.iter_mut().zip(GAINS) {
@@ -219,7 +229,7 @@ impl Origin {
         let (newest, season) = (history.newest_step(), history.season());
         let mut points = Points::silent();
         points.set(Expert::LastValue, history.last_known());
-        for (i, expert) in [Expert::SmoothedSlow, Expert::Smoothed].into_iter().enumerate() {
+        for (i, expert) in [Expert::SmoothedSlow, Expert::Smoothed, Expert::Calmed].into_iter().enumerate() {
             points.set(expert, filters.smoothed.map(|smoothed| smoothed[i]));
         }
         if history.len() >= season {
@@ -255,6 +265,11 @@ impl Origin {
         let target = history.newest_step() + horizon;
         if self.filters.smoothed.is_some() && horizon < season {
             points.set(Expert::DampedTrend, Some(self.filters.damped_trend(horizon)));
+        }
+        if history.len() < history.season() {
+            points.set(Expert::Autoregression, autoregression(history, horizon));
+        } else {
+            points.set(Expert::Calmed, None);
         }
         if let Some(hour) = hour {
             let newest = target - hour * back_to_known(horizon, hour);

@@ -1,4 +1,6 @@
-use clairvoy::store::{DecisionRow, DemandRow, EventLevel, EventRow, ForecastRow, RegisteredState};
+use clairvoy::store::{
+    BackendRow, DecisionRow, DemandRow, EventLevel, EventRow, ForecastRow, RegisteredState,
+};
 use serde_json::json;
 use sqlx::types::Uuid;
 
@@ -112,6 +114,27 @@ async fn decisions_and_events_are_listed_newest_first() {
         store.put_event(event).await.unwrap();
     }
     assert_eq!(store.events(9).await.unwrap(), [events[1].clone(), events[0].clone()]);
+}
+
+#[tokio::test]
+async fn describing_backends_again_changes_only_what_changed_and_uses_no_numbers_up() {
+    let server = SharedServer::get().await;
+    let store = server.store().await;
+    let row =
+        |n: usize, pool: &str| BackendRow { address: format!("h:{n}"), pool: pool.into(), model: "m".into() };
+    let mut rows: Vec<BackendRow> = (0..100).map(|n| row(n, "p")).collect();
+    for _ in 0..5 {
+        store.describe_backends(&rows).await.unwrap();
+    }
+    rows[3].pool = "q".into();
+    rows.push(row(100, "q"));
+    store.describe_backends(&rows).await.unwrap();
+    let (count, newest, moved): (i64, i32, i64) =
+        sqlx::query_as("SELECT count(*), max(id), count(*) FILTER (WHERE pool = 'q') FROM backend")
+            .fetch_one(store.pool())
+            .await
+            .unwrap();
+    assert_eq!((count, newest, moved), (101, 101, 2));
 }
 
 #[tokio::test]

@@ -113,22 +113,27 @@ async fn minutes_are_exact_whenever_their_samples_arrive() {
     let mut busy = sample("a:1", today(30));
     (busy.queue_depth, busy.ttft_seconds, busy.ttft_count) = (Some(10.0), Some(1.25), 1.0);
     (busy.inter_token_seconds, busy.output_tokens) = (Some(0.25), 200.0);
+    (busy.ttft_p95_seconds, busy.kv_used_max, busy.preempted) = (Some(3.0), None, 0.0);
     write(&store, vec![sample("a:1", today(0)), busy, sample("b:2", today(59)), sample("a:1", today(60))])
         .await;
     assert_eq!(store.roll_up(today(119)).await.unwrap(), 1, "the second minute is not over");
-    let minutes = store.minutes(None, today(0), today(600)).await.unwrap();
+    let minutes = store.minutes(None, today(0), today(600), 100).await.unwrap();
     assert_eq!(minutes.len(), 2);
     let first = &minutes[0];
     assert_eq!((first.address.as_str(), first.samples, first.covered_seconds), ("a:1", 2, 2.0));
     assert_eq!((first.queue_depth_mean, first.queue_depth_max), (Some(6.0), Some(10.0)));
     assert_eq!(first.ttft_seconds, Some((4.0 * 0.25 + 1.25) / 5.0));
     assert_eq!(first.inter_token_seconds, Some((800.0 * 0.125 + 200.0 * 0.25) / 1_000.0));
+    assert_eq!(first.ttft_p95_seconds, Some((4.0 * 0.5 + 3.0) / 5.0), "weighted by requests");
+    assert_eq!((first.ttft_p95_max_seconds, first.ttft_p50_seconds), (Some(3.0), Some(0.25)));
+    assert_eq!((first.kv_used_mean, first.kv_used_max), (Some(0.5), Some(0.75)));
+    assert_eq!((first.iterations, first.iteration_tokens, first.preempted), (80.0, 2_000.0, 1.0));
     assert_eq!((first.arrived, first.output_tokens, first.gpu_utilisation_mean), (10.0, 1_000.0, None));
 
     assert_eq!(store.roll_up(today(119)).await.unwrap(), 0, "nothing new");
     write(&store, vec![sample("a:1", today(45))]).await;
     assert_eq!(store.roll_up(today(200)).await.unwrap(), 2, "the late row's minute and the second one");
-    let minutes = store.minutes(None, today(0), today(600)).await.unwrap();
+    let minutes = store.minutes(None, today(0), today(600), 100).await.unwrap();
     assert_eq!(minutes.iter().map(|minute| minute.samples).collect::<Vec<_>>(), [3, 1, 1]);
     assert_eq!(minutes[0].arrived, 15.0);
 
@@ -138,5 +143,9 @@ async fn minutes_are_exact_whenever_their_samples_arrive() {
         .await
         .unwrap();
     assert_eq!(store.roll_up(today(200)).await.unwrap(), 1);
-    assert_eq!(store.minutes(None, today(0), today(600)).await.unwrap(), minutes, "computed again, the same");
+    assert_eq!(
+        store.minutes(None, today(0), today(600), 100).await.unwrap(),
+        minutes,
+        "computed again, the same"
+    );
 }

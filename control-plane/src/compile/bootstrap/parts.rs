@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 /// Name of the cluster that leads to Clairvoy's discovery server.
-pub(super) const XDS_CLUSTER: &str = "clairvoy_xds";
+pub const XDS_CLUSTER: &str = "clairvoy_xds";
 
 /// Clairvoy's discovery server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,11 @@ pub(super) fn api_source(variant: Variant, token: Option<&str>) -> Value {
     })
 }
 
+/// Load reports to Clairvoy: `cluster_manager.load_stats_config`.
+pub(super) fn load_stats(token: Option<&str>) -> Value {
+    json!({"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [grpc_service(token)]})
+}
+
 fn grpc_service(token: Option<&str>) -> Value {
     let mut service = json!({
         "envoy_grpc": {
@@ -56,7 +61,7 @@ fn grpc_service(token: Option<&str>) -> Value {
     service
 }
 
-pub(super) fn authorization(token: &str) -> String {
+pub(in crate::compile) fn authorization(token: &str) -> String {
     format!("Bearer {token}")
 }
 

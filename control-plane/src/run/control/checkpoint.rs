@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -15,18 +15,21 @@ use crate::learn::Insight;
 
 use super::super::steer::Steering;
 use super::learned::classes;
-use super::{Core, Issued};
+use super::{Core, Discovered, Issued};
 
 /// All that the core remembers, apart from what is only shown. The learner's part is kept beside it.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Checkpoint<'a> {
     config: Cow<'a, Config>,
     fleet: Cow<'a, Fleet>,
+    discovered: Cow<'a, Discovered>,
+    connected: Cow<'a, BTreeSet<String>>,
     steering: Cow<'a, BTreeMap<String, Steering>>,
     forecasts: Cow<'a, BTreeMap<String, Issued>>,
     plans: Cow<'a, BTreeMap<String, PoolPlan>>,
     signalled: Cow<'a, BTreeMap<String, u32>>,
     started_at: DateTime<Utc>,
+    has_begun: bool,
     numbered: (DateTime<Utc>, u16),
 }
 
@@ -79,11 +82,14 @@ impl Core {
         Checkpoint {
             config: Cow::Owned(decisive(&self.config)),
             fleet: Cow::Borrowed(&self.fleet),
+            discovered: Cow::Borrowed(&self.discovered),
+            connected: Cow::Borrowed(&self.connected),
             steering: Cow::Borrowed(&self.steering),
             forecasts: Cow::Borrowed(&self.forecasts),
             plans: Cow::Borrowed(&self.plans),
             signalled: Cow::Borrowed(&self.signalled),
             started_at: self.started_at,
+            has_begun: self.has_begun,
             numbered: self.numbered,
         }
     }
@@ -95,11 +101,14 @@ impl Core {
             classes: classes(&config),
             config,
             fleet: checkpoint.fleet.into_owned(),
+            discovered: checkpoint.discovered.into_owned(),
+            connected: checkpoint.connected.into_owned(),
             steering: checkpoint.steering.into_owned(),
             forecasts: checkpoint.forecasts.into_owned(),
             plans: checkpoint.plans.into_owned(),
             signalled: checkpoint.signalled.into_owned(),
             started_at: checkpoint.started_at,
+            has_begun: checkpoint.has_begun,
             numbered: checkpoint.numbered,
             effects: Vec::new(),
         }

@@ -19,10 +19,14 @@ use super::{Core, Effect, Issued};
 impl Core {
     /// Decides weights and replicas of every model; what changed is to be published.
     pub(super) fn decide(&mut self, now: DateTime<Utc>) {
+        // Publishing without backends that are about to be found would take them from every Envoy.
+        if !self.has_begun && self.awaits_dns(now) {
+            return;
+        }
         let config = Arc::clone(&self.config);
-        let mut publish = false;
+        let mut publish = !std::mem::replace(&mut self.has_begun, true);
         for model in &config.models {
-            let demand_rps = self.fleet.arrivals(&model.name).map_or(0.0, |arrivals| arrivals.rates(now).0);
+            let demand_rps = self.fleet.demand(&model.name, now).requests_per_second;
             publish |= self.decide_weights(model, demand_rps, now);
             self.decide_replicas(model, demand_rps, now);
         }

@@ -1,10 +1,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use crate::config::{Config, Model};
-use crate::fleet::{Membership, Origin};
+use crate::fleet::{Membership, Origin, Registration};
 use crate::learn::Lesson;
 use crate::store::{BackendRow, DemandRow, RegisteredState};
 
@@ -14,14 +14,19 @@ use super::learned::classes;
 use super::{Core, Effect, Order};
 
 impl Core {
-    pub(super) fn obey(&mut self, order: Order, now: DateTime<Utc>) -> Result<(), Refusal> {
+    pub(super) fn obey(&mut self, order: Order, now: DateTime<Utc>) -> Result<Option<Registration>, Refusal> {
         let config = Arc::clone(&self.config);
         match order {
             Order::Register { pool, address } => {
+                self.check_allowed(&pool, address)?;
                 self.fleet.register(&config, &pool, address, now)?;
                 self.registered(&pool, address, RegisteredState::Ready, now);
                 self.note("info", format!("{address} was registered in pool {pool}"));
+                self.save_membership(&pool, now);
                 self.reconcile(now);
+            }
+            Order::Lease { pool, address, length } => {
+                return self.lease(&pool, address, length, now).map(Some);
             }
             Order::Drain { pool, address } => {
                 self.fleet.drain(&pool, address, now)?;
@@ -34,6 +39,7 @@ impl Core {
                 let gone = Entry::Unregistered { pool: pool.clone(), address: address.to_string() };
                 self.effects.push(Effect::Journal(gone));
                 self.note("info", format!("{address} leaves pool {pool} after it has drained"));
+                self.save_membership(&pool, now);
                 self.decide(now);
             }
             Order::Learn { histories } => {
@@ -42,10 +48,16 @@ impl Core {
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    fn registered(&mut self, pool: &str, address: SocketAddr, state: RegisteredState, at: DateTime<Utc>) {
+    pub(super) fn registered(
+        &mut self,
+        pool: &str,
+        address: SocketAddr,
+        state: RegisteredState,
+        at: DateTime<Utc>,
+    ) {
         let is_registered =
             self.fleet.backend(address).is_some_and(|backend| backend.origin == Origin::Registered);
         if is_registered {
@@ -65,7 +77,8 @@ impl Core {
                     .backends()
                     .filter(takes)
                     .any(|backend| backend.origin == Origin::Registered && backend.pool == pool.name);
-                registered || !pool.backends.is_empty()
+                let found = pool.dns().is_some() && self.discovered.has_backends(&pool.name);
+                registered || found || !pool.backends.is_empty()
             })
         };
         let serves = |model: &&Model| self.fleet.of_model(&model.name).any(|backend| takes(&backend));
@@ -102,9 +115,7 @@ impl Core {
     /// Hands the demand of the steps that are over to the learner and to the database.
     pub(super) fn close_steps(&mut self, now: DateTime<Utc>) {
         let step_seconds = self.step_seconds();
-        // Samples of a step's last second are still on their way when it ends.
-        let settled = now - TimeDelta::milliseconds(500);
-        for (model, step) in self.fleet.close_steps(settled) {
+        for (model, step) in self.fleet.close_steps(now) {
             let at = DateTime::<Utc>::from_timestamp(step.index * step_seconds, 0);
             if let (Some(rate), Some(at)) = (step.requests_per_second, at) {
                 let row = DemandRow { model: model.clone(), at, requests_per_second: rate };

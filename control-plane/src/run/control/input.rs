@@ -1,12 +1,16 @@
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::discovery::Looked;
+use crate::envoy::{LogSummary, NodeLoad};
+use crate::fleet::Registration;
 use crate::learn::Lesson;
-use crate::telemetry::Sample;
+use crate::telemetry::{Limits, Sample};
 
 use super::super::commands::Refusal;
 use super::{Core, Effect};
@@ -17,10 +21,20 @@ use super::{Core, Effect};
 pub(crate) enum Input {
     /// A backend showed itself.
     Sample(Box<Sample>),
+    /// A backend's engine goes this far: comes before a sample or a failure, when it is another limit than the last.
+    Limits { backend: SocketAddr, limits: Limits },
     /// A scrape failed: whether the connection was refused, or none when nothing came back at all.
     Failure { backend: SocketAddr, refused: Option<bool>, message: String },
     /// The last plan of a pool reached no autoscaler: the next tick tells it again, unless the pool is as planned by then.
     Undelivered { pool: String },
+    /// DNS said something of a pool.
+    Looked { at: DateTime<Utc>, looked: Looked },
+    /// An Envoy reported its load.
+    Load(NodeLoad),
+    /// Envoys told a second of access logs.
+    Log { at: DateTime<Utc>, summary: LogSummary },
+    /// Other Envoys are connected than before the last tick, or they are asked to report at another interval.
+    Connected { nodes: BTreeSet<String>, report_seconds: u64 },
     /// An operator or the API wants something.
     Order { at: DateTime<Utc>, order: Order },
     /// Another configuration is in force.
@@ -35,6 +49,8 @@ pub(crate) enum Input {
 pub(crate) enum Order {
     /// Add a backend to a pool, or take one back that was draining.
     Register { pool: String, address: SocketAddr },
+    /// Add a backend to a pool for a time, or renew that time.
+    Lease { pool: String, address: SocketAddr, length: TimeDelta },
     /// Stop new requests to a backend.
     Drain { pool: String, address: SocketAddr },
     /// Stop new requests to a backend and remove it after the drain time.
@@ -46,29 +62,41 @@ pub(crate) enum Order {
 impl Input {
     /// Whether it may decide something, by what the learner has found so far.
     pub(crate) fn evaluates(&self) -> bool {
-        matches!(self, Self::Order { .. } | Self::Config { .. } | Self::Tick { .. })
+        matches!(self, Self::Looked { .. } | Self::Order { .. } | Self::Config { .. } | Self::Tick { .. })
     }
 }
 
 impl Core {
-    /// Takes an input.
+    /// Takes an input; tells what a registration with a lease came to.
     ///
     /// # Errors
     /// An order that the fleet refuses; nothing has changed then.
-    pub(crate) fn take(&mut self, input: Input) -> Result<(), Refusal> {
+    pub(crate) fn take(&mut self, input: Input) -> Result<Option<Registration>, Refusal> {
         match input {
             Input::Sample(sample) => self.sample(*sample),
+            Input::Limits { backend, limits } => {
+                if let Some(backend) = self.fleet.backend_mut(backend) {
+                    backend.limits = limits;
+                }
+            }
             Input::Failure { backend, refused, message } => {
                 self.fleet.observe_failure(backend, refused, message);
             }
             Input::Undelivered { pool } => {
                 self.signalled.remove(&pool);
             }
+            Input::Looked { at, looked } => self.looked(looked, at),
+            Input::Load(load) => self.fleet.observe_load(&load),
+            Input::Log { at, summary } => self.logged(&summary, at),
+            Input::Connected { nodes, report_seconds } => {
+                self.connected = nodes;
+                self.fleet.set_report_interval(report_seconds as f64);
+            }
             Input::Order { at, order } => return self.obey(order, at),
             Input::Config { at, config } => self.adopt(config, at),
             Input::Tick { at } => self.tick(at),
         }
-        Ok(())
+        Ok(None)
     }
 
     fn sample(&mut self, sample: Sample) {
@@ -81,7 +109,9 @@ impl Core {
     }
 
     fn tick(&mut self, now: DateTime<Utc>) {
+        self.pass_time(now);
         self.sweep(now);
+        self.fleet.look_at_reports(&self.connected, now);
         self.close_steps(now);
         self.teach(Lesson::Tick(now));
         self.decide(now);
@@ -90,6 +120,7 @@ impl Core {
     /// Takes another configuration, and decides by it from the next input on.
     pub(crate) fn replace(&mut self, config: Arc<Config>, now: DateTime<Utc>) {
         self.config = config;
+        self.discovered.retain(&Arc::clone(&self.config));
         self.reconcile(now);
     }
 
@@ -98,6 +129,8 @@ impl Core {
         self.replace(config, now);
         self.decide(now);
         // Gateways, timeouts and names change without any decision about backends.
-        self.effects.push(Effect::Publish);
+        if self.has_begun {
+            self.effects.push(Effect::Publish);
+        }
     }
 }

@@ -16,6 +16,7 @@ impl Core {
     /// Takes up what the last run left. It is no input: a checkpoint follows it, and has it all.
     pub(in crate::run) fn remember(&mut self, memory: Memory, now: DateTime<Utc>) {
         let config = Arc::clone(&self.config);
+        self.remember_found(&memory.membership);
         self.fleet.reconcile(&config, now);
         for backend in memory.registered {
             let Ok(address) = backend.address.parse() else { continue };
@@ -25,6 +26,7 @@ impl Core {
                 let _ = self.fleet.drain(&backend.pool, address, now);
             }
         }
+        self.remember_leases(&memory.membership, now);
         for (model, saved_at, state) in memory.weights {
             let age = (now - saved_at).as_seconds_f64();
             if age <= WEIGHTS_LAST_SECONDS

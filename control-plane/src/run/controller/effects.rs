@@ -1,23 +1,25 @@
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use crate::config::{GpuMetrics, Pool};
-use crate::fleet::Backend;
+use crate::config::{Pool, PoolTelemetry};
+use crate::fleet::{Backend, Registration};
 use crate::learn::Lesson;
+use crate::push::Directory;
 use crate::store::DecisionRow;
-use crate::telemetry::{GpuPage, ScrapeTarget};
+use crate::telemetry::{PoolTargets, ScrapeTarget};
 use crate::view::DecisionView;
 
 use super::super::commands::Refusal;
-use super::super::control::{Effect, Input};
+use super::super::control::{Counted, Effect, Input};
 use super::super::journal::Entry;
 use super::Controller;
 
 impl Controller {
     /// Hands an input to the core and carries out what follows.
-    pub(super) fn feed(&mut self, input: Input, now: DateTime<Utc>) -> Result<(), Refusal> {
+    pub(super) fn feed(&mut self, input: Input, now: DateTime<Utc>) -> Result<Option<Registration>, Refusal> {
         self.recorder.input(&input);
         let done = self.core.take(input);
         self.carry_out(now);
@@ -37,6 +39,7 @@ impl Controller {
                 Effect::Members => self.retarget(),
                 Effect::Publish => publish = true,
                 Effect::Note(level, message) => self.note(level, message, now),
+                Effect::Count(counted) => self.count(&counted),
             }
         }
         if publish {
@@ -59,19 +62,41 @@ impl Controller {
         self.outputs.journal.write(Entry::Decision(row));
     }
 
-    /// Has the backends of the fleet scraped.
+    /// Has the backends of the fleet scraped, or their pushed telemetry taken.
     fn retarget(&self) {
-        let target = |backend: &Backend| {
-            self.core.config.pool(&backend.pool).map(|pool| scrape_target(backend.address, pool))
-        };
-        let targets: Vec<ScrapeTarget> = self.core.fleet.backends().filter_map(target).collect();
+        let config = &self.core.config;
+        let of_pool = |backend: &Backend| config.pool(&backend.pool).map(|pool| (backend.address, pool));
+        let (pushing, scraped): (Vec<_>, Vec<_>) = self
+            .core
+            .fleet
+            .backends()
+            .filter_map(of_pool)
+            .partition(|(_, pool)| pool.telemetry == PoolTelemetry::Push);
+        self.outputs.push.store(Arc::new(Directory::new(pushing)));
+        let pools: HashMap<&str, PoolTargets<'_>> =
+            config.pools.iter().map(|pool| (pool.name.as_str(), PoolTargets::new(pool))).collect();
+        let target =
+            |(address, pool): &(SocketAddr, &Pool)| Some(pools.get(pool.name.as_str())?.target(*address));
+        let targets: Vec<ScrapeTarget> = scraped.iter().filter_map(target).collect();
         self.outputs.targets.send_replace(Arc::new(targets));
     }
 
+    fn count(&self, counted: &Counted) {
+        match counted {
+            Counted::Looked(pool, outcome) => self.outputs.discovery.looked(pool, outcome),
+            Counted::Refused(pool, origin) => self.outputs.discovery.refused(pool, origin.name()),
+            Counted::Expired(pool) => self.outputs.discovery.expired(pool),
+        }
+    }
+
     pub(super) fn tick(&mut self, now: DateTime<Utc>) {
+        for (level, message) in self.writer.counters().take_news() {
+            self.note(level.name(), message, now);
+        }
+        self.look_who_is_connected(now);
         // It is refused by nobody.
         let _ = self.feed(Input::Tick { at: now }, now);
-        if !self.published_once {
+        if self.core.has_begun && !self.published_once {
             self.publish(now);
         }
         self.record(now);
@@ -88,14 +113,5 @@ impl Controller {
         {
             self.recorder.abandon();
         }
-    }
-}
-
-fn scrape_target(address: SocketAddr, pool: &Pool) -> ScrapeTarget {
-    let target = ScrapeTarget::new(address.to_string().into());
-    match &pool.gpu_metrics {
-        GpuMetrics::None => ScrapeTarget { gpu: GpuPage::None, ..target },
-        GpuMetrics::Same => target,
-        GpuMetrics::Url(template) => target.with_gpu_template(template),
     }
 }

@@ -7,11 +7,13 @@ use chrono::{DateTime, Utc};
 use clairvoy_xds::{ClientEvent, ClientEventKind};
 
 use crate::config::{Config, ConfigError};
+use crate::discovery::Looked;
+use crate::fleet::Registration;
 use crate::learn::{Insight, Lesson};
-use crate::store::{EventLevel, EventRow, Store, TelemetryWriter, WriterSettings};
-use crate::telemetry::{FailureKind, ScrapeOutcome};
+use crate::store::{EventLevel, EventRow, Store};
+use crate::telemetry::{DriftEvent, FailureKind, ScrapeOutcome};
 
-use super::super::commands::{Command, Refusal};
+use super::super::commands::{Command, LeaseRequest};
 use super::super::control::{Input, Order};
 use super::super::database::Memory;
 use super::super::journal::Entry;
@@ -26,23 +28,20 @@ impl Controller {
         self.recorder.broken();
     }
 
-    pub(super) fn database_opened(&mut self, store: Option<&Store>, queue_rows: usize, now: DateTime<Utc>) {
+    pub(super) fn database_opened(&mut self, store: Option<&Store>, now: DateTime<Utc>) {
         let Some(store) = store else { return };
-        let settings = WriterSettings { queue_rows, ..WriterSettings::default() };
-        self.writer = Some(TelemetryWriter::spawn(store, settings));
+        self.writer.attach(store);
         self.note("info", "the database is open".to_owned(), now);
     }
 
     pub(super) fn scraped(&mut self, outcome: ScrapeOutcome, now: DateTime<Utc>) {
         let Ok(backend) = outcome.backend.parse::<SocketAddr>() else { return };
+        self.describe(backend, &outcome, now);
         let input = match outcome.result {
             Ok(sample) => {
                 // What is decided on is what is kept, to the last digit.
                 let sample = sample.as_kept();
-                match &self.writer {
-                    Some(writer) => writer.record([sample.clone()]),
-                    None => self.counts.samples_without_database += 1,
-                }
+                self.writer.record([sample.clone()]);
                 Input::Sample(Box::new(sample))
             }
             Err(failure) => {
@@ -56,6 +55,30 @@ impl Controller {
         };
         // It is refused by nobody.
         let _ = self.feed(input, now);
+    }
+
+    /// Takes what an outcome tells beside its sample: limits, as an input when they are other ones, and faults, which are
+    /// only shown.
+    fn describe(&mut self, address: SocketAddr, outcome: &ScrapeOutcome, now: DateTime<Utc>) {
+        let limits = outcome.limits;
+        if let Some(backend) = self.core.fleet.backend_mut(address) {
+            backend.telemetry_faults = Arc::clone(&outcome.faults);
+            if backend.limits != limits {
+                let _ = self.feed(Input::Limits { backend: address, limits }, now);
+            }
+        }
+        for event in &outcome.drift {
+            let level = match event {
+                DriftEvent::Began(_) => "warning",
+                DriftEvent::Ended(_) => "info",
+            };
+            self.note(level, format!("telemetry of {address}: {event}"), outcome.at);
+        }
+    }
+
+    /// Takes what DNS said of a pool.
+    pub(super) fn looked(&mut self, looked: Looked, now: DateTime<Utc>) {
+        let _ = self.feed(Input::Looked { at: now, looked }, now);
     }
 
     /// Takes what the learner found.
@@ -96,6 +119,13 @@ impl Controller {
             Command::Register(target) => {
                 (Order::Register { pool: target.pool, address: target.address }, Some(target.reply))
             }
+            Command::Lease(request) => {
+                let LeaseRequest { pool, address, length, reply } = request;
+                let order = Order::Lease { pool, address, length };
+                let done = self.feed(Input::Order { at: now, order }, now);
+                let _ = reply.send(done.map(|done| done.unwrap_or(Registration::Renewed)));
+                return;
+            }
             Command::Drain(target) => {
                 (Order::Drain { pool: target.pool, address: target.address }, Some(target.reply))
             }
@@ -104,9 +134,9 @@ impl Controller {
             }
             Command::Learn(histories) => (Order::Learn { histories }, None),
         };
-        let done: Result<(), Refusal> = self.feed(Input::Order { at: now, order }, now);
+        let done = self.feed(Input::Order { at: now, order }, now);
         if let Some(reply) = reply {
-            let _ = reply.send(done);
+            let _ = reply.send(done.map(drop));
         }
     }
 

@@ -6,11 +6,11 @@ use chrono::{DateTime, Utc};
 use clairvoy_forecaster::Standing;
 
 use crate::config::{Model, Pool};
-use crate::fleet::Backend;
+use crate::fleet::{Backend, Source};
 use crate::metrics::Reading;
 use crate::view::{
-    BackendView, ColdStartView, ExpertView, ForecastView, ModelView, PoolView, RecordView, ReplicasView,
-    ShareView, State, Totals,
+    BackendView, ColdStartView, DemandSource, ExpertView, ForecastView, ModelView, PoolView, RecordView,
+    ReplicasView, ShareView, State, Totals,
 };
 
 use super::super::plan::{self, at_cold_start};
@@ -49,11 +49,17 @@ impl Controller {
             totals: self.totals(),
             events: self.events.newest(LISTED),
         };
+        let discovery = state.pools.iter().filter_map(|pool| {
+            let discovery = pool.discovery.as_ref()?;
+            Some((pool.name.as_str(), discovery.stale, discovery.holding))
+        });
+        self.outputs.discovery.read(discovery);
         self.outputs.metrics.read(&Reading {
             state: &state,
             journal_dropped: self.outputs.journal.dropped().load(Ordering::Relaxed),
             lessons_dropped: self.counts.lessons_dropped.load(Ordering::Relaxed),
         });
+        self.outputs.envoy_metrics.read(&state, self.core.fleet.reports().reporters());
         if self.published_once {
             self.outputs.frames.send_replace(Some(Arc::new(Frame::new(state))));
         }
@@ -67,7 +73,10 @@ impl Controller {
                 let zone =
                     self.core.config.pool(&backend.pool).map_or("", |pool| pool.locality.zone.as_str());
                 let capacity = pool_capacity(&self.core.config, &all, &backend.pool);
-                show::backend(backend, self.core.steering.get(&backend.model), zone, capacity, now)
+                let in_progress = self.core.fleet.reports().in_progress(backend.address);
+                let steering = self.core.steering.get(&backend.model);
+                let view = show::backend(backend, steering, zone, capacity, now);
+                BackendView { requests_in_progress: in_progress, ..view }
             })
             .collect();
         views.sort_by(|left, right| {
@@ -77,8 +86,7 @@ impl Controller {
     }
 
     fn model_view(&self, model: &Model, pools: &[&Pool], now: DateTime<Utc>) -> ModelView {
-        let (demand_rps, tokens_per_second) =
-            self.core.fleet.arrivals(&model.name).map_or((0.0, 0.0), |arrivals| arrivals.rates(now));
+        let demand = self.core.fleet.demand(&model.name, now);
         let step_seconds = self.core.config.forecast.step.as_seconds() as u32;
         let cold_start = pools.iter().map(|pool| pool.replicas.cold_start.as_seconds()).fold(0.0, f64::max);
         let forecast = self.core.fresh_forecast(&model.name, now).and_then(|issued| {
@@ -110,8 +118,12 @@ impl Controller {
         });
         ModelView {
             name: model.name.clone(),
-            demand_rps,
-            tokens_per_second,
+            demand_rps: demand.requests_per_second,
+            demand_source: match demand.source {
+                Source::Envoys => DemandSource::Envoys,
+                Source::Servers => DemandSource::Servers,
+            },
+            tokens_per_second: demand.tokens_per_second,
             step_seconds,
             slo_ttft_seconds: model.slo.ttft_p95.as_seconds(),
             forecast,
@@ -138,17 +150,17 @@ impl Controller {
                 cold_start_seconds: pool.replicas.cold_start.as_seconds(),
                 reason: plan.map(|plan| plan.reason.clone()).unwrap_or_default(),
             },
+            discovery: self.core.discovered.view(&pool.name),
         }
     }
 
     fn totals(&self) -> Totals {
-        let counters = self.writer.as_ref().map(|writer| writer.counters());
+        let counters = self.writer.counters();
         let signals = self.outputs.deliverer.status();
         Totals {
-            telemetry_rows: self.counts.rows_before
-                + counters.as_ref().map_or(0, |counters| counters.rows_written()),
-            telemetry_dropped: counters.as_ref().map_or(0, |counters| counters.rows_dropped())
-                + self.counts.samples_without_database,
+            telemetry_rows: self.counts.rows_before + counters.rows_written(),
+            telemetry_dropped: counters.rows_dropped(),
+            telemetry_spooled: counters.in_spool().0,
             scrapes_failed: self.outputs.telemetry.scrapes_failed(),
             forecasts: self.counts.forecasts,
             decisions: self.counts.decisions,

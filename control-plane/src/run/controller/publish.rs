@@ -22,10 +22,13 @@ impl Controller {
         models.sort_by(|left, right| left.name.cmp(&right.name));
         for gateway in self.core.config.gateways() {
             let name = gateway.name.clone();
-            let resources = compile(&Intent { gateway, models: models.clone() });
+            let resources =
+                compile(&Intent { gateway, models: models.clone(), access_log: self.access_log() });
             let mut builder = SnapshotBuilder::new();
             // A model whose backends are all gone keeps its route, which then answers that there are none.
             builder.allow_empty_assignments();
+            // It is in the Envoys' bootstrap.
+            builder.external_cluster(self.core.config.telemetry.access_log.cluster.as_str());
             if let Some(last) = self.outputs.xds.newest(&name) {
                 builder.based_on(&last);
             }

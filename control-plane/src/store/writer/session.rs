@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
-use uuid::Uuid;
 
 use crate::store::samples::{COPY_SAMPLES, encode};
 use crate::telemetry::Sample;
+
+use super::BatchId;
 
 /// Bytes of a COPY sent at a time.
 const COPY_CHUNK: usize = 64 * 1024;
@@ -19,11 +20,9 @@ const CACHE_AGE: Duration = Duration::from_secs(3600);
 /// Commits wait for the disk: there is one batch a second, and what counts as written survives a crash of the database.
 const SET_UP: &str = "SET statement_timeout = '30s'";
 
-/// The writer's own connection, with what it learned over it.
-#[derive(Debug)]
+/// A connection of the writer's own, with what it learned over it.
+#[derive(Debug, Default)]
 pub(super) struct Session {
-    options: PgConnectOptions,
-    writer: Uuid,
     open: Option<Open>,
 }
 
@@ -36,23 +35,24 @@ struct Open {
 }
 
 impl Session {
-    pub(super) fn new(options: PgConnectOptions) -> Self {
-        Self { options, writer: Uuid::new_v4(), open: None }
-    }
-
     /// Writes a batch in one transaction. Returns false when it turns out to be there already, from an attempt whose
-    /// answer was lost. `number` must grow from batch to batch and stay the same for all attempts at one.
+    /// answer was lost.
     ///
     /// After an error the connection is given up, and the next call opens another.
-    pub(super) async fn write(&mut self, batch: &[Sample], number: i64) -> Result<bool, sqlx::Error> {
+    pub(super) async fn write(
+        &mut self,
+        options: &PgConnectOptions,
+        batch: &[Sample],
+        id: BatchId,
+    ) -> Result<bool, sqlx::Error> {
         // Taken out, so that an error or a cancelled call leaves no connection in the middle of something.
         let open = self.open.take();
         let work = async {
             let mut open = match open {
                 Some(open) => open,
-                None => Open::connect(&self.options).await?,
+                None => Open::connect(options).await?,
             };
-            let written = open.write(batch, self.writer, number).await?;
+            let written = open.write(batch, id).await?;
             Ok((open, written))
         };
         match tokio::time::timeout(BATCH_TIMEOUT, work).await {
@@ -82,7 +82,7 @@ impl Open {
         Ok(Self { connection, ids: HashMap::new(), days: BTreeSet::new(), since: Instant::now() })
     }
 
-    async fn write(&mut self, batch: &[Sample], writer: Uuid, number: i64) -> Result<bool, sqlx::Error> {
+    async fn write(&mut self, batch: &[Sample], id: BatchId) -> Result<bool, sqlx::Error> {
         if self.since.elapsed() >= CACHE_AGE {
             self.ids.clear();
             self.days.clear();
@@ -102,8 +102,8 @@ impl Open {
              WHERE ingest_mark.batch < excluded.batch
              RETURNING batch",
         )
-        .bind(writer)
-        .bind(number)
+        .bind(id.writer)
+        .bind(id.number)
         .bind(count(rows.len()))
         .fetch_optional(&mut *transaction)
         .await?;
@@ -132,7 +132,9 @@ impl Open {
     }
 
     async fn make_partitions(&mut self, batch: &[Sample]) -> Result<(), sqlx::Error> {
-        let days: BTreeSet<NaiveDate> = batch.iter().map(|sample| sample.at.date_naive()).collect();
+        // Neighbours are of the same day, nearly always.
+        let mut days: Vec<NaiveDate> = batch.iter().map(|sample| sample.at.date_naive()).collect();
+        days.dedup();
         for day in days {
             if !self.days.contains(&day) {
                 sqlx::query("SELECT create_day_partition('backend_sample', $1)")
@@ -181,14 +183,12 @@ impl Open {
 }
 
 fn minutes(rows: &[(i32, &Sample)]) -> BTreeMap<DateTime<Utc>, i64> {
-    let mut minutes = BTreeMap::new();
+    let mut counts = BTreeMap::new();
     for (_, sample) in rows {
-        let second = sample.at.timestamp();
-        if let Some(minute) = DateTime::from_timestamp(second - second.rem_euclid(60), 0) {
-            *minutes.entry(minute).or_insert(0) += 1;
-        }
+        *counts.entry(sample.at.timestamp().div_euclid(60)).or_insert(0) += 1;
     }
-    minutes
+    let time = |(minute, rows): (i64, i64)| Some((DateTime::from_timestamp(minute * 60, 0)?, rows));
+    counts.into_iter().filter_map(time).collect()
 }
 
 fn count(rows: usize) -> i64 {

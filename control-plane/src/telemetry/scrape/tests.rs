@@ -14,7 +14,8 @@ use prometheus_client::registry::Registry;
 use tokio::time::timeout;
 
 use super::*;
-use crate::telemetry::field::{DropReason, Field};
+use crate::telemetry::drops::DropReason;
+use crate::telemetry::field::Field;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -189,11 +190,15 @@ async fn an_endless_page_is_cut_off() {
 
 #[tokio::test]
 async fn answers_that_are_no_metrics_page_are_named() {
+    let html = || ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], "vllm:num_requests_running 1\n");
+    let packed = || ([(header::CONTENT_ENCODING, "br")], "vllm:num_requests_running 1\n");
     let json = || ([(header::CONTENT_TYPE, "application/json")], "[]");
     let cases = [
         (backend(|| StatusCode::INTERNAL_SERVER_ERROR).await, ScrapeFailure::Status(500)),
         (backend(|| Redirect::temporary("http://127.0.0.1:1/")).await, ScrapeFailure::Status(307)),
-        (backend(json).await, ScrapeFailure::NotText("application/json".into())),
+        (backend(json).await, ScrapeFailure::NoKnownMetrics { samples: 0, bad_lines: 0 }),
+        (backend(html).await, ScrapeFailure::NotText("text/html".into())),
+        (backend(packed).await, ScrapeFailure::Packed("br".into())),
         (backend(|| "up 1\n???\n").await, ScrapeFailure::NoKnownMetrics { samples: 1, bad_lines: 1 }),
     ];
     for (backend, expected) in cases {
@@ -204,6 +209,87 @@ async fn answers_that_are_no_metrics_page_are_named() {
     assert!(matches!(failure, ScrapeFailure::Connect(_)), "{failure}");
     let failure = Bench::of(&"not a host".into()).failure().await;
     assert!(matches!(failure, ScrapeFailure::BadUrl(_)), "{failure}");
+}
+
+fn gzipped(page: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, page).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn pages_come_in_several_forms() {
+    const DELIMITED: &str =
+        "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+    // One family of one untyped metric: name, and value 2.
+    let name = b"vllm:num_requests_running";
+    let metric = [&[0x22, 11, 0x2a, 9, 0x09][..], &2.0_f64.to_le_bytes()].concat();
+    let family = [&[0x0a, name.len() as u8][..], name, &metric].concat();
+    let protobuf = [&[family.len() as u8][..], &family].concat();
+    let text = b"vllm:num_requests_running 2\n".to_vec();
+    let json = br#"[{"numActiveRequests": 2, "numQueuedRequests": 0}]"#.to_vec();
+    for (kind, encoding, page) in [
+        ("text/plain; version=0.0.4", "identity", text.clone()),
+        ("text/plain; version=0.0.4", "gzip", gzipped(&text)),
+        ("application/openmetrics-text; version=1.0.0", "identity", [&text, &b"# EOF\n"[..]].concat()),
+        (DELIMITED, "identity", protobuf.clone()),
+        (DELIMITED, "gzip", gzipped(&protobuf)),
+        ("application/json", "identity", json),
+    ] {
+        let headers = [(header::CONTENT_TYPE, kind), (header::CONTENT_ENCODING, encoding)];
+        let backend = backend(move || (headers.clone(), page.clone())).await;
+        assert_eq!(Bench::of(&backend).sample().await.running, Some(2.0), "{kind} {encoding}");
+    }
+    let bomb = gzipped(&vec![b'#'; 64 << 20]);
+    assert!(bomb.len() < OPTIONS.max_page_bytes);
+    let packed = [(header::CONTENT_TYPE, "text/plain"), (header::CONTENT_ENCODING, "gzip")];
+    let bomb = backend(move || (packed.clone(), bomb.clone())).await;
+    let limit_bytes = OPTIONS.max_page_bytes;
+    assert_eq!(Bench::of(&bomb).failure().await, ScrapeFailure::TooLarge { limit_bytes });
+    let torn = backend(move || ([(header::CONTENT_ENCODING, "gzip")], "no gzip at all")).await;
+    assert!(matches!(Bench::of(&torn).failure().await, ScrapeFailure::Broken(_)));
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_is_given_up_at_the_deadline() {
+    let backend = backend(|| {
+        let bytes = futures::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Some((Ok::<_, std::convert::Infallible>(Bytes::from_static(b"#")), ()))
+        });
+        Body::from_stream(bytes)
+    })
+    .await;
+    let deadline = Duration::from_millis(300);
+    let options = ScrapeOptions { deadline, ..OPTIONS };
+    let mut bench = Bench::start(options, vec![ScrapeTarget::new(backend)]);
+    assert_eq!(bench.failure().await, ScrapeFailure::Timeout(300));
+}
+
+#[tokio::test]
+async fn a_renamed_metric_is_an_event_with_its_new_name_and_a_fault_of_the_backend() {
+    let scrapes = Arc::new(AtomicUsize::new(0));
+    let backend = backend(move || {
+        let name = if scrapes.fetch_add(1, Ordering::SeqCst) < 3 {
+            "kv_cache_usage_perc"
+        } else {
+            "kv_memory_usage_perc"
+        };
+        format!("vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:{name} 0.5\n")
+    })
+    .await;
+    let mut bench = Bench::of(&backend);
+    let outcome = loop {
+        let outcome = bench.next().await;
+        if !outcome.drift.is_empty() {
+            break outcome;
+        }
+    };
+    let told = outcome.drift[0].to_string();
+    assert!(told.starts_with("kv_used is no longer") && told.contains("vllm:kv_memory_usage_perc"), "{told}");
+    assert_eq!(outcome.faults.len(), 1);
+    assert_eq!(bench.metrics.faults_began(crate::telemetry::FaultKind::Vanished), 1);
+    assert!(outcome.result.is_ok(), "the rest of the page is in use");
 }
 
 #[tokio::test]

@@ -24,7 +24,11 @@ const BACKEND: Backend = {
   share: 0.25,
   capacity_share: 0.25,
   telemetry_age_seconds: 0.4,
-  reason: null,
+  capacity: null,
+  anomaly: null,
+  slowdown: 1,
+  telemetry_faults: [],
+  reason: 'wait at the level',
 };
 
 function text(over: Partial<Backend>): string {
@@ -47,6 +51,15 @@ test('marks an anomaly and says why', () => {
   expect(text({ anomaly: { score: 1.2, kind: null, reason: null } })).not.toContain('slower than peers');
 });
 
-test('takes a server that sends neither', () => {
+test('marks what is wrong with the telemetry, each fault with its kind and its sentence', () => {
+  const gone = 'kv_used is no longer on the metrics page; it may now be called vllm:kv_cache_perc: set `metrics` of the pool';
+  const still = 'completed stands still while ttft_count grows';
+  const shown = text({ telemetry_faults: [gone, still] });
+  expect(shown).toContain(`metric gone ${gone}`);
+  expect(shown).toContain(`counter stands still ${still}`);
+  expect(render(BackendRow, { props: { backend: BACKEND, history: [], scale: 1, sloSeconds: 2 } }).body).not.toContain('backend-faults');
+});
+
+test('shows a backend of which nothing was learned yet', () => {
   expect(text({})).toContain('10.0.0.1:8000');
 });

@@ -78,13 +78,13 @@ describe('the record of the forecasts', () => {
 });
 
 describe('the panel of a model', () => {
-  const forecast = { issued_at: '2026-11-21T04:30:00Z', expert: 'regression', error_ratio: 0.06, cold_start: null };
+  const forecast = { issued_at: '2026-11-21T04:30:00Z', expert: 'regression', error_ratio: 0.06, cold_start: { horizon_seconds: 60, q50: 12, q90: 15 } };
   const model: Model = {
     name: 'chat',
     demand_rps: 12,
-    tokens_per_second: null,
+    tokens_per_second: 240,
     step_seconds: 10,
-    slo_ttft_seconds: null,
+    slo_ttft_seconds: 2,
     forecast: null,
     shares: [],
   };
@@ -95,8 +95,8 @@ describe('the panel of a model', () => {
     expect(panel({ ...forecast, record: [GOOD] })).toContain('38 % less');
   });
 
-  test('takes a server that sends none, or a model without forecast, as an empty record', () => {
-    expect(panel(forecast)).toContain('No record yet');
+  test('takes an empty record, and a model without forecast', () => {
+    expect(panel({ ...forecast, record: [] })).toContain('No record yet');
     expect(panel(null)).toContain('No record yet');
   });
 });

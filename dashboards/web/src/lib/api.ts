@@ -1,5 +1,6 @@
+import type { Subject } from './past';
 import { EventParser } from './sse';
-import type { Demand, State } from './types';
+import type { Demand, History, Metric, State } from './types';
 
 /** Why a request failed, with the HTTP status when the server answered. */
 export class ApiError extends Error {
@@ -52,6 +53,13 @@ export async function fetchDemand(model: string, windowSeconds: number, signal: 
   const query = new URLSearchParams({ model, window_seconds: String(windowSeconds) });
   const response = await request(`api/v1/demand?${query}`, 'application/json', signal);
   return (await response.json()) as Demand;
+}
+
+/** `from` and `to` in Unix seconds. */
+export async function fetchHistory(subject: Subject, metric: Metric, [from, to]: [number, number], signal: AbortSignal): Promise<History> {
+  const query = new URLSearchParams({ [subject.kind]: subject.name, metric, from: String(from), to: String(to) });
+  const response = await request(`api/v1/history?${query}`, 'application/json', signal);
+  return (await response.json()) as History;
 }
 
 /** Reads the state stream and calls `onState` for each; returns when the server ends it. */

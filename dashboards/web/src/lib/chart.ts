@@ -7,6 +7,8 @@ export interface Palette {
   ink: string;
   label: string;
   grid: string;
+  /** Stronger than the grid. */
+  line: string;
   accent: string;
   /** `R G B` of the bands. */
   band: string;
@@ -21,6 +23,7 @@ export function readPalette(element: Element): Palette {
     ink: value('--ink'),
     label: value('--ink-3'),
     grid: value('--line'),
+    line: value('--line-strong'),
     accent: value('--accent'),
     band: value('--band'),
     surface: value('--surface'),
@@ -39,7 +42,7 @@ export interface ChartContext {
 
 const tint = (context: () => ChartContext, opacity: number) => () => `rgb(${context().palette.band} / ${opacity})`;
 
-function clockTick(unixSeconds: number): string {
+export function clockTick(unixSeconds: number): string {
   const date = new Date(unixSeconds * 1000);
   return `${String(date.getHours()).padStart(2, '0')}:${String(date.getMinutes()).padStart(2, '0')}`;
 }

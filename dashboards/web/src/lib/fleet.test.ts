@@ -23,14 +23,18 @@ const backend = (address: string, over: Partial<Backend> = {}): Backend => ({
   share: 0.25,
   capacity_share: 0.25,
   telemetry_age_seconds: 0.4,
-  reason: null,
+  capacity: null,
+  anomaly: null,
+  slowdown: 1,
+  telemetry_faults: [],
+  reason: 'wait at the level',
   ...over,
 });
 
 const model = (name: string): Model => ({
   name,
   demand_rps: 5,
-  tokens_per_second: null,
+  tokens_per_second: 120,
   step_seconds: 10,
   slo_ttft_seconds: 2,
   forecast: null,
@@ -47,15 +51,15 @@ test('backends are grouped by model, then pool, zone and group', () => {
   expect(groups[0]!.groups[0]).toMatchObject({ share: 0.5, capacityRps: 12 });
 });
 
-test('a group without shares has none, not zero', () => {
-  const [entry] = backendsByModel([], [backend('a:1', { share: null, capacity_rps: null })]);
-  expect(entry!.groups[0]).toMatchObject({ share: null, capacityRps: null });
+test('a group without a known capacity has none, not zero', () => {
+  const [entry] = backendsByModel([], [backend('a:1', { capacity_rps: null })]);
+  expect(entry!.groups[0]).toMatchObject({ share: 0.25, capacityRps: null });
 });
 
 test('the bar scale depends on capacity only', () => {
   expect(barScale([backend('a:1', { capacity_share: 0.16, share: 0.9 })])).toBeCloseTo(0.35);
   expect(barScale([backend('a:1', { capacity_share: 0.8 })])).toBe(1);
-  expect(barScale([backend('a:1', { capacity_share: null })])).toBe(1);
+  expect(barScale([backend('a:1', { capacity_share: 0 })])).toBe(1);
 });
 
 test('a lost share is told from an even one', () => {
@@ -74,13 +78,13 @@ test('the objective is compared with the upper bound', () => {
 
 test('key figures', () => {
   const state = {
-    models: [model('chat'), { ...model('embed'), demand_rps: null }],
+    models: [model('chat'), model('embed')],
     backends: [backend('a:1'), backend('b:1', { state: 'down' }), backend('c:1', { state: 'draining' })],
     proxies: [{ state: 'in_sync' }, { state: 'nacked' }, { state: 'pending' }],
   } as unknown as State;
   expect(keyFigures(state)).toEqual({
-    demandRps: 5,
-    tokensPerSecond: null,
+    demandRps: 10,
+    tokensPerSecond: 240,
     proxiesInSync: 1,
     proxiesNacked: 1,
     proxies: 3,

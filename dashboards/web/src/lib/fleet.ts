@@ -5,8 +5,9 @@ export interface BackendGroup {
   pool: string;
   zone: string;
   group: string;
-  /** Sums over the group's backends; null when no backend has a value. */
-  share: number | null;
+  /** Sum over the group's backends. */
+  share: number;
+  /** The same; null when no backend has a value. */
   capacityRps: number | null;
   backends: Backend[];
 }
@@ -44,11 +45,11 @@ function groupsOf(backends: Backend[]): BackendGroup[] {
       pool: backend.pool,
       zone: backend.zone,
       group: backend.group,
-      share: null,
+      share: 0,
       capacityRps: null,
       backends: [],
     };
-    group.share = plus(group.share, backend.share);
+    group.share += backend.share;
     group.capacityRps = plus(group.capacityRps, backend.capacity_rps);
     group.backends.push(backend);
     groups.set(key, group);
@@ -62,7 +63,7 @@ function plus(sum: number | null, value: number | null): number | null {
 
 /** Twice the largest capacity share, rounded up to 5 %: changes with the membership, not with every decision. */
 export function barScale(backends: Backend[]): number {
-  const top = Math.max(0, ...backends.map((backend) => backend.capacity_share ?? 0));
+  const top = Math.max(0, ...backends.map((backend) => backend.capacity_share));
   if (top === 0) return 1;
   return Math.min(1, Math.ceil(top * 2 * 20 - 1e-9) / 20);
 }
@@ -84,8 +85,8 @@ export function overObjective(backend: Backend, sloSeconds: number | null): bool
 }
 
 export interface KeyFigures {
-  demandRps: number | null;
-  tokensPerSecond: number | null;
+  demandRps: number;
+  tokensPerSecond: number;
   proxiesInSync: number;
   proxiesNacked: number;
   proxies: number;
@@ -97,8 +98,8 @@ export interface KeyFigures {
 export function keyFigures(state: State): KeyFigures {
   const inState = (proxies: Proxy[], wanted: Proxy['state']) => proxies.filter((proxy) => proxy.state === wanted).length;
   return {
-    demandRps: state.models.reduce<number | null>((sum, model) => plus(sum, model.demand_rps), null),
-    tokensPerSecond: state.models.reduce<number | null>((sum, model) => plus(sum, model.tokens_per_second), null),
+    demandRps: state.models.reduce((sum, model) => sum + model.demand_rps, 0),
+    tokensPerSecond: state.models.reduce((sum, model) => sum + model.tokens_per_second, 0),
     proxiesInSync: inState(state.proxies, 'in_sync'),
     proxiesNacked: inState(state.proxies, 'nacked'),
     proxies: state.proxies.length,

@@ -39,6 +39,13 @@ export function seconds(value: Maybe): string {
   return `${value.toFixed(digits)}${NARROW_SPACE}s`;
 }
 
+/** Seconds as milliseconds below one: `18.2 ms`, `340 ms`, `1.25 s`. */
+export function duration(value: Maybe): string {
+  if (!known(value) || Math.abs(value) >= 0.9995) return seconds(value);
+  const ms = value * 1000;
+  return `${ms.toFixed(Math.abs(ms) < 99.95 ? 1 : 0)}${NARROW_SPACE}ms`;
+}
+
 /** A span in its two largest units: `45 s`, `3 min 20 s`, `2 h 05 min`, `4 d 3 h`. */
 export function span(totalSeconds: Maybe): string {
   if (!known(totalSeconds)) return NONE;
@@ -71,6 +78,19 @@ export function clock(at: string | number | null | undefined): string {
   const date = new Date(at ?? NaN);
   if (Number.isNaN(date.getTime())) return NONE;
   return [date.getHours(), date.getMinutes(), date.getSeconds()].map((part) => String(part).padStart(2, '0')).join(':');
+}
+
+const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
+
+/** Day and minute of an instant in the reader's zone: `7 Nov 04:30`. */
+export function dayAndTime(at: string | number | null | undefined): string {
+  const date = new Date(at ?? NaN);
+  return Number.isNaN(date.getTime()) ? NONE : `${day(date)} ${clock(date.getTime()).slice(0, 5)}`;
+}
+
+/** `7 Nov`. */
+export function day(date: Date): string {
+  return `${date.getDate()} ${MONTHS[date.getMonth()]}`;
 }
 
 /** Seconds from `at` to `now`, or null when either cannot be read. */

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { backendKey, remember, sparkPoints, type ShareHistory } from './history';
 import type { State } from './types';
 
-const at = (seconds: number, shares: Record<string, number | null>) =>
+const at = (seconds: number, shares: Record<string, number>) =>
   ({
     now: new Date(seconds * 1000).toISOString(),
     backends: Object.entries(shares).map(([address, share]) => ({ model: 'chat', address, share })),
@@ -19,10 +19,9 @@ test('keeps two minutes and drops backends that left', () => {
   expect([...history.keys()]).toEqual([key]);
 });
 
-test('the same instant twice counts once, an unknown share not at all', () => {
+test('the same instant twice counts once', () => {
   let history = remember(new Map(), at(1000, { a: 0.5 }));
   history = remember(history, at(1000, { a: 0.6 }));
-  history = remember(history, at(1001, { a: null }));
   expect(history.get(key)).toEqual([{ t: 1000, share: 0.6 }]);
 });
 

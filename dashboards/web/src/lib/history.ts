@@ -22,7 +22,7 @@ export function remember(history: ShareHistory, state: State): ShareHistory {
   for (const backend of state.backends) {
     const key = backendKey(backend);
     const kept = (history.get(key) ?? []).filter((point) => point.t > now - HISTORY_SECONDS && point.t < now);
-    if (backend.share !== null) kept.push({ t: now, share: backend.share });
+    kept.push({ t: now, share: backend.share });
     next.set(key, kept);
   }
   return next;

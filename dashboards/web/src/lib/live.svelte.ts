@@ -1,6 +1,7 @@
 import { ApiError, followStates, saveToken } from './api';
 import { retryDelay, SILENCE_MS } from './backoff';
 import { remember, type ShareHistory } from './history';
+import { followSpool, type Spool } from './spool';
 import type { State } from './types';
 
 export type Phase = 'connecting' | 'live' | 'lost' | 'token';
@@ -9,6 +10,7 @@ export type Phase = 'connecting' | 'live' | 'lost' | 'token';
 export class Live {
   state = $state.raw<State | null>(null);
   shares = $state.raw<ShareHistory>(new Map());
+  spool = $state.raw<Spool | null>(null);
   phase = $state<Phase>('connecting');
   /** Browser time (ms) at which the newest state came. */
   receivedAt = $state<number | null>(null);
@@ -62,6 +64,7 @@ export class Live {
     this.#attempt = 0;
     this.state = state;
     this.shares = remember(this.shares, state);
+    this.spool = followSpool(this.spool, state.totals);
     this.receivedAt = Date.now();
     this.lostSince = null;
     this.problem = null;

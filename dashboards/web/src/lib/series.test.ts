@@ -69,6 +69,7 @@ describe('ceiling', () => {
   });
 
   test('is round', () => {
-    expect([0, 0.2, 1.2, 17, 25, 61, 99, 101].map(niceCeiling)).toEqual([1, 1, 1.5, 20, 25, 80, 100, 150]);
+    expect([0, 0.2, 1.2, 17, 25, 61, 99, 101].map((value) => niceCeiling(value))).toEqual([1, 1, 1.5, 20, 25, 80, 100, 150]);
+    expect([0, 0.0005, 0.034].map((value) => niceCeiling(value, 0.01))).toEqual([0.01, 0.01, 0.04]);
   });
 });

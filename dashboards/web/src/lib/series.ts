@@ -56,7 +56,7 @@ export function chartData(demand: Demand): ChartData {
 }
 
 /** One instant inside every hole wider than a step and a half. */
-function gapMarks(times: number[], stepSeconds: number): number[] {
+export function gapMarks(times: number[], stepSeconds: number): number[] {
   const marks: number[] = [];
   for (let i = 1; i < times.length; i++) {
     const [before, after] = [times[i - 1]!, times[i]!];
@@ -85,9 +85,9 @@ export function ceiling(data: ChartData): number {
   return niceCeiling(Math.max(lines * 1.08, Math.min(largest(data[COLUMN.nextTop]), 2 * lines)));
 }
 
-/** The next of 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8 times a power of ten, and at least 1. */
-export function niceCeiling(value: number): number {
-  if (!(value > 1)) return 1;
+/** The next of 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8 times a power of ten, and at least `least`. */
+export function niceCeiling(value: number, least = 1): number {
+  if (!(value > least)) return least;
   const power = 10 ** Math.floor(Math.log10(value));
   const step = [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].find((candidate) => candidate * power >= value * (1 - 1e-9));
   return (step ?? 10) * power;

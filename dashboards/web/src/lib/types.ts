@@ -18,10 +18,10 @@ export interface State {
 
 export interface Model {
   name: string;
-  demand_rps: number | null;
-  tokens_per_second: number | null;
+  demand_rps: number;
+  tokens_per_second: number;
   step_seconds: number;
-  slo_ttft_seconds: number | null;
+  slo_ttft_seconds: number;
   forecast: Forecast | null;
   shares: GroupShare[];
 }
@@ -31,13 +31,13 @@ export type Expert = string;
 
 export interface Forecast {
   issued_at: string;
-  expert: Expert | null;
+  expert: Expert;
   /** Weighted absolute percentage error of recent one-step medians, as a ratio. */
   error_ratio: number | null;
   /** Demand expected once a replica started now would be ready. */
-  cold_start: { horizon_seconds: number; q50: number; q90: number } | null;
-  /** One entry per horizon; servers before this field do not send it. */
-  record?: HorizonRecord[];
+  cold_start: { horizon_seconds: number; q50: number; q90: number };
+  /** One entry per horizon. */
+  record: HorizonRecord[];
 }
 
 /** How the forecasts of one horizon have done over the last days, as they were issued. */
@@ -74,13 +74,13 @@ export interface Pool {
 
 export interface ReplicaPlan {
   ready: number;
-  planned: number | null;
-  needed_now: number | null;
+  planned: number;
+  needed_now: number;
   needed_forecast: number | null;
-  min: number | null;
-  max: number | null;
-  cold_start_seconds: number | null;
-  reason: string | null;
+  min: number;
+  max: number;
+  cold_start_seconds: number;
+  reason: string;
 }
 
 export type BackendState = 'ready' | 'draining' | 'waiting' | 'stale' | 'down';
@@ -100,18 +100,23 @@ export interface Backend {
   inter_token_seconds: number | null;
   predicted_wait_seconds: number | null;
   predicted_wait_upper_seconds: number | null;
-  wait_source: 'regression' | 'last_observed' | 'none' | (string & {});
+  /** `last_observed`, `recent_service`, `service`, `corrected`, `regression` or `none`. */
+  wait_source: string;
   capacity_rps: number | null;
-  /** Learned rate at which it keeps the objective; servers before this field do not send it. */
-  capacity?: Capacity | null;
-  /** Servers before this field do not send it. */
-  anomaly?: Anomaly | null;
+  /** Learned rate at which it keeps the objective; null while nothing is known. */
+  capacity: Capacity | null;
+  /** Null before it was judged. */
+  anomaly: Anomaly | null;
+  /** How many times longer than usual its iterations take. */
+  slowdown: number;
   /** Part of the model's requests that Envoy sends here, 0 to 1. */
-  share: number | null;
+  share: number;
   /** Part it would get by capacity alone. */
-  capacity_share: number | null;
+  capacity_share: number;
   telemetry_age_seconds: number | null;
-  reason: string | null;
+  /** What is wrong with its telemetry, a sentence each. */
+  telemetry_faults: string[];
+  reason: string;
 }
 
 /** Requests/s at which half, nine in ten and one in ten windows of load keep the objective; what was not seen is null. */
@@ -156,7 +161,7 @@ export interface Decision {
   id: string;
   at: string;
   kind: DecisionKind;
-  model: string | null;
+  model: string;
   pool: string | null;
   summary: string;
   changes: Change[];
@@ -167,12 +172,15 @@ export interface Change {
   target: string;
   from: number | null;
   to: number | null;
-  reason: string | null;
+  reason: string;
 }
 
 export interface Totals {
   telemetry_rows: number;
+  /** Lost: no room was left for them, or the database could not take them. */
   telemetry_dropped: number;
+  /** Wait on disk for the database. */
+  telemetry_spooled: number;
   scrapes_failed: number;
   forecasts: number;
   decisions: number;
@@ -213,4 +221,43 @@ export interface QuantilePoint {
   q90: number;
   q95: number;
   q99: number;
+}
+
+export type Metric =
+  | 'queue_depth'
+  | 'running'
+  | 'kv_used'
+  | 'gpu_utilisation'
+  | 'ttft_seconds'
+  | 'ttft_p50_seconds'
+  | 'ttft_p95_seconds'
+  | 'inter_token_seconds'
+  | 'inter_token_p95_seconds'
+  | 'queue_wait_seconds'
+  | 'arrived_per_second'
+  | 'completed_per_second'
+  | 'prompt_tokens_per_second'
+  | 'output_tokens_per_second'
+  | 'iterations_per_second'
+  | 'preempted_per_second'
+  | 'tokens_per_iteration';
+
+/** One metric of a model, a pool or a backend over a span of time. */
+export interface History {
+  metric: Metric;
+  /** The rows it was made from. */
+  source: 'raw' | 'minutes' | 'hours';
+  step_seconds: number;
+  from: string;
+  to: string;
+  /** Oldest first; steps without a value are left out. */
+  points: HistoryPoint[];
+}
+
+export interface HistoryPoint {
+  /** Start of the step, Unix seconds. */
+  t: number;
+  value: number;
+  /** Largest value of a backend within the step; gauges and quantiles only. */
+  max?: number;
 }

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { anomalyMark, BACKEND_MARK, capacityText, changeValue, expertName, PROXY_MARK } from './words';
+import { anomalyMark, BACKEND_MARK, capacityText, changeValue, expertName, faultMark, PROXY_MARK } from './words';
 
 test('experts in words, unknown ones by their name', () => {
   expect(expertName('seasonal_naive')).toBe('last season');
@@ -35,4 +35,15 @@ test('only what has lasted is marked', () => {
   expect(anomalyMark({ score: 1.4, kind: null, reason: null })).toBeNull();
   expect(anomalyMark({ score: 3, kind: 'slower_than_peers', reason: 'r' })?.word).toBe('slower than peers');
   expect(anomalyMark({ score: 3, kind: 'kv_leak', reason: 'r' })?.word).toBe('KV leak');
+});
+
+test('a fault of the telemetry is told by its sentence', () => {
+  const word = (fault: string) => faultMark(fault).word;
+  expect(word('kv_used is no longer on the metrics page')).toBe('metric gone');
+  expect(word('queue_depth was never on the metrics page')).toBe('metric missing');
+  expect(word('completed stands still while ttft_count grows')).toBe('counter stands still');
+  expect(word('all numbers stand still with 4 requests running and 2 waiting')).toBe('telemetry frozen');
+  expect(word('gpu_utilisation is dropped again and again: too_large')).toBe('values dropped');
+  expect(word('running is 300, above the limit of 256')).toBe('above the limit');
+  expect(word('something new')).toBe('telemetry fault');
 });

@@ -51,6 +51,21 @@ export function anomalyMark(anomaly: Anomaly | null | undefined): Mark | null {
   return kind ? { word: kind === 'kv_leak' ? 'KV leak' : kind.replaceAll('_', ' '), shape: 'triangle', tone: 'warn' } : null;
 }
 
+const FAULTS: [RegExp, string][] = [
+  [/^\w+ is no longer on /, 'metric gone'],
+  [/^\w+ was never on /, 'metric missing'],
+  [/^all numbers stand still /, 'telemetry frozen'],
+  [/^\w+ stands still /, 'counter stands still'],
+  [/^\w+ is dropped /, 'values dropped'],
+  [/^\w+ is \S+, above the limit /, 'above the limit'],
+];
+
+/** The mark of a telemetry fault. The API sends sentences only; one that this page does not know is a telemetry fault. */
+export function faultMark(fault: string): Mark {
+  const word = FAULTS.find(([sentence]) => sentence.test(fault))?.[1] ?? 'telemetry fault';
+  return { word, shape: 'triangle', tone: 'warn' };
+}
+
 /** A learned capacity: its median with the interval, or the one bound that was seen. */
 export function capacityText(capacity: Capacity | null | undefined): { median: string; interval: string } {
   const { rps = null, lower_rps: lower = null, upper_rps: upper = null } = capacity ?? {};

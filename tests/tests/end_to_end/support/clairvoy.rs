@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -150,17 +151,30 @@ impl Clairvoy {
         file.lines().next().unwrap().parse().unwrap()
     }
 
+    /// Rows of telemetry in its Postgres, by backend.
+    pub(crate) async fn rows_by_backend(&self) -> Result<BTreeMap<String, i64>, sqlx::Error> {
+        let mut connection = self.database().await?;
+        let query = "SELECT address, count(*) FROM backend_sample JOIN backend ON id = backend_id GROUP BY 1";
+        let rows = sqlx::query_as(query).fetch_all(&mut connection).await?;
+        connection.close().await?;
+        Ok(rows.into_iter().collect())
+    }
+
     /// Rows of telemetry in its Postgres.
     pub(crate) async fn rows(&self) -> Result<i64, sqlx::Error> {
-        let options = PgConnectOptions::new_without_pgpass()
-            .socket(self.state_dir.join("postgres/run"))
-            .username("postgres")
-            .database("clairvoy");
-        let mut connection = PgConnection::connect_with(&options).await?;
+        let mut connection = self.database().await?;
         let rows =
             sqlx::query_scalar("SELECT count(*) FROM backend_sample").fetch_one(&mut connection).await?;
         connection.close().await?;
         Ok(rows)
+    }
+
+    async fn database(&self) -> Result<PgConnection, sqlx::Error> {
+        let options = PgConnectOptions::new_without_pgpass()
+            .socket(self.state_dir.join("postgres/run"))
+            .username("postgres")
+            .database("clairvoy");
+        PgConnection::connect_with(&options).await
     }
 }
 

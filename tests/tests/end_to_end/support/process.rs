@@ -15,14 +15,14 @@ const SHOWN: usize = 60;
 ///
 /// Envoy ends when the thread that started it does, so start it from the test itself and not from a task.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     name: &'static str,
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
-    pub(super) fn spawn(name: &'static str, command: &mut Command, log: PathBuf) -> Self {
+    pub(crate) fn spawn(name: &'static str, command: &mut Command, log: PathBuf) -> Self {
         let file: File = OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let child = command
             .stdin(Stdio::null())

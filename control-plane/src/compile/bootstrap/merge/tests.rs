@@ -59,6 +59,35 @@ static_resources:
 "#;
 
 #[test]
+fn load_reports_come_to_clairvoy_unless_they_go_elsewhere_or_cannot() {
+    const STATS: [&str; 4] = ["cluster_manager", "load_stats_config", "grpc_services", "0"];
+    let leads_to = |tree: &Tree| {
+        let service = tree.at(&STATS)?.at(&["envoy_grpc", "cluster_name"])?.as_text()?;
+        Some(service.to_owned())
+    };
+    let mut options = options(Serve::All);
+    let (tree, first) = merged(OWN, &options);
+    assert_eq!(leads_to(&tree).as_deref(), Some("clairvoy_xds"));
+    assert!(said(&first.changes, "cluster_manager.load_stats_config: added"));
+    options.token = Some("secret".to_owned());
+    let (tree, second) = merged(&first.text, &options);
+    let shown = tree.at(&STATS).unwrap().at(&["initial_metadata", "0", "value"]);
+    assert_eq!(shown, Some(&"Bearer secret".into()));
+    assert!(said(&second.changes, "cluster_manager.load_stats_config: set to the token"));
+
+    let elsewhere = "cluster_manager: { load_stats_config: { api_type: GRPC, grpc_services: [{ envoy_grpc: { cluster_name: own } }] } }";
+    let (tree, merged_elsewhere) = merged(&format!("{OWN}\n{elsewhere}\n"), &options);
+    assert_eq!(leads_to(&tree).as_deref(), Some("own"));
+    assert!(said(&merged_elsewhere.warnings, "load_stats_config leads to another server"));
+
+    let counting = OWN
+        .replace("  - name: web\n", "  - name: web\n    track_cluster_stats: { per_endpoint_stats: true }\n");
+    let (tree, merged_counting) = merged(&counting, &options);
+    assert_eq!(leads_to(&tree), None);
+    assert!(said(&merged_counting.warnings, "web.track_cluster_stats.per_endpoint_stats"));
+}
+
+#[test]
 fn a_chosen_cluster_takes_endpoints_and_keeps_the_rest() {
     let mut options = options(Serve::Eds);
     options.clusters = vec![cluster("chat", Some("llama"))];
@@ -299,6 +328,7 @@ fn bootstrap() -> impl Strategy<Value = Map> {
 /// Takes out whatever a merge may touch.
 fn untouched(mut root: Map) -> Map {
     root.remove("dynamic_resources");
+    root.remove("cluster_manager");
     if let Some(Tree::Map(node)) = root.get_mut("node") {
         node.remove("id");
         node.remove("cluster");

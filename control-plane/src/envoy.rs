@@ -1,0 +1,31 @@
+//! Envoy: what the proxies themselves tell, made into plain values.
+//!
+//! ```text
+//! load reports ─► NodeLoad    requests per model since the last report, requests in progress per backend
+//! access logs ──► Sampler ──► Tally ─► LogSummary    first bytes, errors and requests without a backend, once a second
+//! ```
+//!
+//! Everything but [`Collector`] is pure. A proxy is heard only about the gateway that it belongs to.
+
+mod collect;
+mod entry;
+mod load;
+mod metrics;
+mod sampler;
+mod tally;
+
+pub use collect::{Collector, EnvoyNews};
+pub use entry::{BODY_TAG, Exchange, ROUTE_TAG};
+pub use load::{EndpointLoad, ModelLoad, NodeLoad};
+pub use metrics::EnvoyMetrics;
+pub use sampler::Sampler;
+pub use tally::{BackendLog, FirstBytes, LogSummary, Tally};
+
+use crate::config::{Config, Gateway};
+
+/// The gateway to which Envoys of a `node.cluster` belong: the one that names it, else the one that names none.
+pub fn gateway_of(config: &Config, node_cluster: &str) -> Option<Gateway> {
+    let gateways = config.gateways();
+    let named = gateways.iter().find(|gateway| gateway.node_cluster.as_deref() == Some(node_cluster));
+    named.or_else(|| gateways.iter().find(|gateway| gateway.node_cluster.is_none())).cloned()
+}

@@ -1,0 +1,137 @@
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::envoy::{LogSummary, NodeLoad};
+
+use super::{Fleet, Step};
+
+/// Time over which present rates are taken, seconds; before everyone has reported for as long, they are not used.
+const WINDOW_SECONDS: f64 = 10.0;
+/// Samples of a second's end are still on their way when it ends.
+const SAMPLES_LAG: TimeDelta = TimeDelta::milliseconds(500);
+/// Servers that count more than this many times what Envoys report, and this many requests on top, get requests past
+/// them: then the servers' count is the demand.
+const PAST_ENVOYS_RATIO: f64 = 1.3;
+const PAST_ENVOYS_REQUESTS: f64 = 5.0;
+/// More requests in one report are no report, and longer intervals neither, seconds.
+const MOST_REQUESTS: f64 = 1e8;
+const LONGEST_INTERVAL_SECONDS: f64 = 3600.0;
+
+/// Who counted a demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The Envoys, in their load reports.
+    Envoys,
+    /// The model servers, in their metrics.
+    Servers,
+}
+
+/// The present demand of a model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Demand {
+    /// Requests/s over ten seconds.
+    pub requests_per_second: f64,
+    /// Output tokens/s over the last ten seconds, as the servers count them.
+    pub tokens_per_second: f64,
+    /// Who counted the requests.
+    pub source: Source,
+}
+
+impl Fleet {
+    /// Takes a load report.
+    pub fn observe_load(&mut self, load: &NodeLoad) {
+        if !self.reports.heard(load) {
+            return;
+        }
+        for (model, load_of_model) in &load.models {
+            let interval = load_of_model.interval_seconds.min(LONGEST_INTERVAL_SECONDS);
+            if let Some(arrivals) = self.reported.get_mut(model)
+                && load_of_model.requests <= MOST_REQUESTS
+            {
+                arrivals.count(load.at, load_of_model.requests, interval);
+            }
+        }
+    }
+
+    /// Takes a second of access logs, gathered up to `now`.
+    pub fn observe_log(&mut self, summary: &LogSummary, now: DateTime<Utc>) {
+        for (address, log) in &summary.backends {
+            if let Some(backend) = self.backends.get_mut(address) {
+                backend.gateway.observe(log);
+            }
+        }
+        // No endpoint was sent these, so no load report has them.
+        for (model, requests) in &summary.unplaced {
+            if let Some(arrivals) = self.reported.get_mut(model) {
+                arrivals.count(now, *requests, 1.0);
+            }
+        }
+    }
+
+    /// Looks which of the connected Envoys report: once a second.
+    pub fn look_at_reports(&mut self, connected: &std::collections::BTreeSet<String>, now: DateTime<Utc>) {
+        if let Some(seconds) = self.reports.look(connected, now) {
+            self.reported.values_mut().for_each(|arrivals| arrivals.cover(now, seconds));
+        }
+    }
+
+    /// The present demand of a model.
+    pub fn demand(&self, model: &str, now: DateTime<Utc>) -> Demand {
+        let (counted, tokens_per_second) =
+            self.arrivals.get(model).map_or((0.0, 0.0), |arrivals| arrivals.rates(now));
+        let servers = Demand { requests_per_second: counted, tokens_per_second, source: Source::Servers };
+        let Some((until, arrivals)) = self.reports.known_until(WINDOW_SECONDS).zip(self.reported.get(model))
+        else {
+            return servers;
+        };
+        let reported = arrivals.rates(until).0;
+        if self.servers_are_seen(model, now) && is_past(reported, counted, WINDOW_SECONDS) {
+            return servers;
+        }
+        Demand { requests_per_second: reported, tokens_per_second, source: Source::Envoys }
+    }
+
+    /// Whether all that arrives is counted: without that, what is measured is only a part of the demand.
+    pub fn demand_is_complete(&self, model: &str, now: DateTime<Utc>) -> bool {
+        self.demand(model, now).source == Source::Envoys || self.servers_are_seen(model, now)
+    }
+
+    /// Closes the forecast steps that are over and of which all that will be known is: model by model, oldest first.
+    pub fn close_steps(&mut self, now: DateTime<Utc>) -> Vec<(String, Step)> {
+        let lag = if self.reports.is_complete() { self.reports.lag().max(SAMPLES_LAG) } else { SAMPLES_LAG };
+        let settled = now - lag;
+        let mut closed = Vec::new();
+        for (model, arrivals) in &mut self.arrivals {
+            let of_model =
+                self.backends.values().filter(|backend| backend.model == *model && backend.is_expected(now));
+            let mut steps: BTreeMap<i64, Step> = BTreeMap::new();
+            for step in arrivals.close(of_model.count(), settled) {
+                steps.insert(step.index, step);
+            }
+            for reported in self.reported.get_mut(model).into_iter().flat_map(|one| one.close(1, settled)) {
+                let counted = steps.entry(reported.index).or_insert(reported);
+                *counted = better(*counted, reported, self.step_seconds);
+            }
+            closed.extend(steps.into_values().map(|step| (model.clone(), step)));
+        }
+        closed
+    }
+}
+
+/// What Envoys reported of a step, unless the servers saw more.
+fn better(counted: Step, reported: Step, step_seconds: u32) -> Step {
+    match (counted.requests_per_second, reported.requests_per_second) {
+        (_, None) => counted,
+        (Some(counted_rps), Some(reported_rps))
+            if is_past(reported_rps, counted_rps, f64::from(step_seconds)) =>
+        {
+            counted
+        }
+        _ => reported,
+    }
+}
+
+fn is_past(reported_rps: f64, counted_rps: f64, seconds: f64) -> bool {
+    counted_rps * seconds > PAST_ENVOYS_RATIO * reported_rps * seconds + PAST_ENVOYS_REQUESTS
+}

@@ -1,0 +1,200 @@
+//! Points become samples: pure, with a `now` that is given.
+//!
+//! Each backend has a state: the newest value of every series that it was told. When newer points come, or when nothing
+//! came for the flush time, the series are written as the metrics page that the backend would have shown at that moment,
+//! and what follows is what follows on a scrape. So ranks, spellings, units, histograms and unbelievable values are
+//! treated alike, however telemetry comes.
+
+mod series;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::DateTime;
+
+use crate::telemetry::{
+    Difference, Drops, EngineReading, LearnedLimits, Limits, Sample, difference, read_page,
+};
+
+use super::batch::{Batch, Point};
+use super::directory::{Directory, Member};
+
+use series::{Outcome, SeriesTable};
+
+/// Points that are less than this apart are of one reading: senders stamp each series by itself, milliseconds apart.
+const SAME_READING_MS: i64 = 500;
+
+/// What was noticed while points were put together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Noticed {
+    /// Points that are not newer than what their series has: sent twice, or out of order.
+    pub(super) late: u64,
+    /// Series that were forgotten because their backend has too many.
+    pub(super) evicted: u64,
+    /// Backends whose counters went backwards.
+    pub(super) restarts: u64,
+    /// Values that were not believed.
+    pub(super) drops: Drops,
+}
+
+/// All backends that push.
+#[derive(Debug)]
+pub(super) struct Assembler {
+    backends: HashMap<Arc<str>, Backend>,
+    flush_ms: i64,
+    max_series: usize,
+    pub(super) noticed: Noticed,
+}
+
+#[derive(Debug)]
+struct Backend {
+    member: Arc<Member>,
+    series: SeriesTable,
+    pending: Option<Pending>,
+    previous: Option<(EngineReading, i64)>,
+    page: String,
+    learned: LearnedLimits,
+    limits: Limits,
+}
+
+/// A reading that is coming in.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    /// Time of its first point.
+    first_ms: i64,
+    /// Time of its newest point.
+    newest_ms: i64,
+    /// When its first point came, by the own clock.
+    since_ms: i64,
+}
+
+impl Assembler {
+    pub(super) fn new(flush: Duration, max_series: usize) -> Self {
+        Self {
+            backends: HashMap::new(),
+            flush_ms: i64::try_from(flush.as_millis()).unwrap_or(i64::MAX),
+            max_series,
+            noticed: Noticed::default(),
+        }
+    }
+
+    /// Takes the points of one request; returns the samples of readings that are over.
+    pub(super) fn take(&mut self, mut batch: Batch, now_ms: i64) -> Vec<Sample> {
+        batch.sort();
+        let mut samples = Vec::new();
+        let directory = Arc::clone(&batch.directory);
+        for point in &batch.points {
+            let Some(member) = directory.member(point.member) else { continue };
+            let backend = match self.backends.get_mut(&member.address) {
+                Some(backend) => backend,
+                None => {
+                    self.backends.entry(Arc::clone(&member.address)).or_insert_with(|| Backend::new(member))
+                }
+            };
+            if let Some(pending) = backend.pending
+                && point.at_ms - pending.first_ms >= SAME_READING_MS
+            {
+                samples.extend(backend.close(pending, now_ms, &mut self.noticed));
+            }
+            backend.take(&batch, point, now_ms, self.max_series, &mut self.noticed);
+        }
+        samples
+    }
+
+    /// Closes the readings that have waited for the flush time.
+    pub(super) fn flush(&mut self, now_ms: i64) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        for backend in self.backends.values_mut() {
+            if let Some(pending) = backend.pending
+                && now_ms - pending.since_ms >= self.flush_ms
+            {
+                samples.extend(backend.close(pending, now_ms, &mut self.noticed));
+            }
+        }
+        samples
+    }
+
+    /// Forgets backends that are not in a directory, or in it as something else.
+    pub(super) fn retain(&mut self, directory: &Directory) {
+        let members: HashMap<&str, &Arc<Member>> =
+            directory.members().iter().map(|member| (member.address.as_ref(), member)).collect();
+        self.backends.retain(|address, backend| match members.get(address.as_ref()) {
+            Some(member) => {
+                backend.member = Arc::clone(member);
+                true
+            }
+            None => false,
+        });
+    }
+
+    /// How far a backend's engine goes, as of its newest sample.
+    pub(super) fn limits(&self, address: &str) -> Limits {
+        self.backends.get(address).map(|backend| backend.limits).unwrap_or_default()
+    }
+
+    pub(super) fn backends(&self) -> usize {
+        self.backends.len()
+    }
+}
+
+impl Backend {
+    fn new(member: &Arc<Member>) -> Self {
+        Self {
+            member: Arc::clone(member),
+            series: SeriesTable::default(),
+            pending: None,
+            previous: None,
+            page: String::new(),
+            learned: LearnedLimits::default(),
+            limits: Limits::default(),
+        }
+    }
+
+    fn take(&mut self, batch: &Batch, point: &Point, now_ms: i64, max_series: usize, noticed: &mut Noticed) {
+        match self.series.take(batch, point, max_series) {
+            Outcome::Late => noticed.late += 1,
+            Outcome::Taken { evicted } => {
+                noticed.evicted += evicted as u64;
+                // What comes after its reading was closed waits for the next one; its value is not lost.
+                if self.previous.as_ref().is_some_and(|(_, closed_ms)| point.at_ms <= *closed_ms) {
+                    return;
+                }
+                let pending = self.pending.get_or_insert(Pending {
+                    first_ms: point.at_ms,
+                    newest_ms: point.at_ms,
+                    since_ms: now_ms,
+                });
+                pending.newest_ms = pending.newest_ms.max(point.at_ms);
+            }
+        }
+    }
+
+    fn close(&mut self, pending: Pending, now_ms: i64, noticed: &mut Noticed) -> Option<Sample> {
+        self.pending = None;
+        let at_ms = pending.newest_ms;
+        self.page.clear();
+        self.series.write_page(at_ms, &mut self.page);
+        let read = read_page(self.page.as_bytes(), &self.member.packs);
+        noticed.drops.merge(&read.drops);
+        if read.known_series == 0 {
+            return None;
+        }
+        // A sender's clock may be ahead of ours; a sample from the future would look fresh for too long.
+        let at = DateTime::from_timestamp_millis(at_ms.min(now_ms))?;
+        let previous = self.previous.as_ref().map(|(reading, closed_ms)| {
+            (reading, Duration::from_millis(u64::try_from(at_ms - closed_ms).unwrap_or(0)))
+        });
+        let Difference { sample, restarted, drops } =
+            difference(Arc::clone(&self.member.address), at, previous, &read.reading);
+        noticed.drops.merge(&drops);
+        noticed.restarts += u64::from(restarted);
+        self.learned.observe(&sample);
+        self.limits = Limits::of(&self.member.limits, &read.reading, &self.learned);
+        self.previous = Some((read.reading, at_ms));
+        Some(sample)
+    }
+}
+
+#[cfg(test)]
+mod tests;

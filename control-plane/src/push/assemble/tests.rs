@@ -1,0 +1,155 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use crate::config::parse;
+use crate::push::batch::{Growth, PointValue};
+
+use super::*;
+
+const A: &str = "10.0.0.1:8000";
+const NOW: i64 = 1_700_000_000_000;
+const FLUSH: Duration = Duration::from_secs(1);
+
+fn directory() -> Arc<Directory> {
+    let config = parse(&format!(
+        "telemetry: {{ push: {{ http: 127.0.0.1:4318 }} }}\nmodels: [{{ name: m, pools: [a] }}]\n\
+         pools: [{{ name: a, telemetry: push, backends: [\"{A}\"] }}]\n"
+    ))
+    .unwrap();
+    let pool = &config.pools[0];
+    Arc::new(Directory::new(pool.backends.iter().map(|address| (*address, pool))))
+}
+
+/// Points of the one backend: series, time after `NOW`, value.
+fn batch(directory: &Arc<Directory>, points: &[(&str, i64, f64)]) -> Batch {
+    let mut batch = Batch::new(Arc::clone(directory));
+    for (series, after_ms, value) in points {
+        let text = batch.write_series(|text| text.push_str(series)).unwrap();
+        let growth = if *series == DONE { Growth::SinceStart } else { Growth::None };
+        batch.add(0, text, NOW + after_ms, growth, PointValue::Number(*value));
+    }
+    batch
+}
+
+const WAITING: &str = "vllm:num_requests_waiting";
+const DONE: &str = "vllm:request_success_total{finished_reason=\"stop\"}";
+
+#[test]
+fn a_reading_ends_when_a_newer_one_begins_or_after_the_flush() {
+    let directory = directory();
+    let mut assembler = Assembler::new(FLUSH, 100);
+    let take = |assembler: &mut Assembler, points: &[_], after| {
+        assembler.take(batch(&directory, points), NOW + after)
+    };
+    assert_eq!(take(&mut assembler, &[(WAITING, 0, 1.0)], 5), []);
+    assert_eq!(take(&mut assembler, &[(DONE, 3, 10.0)], 6), [], "of the same reading");
+    let samples = take(&mut assembler, &[(WAITING, 1000, 2.0), (DONE, 1000, 14.0)], 1005);
+    assert_eq!(samples.len(), 1);
+    assert_eq!((samples[0].queue_depth, samples[0].interval_seconds), (Some(1.0), 0.0));
+    assert_eq!(assembler.flush(NOW + 2000), []);
+    let samples = assembler.flush(NOW + 2005);
+    assert_eq!((samples[0].queue_depth, samples[0].completed), (Some(2.0), 4.0));
+    assert!((samples[0].interval_seconds - 0.997).abs() < 1e-9, "from the sender's times");
+    assert_eq!(samples[0].at.timestamp_millis(), NOW + 1000);
+    assert_eq!(assembler.flush(NOW + 9000), [], "and then nothing");
+}
+
+#[test]
+fn a_sender_that_catches_up_sends_series_by_series() {
+    let directory = directory();
+    let mut assembler = Assembler::new(FLUSH, 100);
+    let points: Vec<(&str, i64, f64)> = [WAITING, DONE]
+        .iter()
+        .flat_map(|series| (0..4).map(move |step| (*series, 1000 * step, 10.0 * step as f64)))
+        .collect();
+    let mut samples = assembler.take(batch(&directory, &points), NOW + 4000);
+    samples.extend(assembler.flush(NOW + 6000));
+    let seen: Vec<_> = samples.iter().map(|sample| (sample.queue_depth.unwrap(), sample.completed)).collect();
+    assert_eq!(seen, [(0.0, 0.0), (10.0, 10.0), (20.0, 10.0), (30.0, 10.0)]);
+}
+
+#[test]
+fn points_that_come_twice_or_late_count_once() {
+    let directory = directory();
+    let mut assembler = Assembler::new(FLUSH, 100);
+    for points in [[(DONE, 0, 10.0)], [(DONE, 0, 10.0)], [(DONE, 2000, 30.0)], [(DONE, 1000, 20.0)]] {
+        assembler.take(batch(&directory, &points), NOW + 2000);
+    }
+    let samples = assembler.flush(NOW + 3000);
+    assert_eq!((samples[0].completed, samples[0].interval_seconds), (20.0, 2.0));
+    assert_eq!(assembler.noticed.late, 2);
+    // A restart of the engine.
+    assembler.take(batch(&directory, &[(DONE, 3000, 1.0)]), NOW + 3000);
+    let samples = assembler.flush(NOW + 4000);
+    assert_eq!((samples[0].completed, assembler.noticed.restarts), (0.0, 1));
+}
+
+#[test]
+fn a_series_that_ended_or_fell_silent_is_gone() {
+    let directory = directory();
+    let mut assembler = Assembler::new(FLUSH, 100);
+    let mut first = batch(&directory, &[(WAITING, 0, 1.0), (DONE, 0, 1.0)]);
+    assembler.take(first.clone(), NOW);
+    assembler.flush(NOW + 1000);
+    assembler.take(batch(&directory, &[(DONE, 10_000, 5.0)]), NOW + 10_000);
+    let samples = assembler.flush(NOW + 11_000);
+    assert_eq!((samples[0].queue_depth, samples[0].completed), (None, 4.0));
+    for point in &mut first.points {
+        (point.at_ms, point.value) = (NOW + 20_000, PointValue::Ended);
+    }
+    assembler.take(first, NOW + 20_000);
+    assert_eq!(assembler.flush(NOW + 21_000), [], "there is nothing to tell");
+}
+
+#[test]
+fn the_state_of_a_backend_is_bounded() {
+    let directory = directory();
+    let mut assembler = Assembler::new(FLUSH, 100);
+    for round in 0..50 {
+        let names: Vec<String> =
+            (0..100).map(|index| format!("{WAITING}{{engine=\"{round}-{index}\"}}")).collect();
+        let points: Vec<_> = names.iter().map(|name| (name.as_str(), round, 1.0)).collect();
+        assembler.take(batch(&directory, &points), NOW + round);
+    }
+    let samples = assembler.flush(NOW + 2000);
+    assert!(samples[0].queue_depth.unwrap() <= 100.0);
+    assert!(assembler.noticed.evicted >= 4900, "{:?}", assembler.noticed);
+    assembler.retain(&Directory::default());
+    assert_eq!(assembler.backends(), 0);
+}
+
+proptest! {
+    #[test]
+    fn counts_add_up_however_points_are_cut_and_repeated(
+        steps in proptest::collection::vec((1_i64..3000, 0_u32..20), 2..20),
+        twice in any::<bool>(),
+    ) {
+        let directory = directory();
+        let mut assembler = Assembler::new(FLUSH, 100);
+        let (mut at, mut total, mut samples) = (0, 0.0, Vec::new());
+        for (pause, done) in &steps {
+            at += pause;
+            total += f64::from(*done);
+            for _ in 0..=u32::from(twice) {
+                samples.extend(assembler.take(batch(&directory, &[(DONE, at, total)]), NOW + at));
+            }
+        }
+        samples.extend(assembler.flush(NOW + at + 5000));
+        let counted: f64 = samples.iter().map(|sample| sample.completed).sum();
+        // All but what was there at the first reading, which takes in what came within its half second.
+        let (mut first, mut first_at) = (0.0, 0);
+        for (index, (pause, done)) in steps.iter().enumerate() {
+            if index == 0 {
+                first = f64::from(*done);
+            } else {
+                first_at += pause;
+                if first_at >= SAME_READING_MS {
+                    break;
+                }
+                first += f64::from(*done);
+            }
+        }
+        prop_assert_eq!(counted, total - first);
+    }
+}

@@ -1,0 +1,104 @@
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::directory::Directory;
+
+/// The known points of one request, in one piece of memory each for texts and buckets.
+#[derive(Clone, Debug)]
+pub(super) struct Batch {
+    pub(super) directory: Arc<Directory>,
+    pub(super) points: Vec<Point>,
+    /// The series' names and labels, as a metrics page has them.
+    text: String,
+    /// Upper bounds and cumulative counts.
+    buckets: Vec<(f64, f64)>,
+}
+
+/// One point of one series of one backend.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Point {
+    /// Index in the directory.
+    pub(super) member: u32,
+    series: Range<u32>,
+    /// Milliseconds since 1970, by the sender's clock.
+    pub(super) at_ms: i64,
+    pub(super) growth: Growth,
+    pub(super) value: PointValue,
+}
+
+/// Since when a value counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Growth {
+    /// It does not count: it is what is now.
+    None,
+    /// Since the server started.
+    SinceStart,
+    /// Since the point before.
+    SinceBefore,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum PointValue {
+    Number(f64),
+    Histogram {
+        /// None where the sender leaves it out.
+        sum: Option<f64>,
+        count: f64,
+        buckets: Range<u32>,
+    },
+    /// The sender says that the series has ended.
+    Ended,
+}
+
+impl Batch {
+    pub(super) fn new(directory: Arc<Directory>) -> Self {
+        Self { directory, points: Vec::new(), text: String::new(), buckets: Vec::new() }
+    }
+
+    /// The series of a point.
+    pub(super) fn series(&self, point: &Point) -> &str {
+        self.text.get(point.series.start as usize..point.series.end as usize).unwrap_or_default()
+    }
+
+    /// The buckets of a histogram.
+    pub(super) fn buckets(&self, range: &Range<u32>) -> &[(f64, f64)] {
+        self.buckets.get(range.start as usize..range.end as usize).unwrap_or_default()
+    }
+
+    /// Appends the text of a series; none when the batch holds 4 GiB of them.
+    pub(super) fn write_series(&mut self, write: impl FnOnce(&mut String)) -> Option<Range<u32>> {
+        let start = u32::try_from(self.text.len()).ok()?;
+        write(&mut self.text);
+        Some(start..u32::try_from(self.text.len()).ok()?)
+    }
+
+    /// Takes back the newest text.
+    pub(super) fn forget_series(&mut self, series: &Range<u32>) {
+        self.text.truncate(series.start as usize);
+    }
+
+    pub(super) fn add(
+        &mut self,
+        member: u32,
+        series: Range<u32>,
+        at_ms: i64,
+        growth: Growth,
+        value: PointValue,
+    ) {
+        self.points.push(Point { member, series, at_ms, growth, value });
+    }
+
+    pub(super) fn add_buckets(&mut self, buckets: impl IntoIterator<Item = (f64, f64)>) -> Range<u32> {
+        let end = |buckets: &Vec<(f64, f64)>| u32::try_from(buckets.len()).unwrap_or(u32::MAX);
+        let start = end(&self.buckets);
+        self.buckets.extend(buckets);
+        start..end(&self.buckets)
+    }
+
+    /// Brings the points into the order of their times: a sender that catches up sends series by series.
+    pub(super) fn sort(&mut self) {
+        if !self.points.is_sorted_by_key(|point| point.at_ms) {
+            self.points.sort_by_key(|point| point.at_ms);
+        }
+    }
+}

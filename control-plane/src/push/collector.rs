@@ -1,0 +1,296 @@
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::config::Push;
+
+use super::access::Access;
+use super::batch::{Batch, Growth, PointValue};
+use super::directory::Directory;
+use super::names::{Known, Names};
+use super::refusal::{PointRefusal, RequestRefusal, Tally};
+
+/// Longest text of a series: its name and its labels, in bytes.
+const LONGEST_SERIES: usize = 2048;
+/// Most buckets of one histogram.
+pub(super) const MOST_BUCKETS: usize = 512;
+
+/// A label or attribute.
+pub(super) type Label<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+/// What all points of a metric have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape<'n> {
+    pub(super) known: Known<'n>,
+    /// Each point tells what was added since the one before.
+    pub(super) delta: bool,
+    /// Of a histogram: whether its buckets are read.
+    pub(super) has_buckets: bool,
+}
+
+impl<'n> Shape<'n> {
+    /// Single numbers that are told as they are.
+    pub(super) fn of(known: Known<'n>) -> Self {
+        Self { known, delta: false, has_buckets: false }
+    }
+}
+
+/// What is the same for all requests: how names and labels are understood, and what is too old.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    backends: Vec<(String, Option<String>)>,
+    /// Labels that are no part of a series, in the form in which Prometheus has them.
+    left_out: HashSet<String>,
+    /// Those of them that name the backend.
+    identity: HashSet<String>,
+    max_age_ms: i64,
+    max_future_ms: i64,
+    max_points: usize,
+}
+
+impl Rules {
+    pub(super) fn new(options: &Push) -> Self {
+        let rule = |text: &String| match text.split_once('+') {
+            Some((host, port)) => (label_name(host).into_owned(), Some(label_name(port).into_owned())),
+            None => (label_name(text).into_owned(), None),
+        };
+        let backends: Vec<_> = options.backend_labels.iter().map(rule).collect();
+        let identity: HashSet<String> =
+            backends.iter().flat_map(|(host, port)| [Some(host.clone()), port.clone()]).flatten().collect();
+        let ignored = options.ignored_labels.iter().map(|name| label_name(name).into_owned());
+        let left_out = identity.iter().cloned().chain(ignored).collect();
+        let milliseconds = |span: crate::config::Span| i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX);
+        Self {
+            backends,
+            left_out,
+            identity,
+            max_age_ms: milliseconds(options.max_age),
+            max_future_ms: milliseconds(options.max_future),
+            max_points: options.max_points,
+        }
+    }
+}
+
+/// Takes the points of one request from a decoder: finds out whose they are, refuses what cannot be, and keeps the rest.
+pub(super) struct Collector<'a> {
+    rules: &'a Rules,
+    directory: &'a Arc<Directory>,
+    access: &'a Access,
+    now_ms: i64,
+    pub(super) batch: Batch,
+    pub(super) tally: Tally,
+    /// The member that was allowed last; neighbours mostly are of the same one.
+    allowed: Option<u32>,
+    scratch: String,
+}
+
+impl<'a> Collector<'a> {
+    pub(super) fn new(
+        rules: &'a Rules,
+        directory: &'a Arc<Directory>,
+        access: &'a Access,
+        now_ms: i64,
+    ) -> Self {
+        let batch = Batch::new(Arc::clone(directory));
+        let tally = Tally::default();
+        Self { rules, directory, access, now_ms, batch, tally, allowed: None, scratch: String::new() }
+    }
+
+    pub(super) fn names(&self) -> &'a Names {
+        self.directory.series()
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    /// Counts points with names that no engine has.
+    pub(super) fn unknown(&mut self, points: usize) -> Result<(), RequestRefusal> {
+        self.tally.unknown += points as u64;
+        self.check_count()
+    }
+
+    /// Refuses points.
+    pub(super) fn refuse(
+        &mut self,
+        points: usize,
+        refusal: PointRefusal,
+        detail: impl FnOnce() -> String,
+    ) -> Result<(), RequestRefusal> {
+        self.tally.refuse(points as u64, refusal, detail);
+        self.check_count()
+    }
+
+    fn check_count(&self) -> Result<(), RequestRefusal> {
+        let seen = self.tally.unknown + self.tally.refused() + self.batch.points.len() as u64;
+        let limit = self.rules.max_points;
+        if seen > limit as u64 { Err(RequestRefusal::TooManyPoints { limit }) } else { Ok(()) }
+    }
+
+    /// Whether one of the labels may name a backend.
+    pub(super) fn names_backend(&self, labels: &[Label<'_>]) -> bool {
+        labels.iter().any(|(name, _)| self.rules.identity.contains(label_name(name).as_ref()))
+    }
+
+    /// Finds the backend that labels and, behind them, the resource's attributes name, and checks that the sender may write
+    /// to it.
+    pub(super) fn find(&mut self, labels: &[Label<'_>], resource: &[Label<'_>]) -> Result<u32, PointRefusal> {
+        let value = |wanted: &str| {
+            let is_it = |(name, _): &&Label<'_>| same_name(name, wanted);
+            labels.iter().find(is_it).or_else(|| resource.iter().find(is_it)).map(|(_, value)| value.as_ref())
+        };
+        for (host, port) in &self.rules.backends {
+            let Some(host) = value(host) else { continue };
+            let found = match port {
+                None => self.directory.find(host),
+                Some(port) => {
+                    let Some(port) = value(port) else { continue };
+                    self.scratch.clear();
+                    // Writing to a string does not fail.
+                    let _ = match host.contains(':') && !host.starts_with('[') {
+                        true => write!(self.scratch, "[{host}]:{port}"),
+                        false => write!(self.scratch, "{host}:{port}"),
+                    };
+                    self.directory.find(&self.scratch)
+                }
+            };
+            if let Some(index) = found {
+                return self.allow(index);
+            }
+        }
+        Err(PointRefusal::UnknownBackend)
+    }
+
+    /// Finds the backend of a given name.
+    pub(super) fn find_named(&mut self, name: &str) -> Result<u32, PointRefusal> {
+        self.directory.find(name).map_or(Err(PointRefusal::UnknownBackend), |index| self.allow(index))
+    }
+
+    fn allow(&mut self, index: u32) -> Result<u32, PointRefusal> {
+        if self.allowed == Some(index) {
+            return Ok(index);
+        }
+        let may = self.directory.member(index).is_some_and(|member| self.access.covers(&member.pool));
+        if !may {
+            return Err(PointRefusal::Forbidden);
+        }
+        self.allowed = Some(index);
+        Ok(index)
+    }
+
+    /// Tells which labels a refused point had, as far as they could have named a backend.
+    pub(super) fn shown(&self, labels: &[Label<'_>], resource: &[Label<'_>]) -> String {
+        let named: Vec<String> = labels
+            .iter()
+            .chain(resource)
+            .filter(|(name, _)| self.rules.identity.contains(label_name(name).as_ref()))
+            .take(4)
+            .map(|(name, value)| {
+                let cut: String = value.chars().take(100).collect();
+                format!("{name}={cut:?}")
+            })
+            .collect();
+        if named.is_empty() { "no label that names a backend".to_owned() } else { named.join(", ") }
+    }
+
+    /// Writes name and labels of a series; the labels come back sorted. Those that only name the backend are left out.
+    pub(super) fn series(
+        &mut self,
+        known: Known<'_>,
+        labels: &mut [Label<'_>],
+    ) -> Result<Range<u32>, PointRefusal> {
+        labels.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+        let left_out = &self.rules.left_out;
+        let range = self.batch.write_series(|text| {
+            text.push_str(known.series);
+            let mut opened = false;
+            for (name, value) in labels.iter() {
+                let name = label_name(name);
+                if name == "__name__" || left_out.contains(name.as_ref()) {
+                    continue;
+                }
+                text.push(if opened { ',' } else { '{' });
+                opened = true;
+                text.push_str(&name);
+                text.push_str("=\"");
+                push_escaped(text, value);
+                text.push('"');
+            }
+            if opened {
+                text.push('}');
+            }
+        });
+        let range = range.ok_or(PointRefusal::LabelsTooLong)?;
+        if range.len() > LONGEST_SERIES {
+            self.batch.forget_series(&range);
+            return Err(PointRefusal::LabelsTooLong);
+        }
+        Ok(range)
+    }
+
+    /// Adds a point if its time can be believed; 0 stands for now.
+    pub(super) fn add(
+        &mut self,
+        member: u32,
+        series: Range<u32>,
+        at_ms: i64,
+        shape: Shape<'_>,
+        value: PointValue,
+    ) -> Result<(), RequestRefusal> {
+        let at_ms = if at_ms == 0 { self.now_ms } else { at_ms };
+        let ahead = at_ms.saturating_sub(self.now_ms);
+        if ahead > self.rules.max_future_ms {
+            return self.refuse(1, PointRefusal::Future, || format!("{ahead} ms ahead of this clock"));
+        }
+        if ahead < -self.rules.max_age_ms {
+            return self.refuse(1, PointRefusal::TooOld, || format!("{} ms old", ahead.saturating_neg()));
+        }
+        let growth = match (shape.delta, shape.known.counts) {
+            (true, _) => Growth::SinceBefore,
+            (false, true) => Growth::SinceStart,
+            (false, false) => Growth::None,
+        };
+        self.batch.add(member, series, at_ms, growth, value);
+        self.check_count()
+    }
+}
+
+/// A label's name as a metrics page can have it; dots become underscores.
+fn label_name(name: &str) -> Cow<'_, str> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if name.bytes().all(allowed) && !name.bytes().next().is_none_or(|first| first.is_ascii_digit()) {
+        return Cow::Borrowed(name);
+    }
+    let mut text: String =
+        name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect();
+    if !text.bytes().next().is_some_and(|first| allowed(first) && !first.is_ascii_digit()) {
+        text.insert(0, '_');
+    }
+    Cow::Owned(text)
+}
+
+/// Whether a label has a name that is given in the form of [`label_name`].
+fn same_name(label: &str, wanted: &str) -> bool {
+    label.len() == wanted.len()
+        && label
+            .bytes()
+            .zip(wanted.bytes())
+            .all(|(left, right)| left == right || (right == b'_' && !left.is_ascii_alphanumeric()))
+}
+
+fn push_escaped(text: &mut String, value: &str) {
+    if !value.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
+        text.push_str(value);
+        return;
+    }
+    for letter in value.chars() {
+        match letter {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            other => text.push(other),
+        }
+    }
+}

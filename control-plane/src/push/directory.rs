@@ -1,0 +1,138 @@
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::config::Pool;
+use crate::telemetry::{ConfiguredLimits, ENGINES, PackChoice, Packs, PoolTargets};
+
+use super::CANONICAL;
+use super::names::Names;
+
+/// A backend whose telemetry is pushed.
+#[derive(Debug)]
+pub struct Member {
+    /// Its address, as configured or registered.
+    pub address: Arc<str>,
+    /// Its pool.
+    pub pool: Arc<str>,
+    /// The names that its engine has.
+    pub(super) packs: Arc<Packs>,
+    /// What is configured of its engine's limits.
+    pub(super) limits: ConfiguredLimits,
+}
+
+/// Who pushes: every backend of the pools with `telemetry: push`, by each name that senders have for it. Immutable;
+/// a change of the fleet is another directory.
+#[derive(Debug, Default)]
+pub struct Directory {
+    members: Vec<Arc<Member>>,
+    /// Index of the member; none when several go by that name.
+    names: HashMap<Box<str>, Option<u32>>,
+    series: Names,
+}
+
+impl Directory {
+    /// Lists backends with their pools. A backend goes by its address, by the names that its pool's `instances` give it,
+    /// and by its bare host where no other backend is there.
+    pub fn new<'a>(backends: impl IntoIterator<Item = (SocketAddr, &'a Pool)>) -> Self {
+        let mut directory = Self::default();
+        let mut packs_of: HashMap<&str, (Arc<Packs>, ConfiguredLimits)> = HashMap::new();
+        let mut hosts: HashMap<Box<str>, Option<u32>> = HashMap::new();
+        for (address, pool) in backends {
+            let Ok(index) = u32::try_from(directory.members.len()) else { break };
+            let of_pool = packs_of.entry(&pool.name);
+            let (packs, limits) = of_pool.or_insert_with(|| of_a_pool(pool, address));
+            let member = Member {
+                address: address.to_string().into(),
+                pool: pool.name.as_str().into(),
+                packs: Arc::clone(packs),
+                limits: *limits,
+            };
+            directory.names.insert(address.to_string().into(), Some(index));
+            for (name, _) in pool.instances.iter().filter(|(_, other)| **other == address) {
+                directory.names.insert(name.as_str().into(), Some(index));
+            }
+            match hosts.entry(address.ip().to_string().into()) {
+                Entry::Vacant(free) => drop(free.insert(Some(index))),
+                Entry::Occupied(mut taken) => drop(taken.insert(None)),
+            }
+            directory.members.push(Arc::new(member));
+        }
+        for (host, index) in hosts {
+            directory.names.entry(host).or_insert(index);
+        }
+        packs_of.values().for_each(|(packs, _)| directory.series.add(packs));
+        directory
+    }
+
+    /// The names of series that are read for some member.
+    pub(super) fn series(&self) -> &Names {
+        &self.series
+    }
+
+    /// The member that goes by a name; a scheme before it and a path behind it are left out.
+    pub(super) fn find(&self, name: &str) -> Option<u32> {
+        if let Some(found) = self.names.get(name) {
+            return *found;
+        }
+        let bare = name.split_once("://").map_or(name, |(_, rest)| rest);
+        let bare = bare.split('/').next().unwrap_or(bare);
+        if bare.len() == name.len() { None } else { self.names.get(bare).copied().flatten() }
+    }
+
+    pub(super) fn member(&self, index: u32) -> Option<&Arc<Member>> {
+        self.members.get(index as usize)
+    }
+
+    /// All members.
+    pub fn members(&self) -> &[Arc<Member>] {
+        &self.members
+    }
+}
+
+/// The names by which a pool's telemetry is read, those of its engine and its own and those of plain JSON, and its limits.
+fn of_a_pool(pool: &Pool, address: SocketAddr) -> (Arc<Packs>, ConfiguredLimits) {
+    let target = PoolTargets::new(pool).target(address);
+    let choice = target.names;
+    let mut engines = choice.engines.clone().unwrap_or_else(|| ENGINES.to_vec());
+    engines.push(&CANONICAL);
+    let choice = PackChoice { engines: Some(engines), gpu: true, custom: choice.custom.clone() };
+    (Arc::new(Packs::new(&choice)), target.limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::parse;
+
+    use super::*;
+
+    #[test]
+    fn backends_go_by_address_name_and_lonely_host() {
+        let config = parse(
+            r#"
+telemetry: { push: { http: 127.0.0.1:4318 } }
+models: [{ name: m, pools: [p] }]
+pools:
+  - { name: p, telemetry: push, backends: ["10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.2:8001"],
+      instances: { vllm-0: "10.0.0.1:8000", "gpu2:8000": "10.0.0.2:8001" } }
+"#,
+        )
+        .unwrap();
+        let pool = &config.pools[0];
+        let directory = Directory::new(pool.backends.iter().map(|address| (*address, pool)));
+        for (name, index) in [
+            ("10.0.0.1:8000", Some(0)),
+            ("http://10.0.0.1:8000/metrics", Some(0)),
+            ("vllm-0", Some(0)),
+            ("10.0.0.1", Some(0)),
+            ("10.0.0.2:8001", Some(2)),
+            ("gpu2:8000", Some(2)),
+            ("10.0.0.2", None),
+            ("10.0.0.3:8000", None),
+            ("", None),
+        ] {
+            assert_eq!(directory.find(name), index, "{name}");
+        }
+    }
+}

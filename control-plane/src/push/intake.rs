@@ -1,0 +1,181 @@
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::http::HeaderMap;
+use chrono::Utc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
+
+use crate::config::Push;
+use crate::telemetry::{ScrapeOutcome, TelemetryMetrics};
+
+use super::access::{Access, PushTokens};
+use super::batch::Batch;
+use super::body::{BodyLimits, Held, Packing};
+use super::collector::{Collector, Rules};
+use super::directory::Directory;
+use super::metrics::{Protocol, PushMetrics};
+use super::queue::Assembly;
+use super::refusal::{RequestRefusal, Tally};
+use super::{otlp, plain, remote_write};
+
+/// Requests that may wait to be put together; their points are counted besides.
+const QUEUE_REQUESTS: usize = 4096;
+/// Bodies beyond this many bytes are decoded on a thread that may block: about half a millisecond of work.
+const LARGE_BODY_BYTES: usize = 64 * 1024;
+/// The same for packed bodies, which may grow a thousand times.
+const LARGE_PACKED_BYTES: usize = 4 * 1024;
+/// After this time, in seconds, a sender that was turned away may come back.
+pub(super) const RETRY_AFTER_SECONDS: u64 = 1;
+
+/// Takes telemetry from senders. Clones are handles of the same intake.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    rules: Rules,
+    directory: Arc<ArcSwap<Directory>>,
+    tokens: PushTokens,
+    limits: BodyLimits,
+    requests: Semaphore,
+    room: Arc<Semaphore>,
+    queue: mpsc::Sender<Queued>,
+    metrics: PushMetrics,
+}
+
+/// A batch with its places in the queue.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) batch: Batch,
+    pub(super) places: OwnedSemaphorePermit,
+}
+
+/// The language of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    OtlpProtobuf,
+    OtlpJson,
+    RemoteWrite,
+    Plain,
+}
+
+/// What became of a request that was understood.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) points: usize,
+    pub(super) tally: Tally,
+}
+
+impl Intake {
+    /// Makes an intake, and the assembly that turns its points into `outcomes`. `directory` can be replaced at any time.
+    pub fn new(
+        options: &Push,
+        tokens: PushTokens,
+        directory: Arc<ArcSwap<Directory>>,
+        outcomes: mpsc::Sender<ScrapeOutcome>,
+        metrics: PushMetrics,
+        telemetry: TelemetryMetrics,
+    ) -> (Self, Assembly) {
+        let (queue, queued) = mpsc::channel(QUEUE_REQUESTS);
+        let assembly =
+            Assembly::new(options, queued, Arc::clone(&directory), outcomes, metrics.clone(), telemetry);
+        let shared = Shared {
+            rules: Rules::new(options),
+            directory,
+            tokens,
+            limits: BodyLimits {
+                max_bytes: options.max_body_bytes,
+                deadline: options.body_deadline.0,
+                memory: Arc::new(Semaphore::new(options.max_buffered_bytes)),
+            },
+            requests: Semaphore::new(options.max_requests),
+            room: Arc::new(Semaphore::new(options.queue_points)),
+            queue,
+            metrics,
+        };
+        (Self { shared: Arc::new(shared) }, assembly)
+    }
+
+    pub(super) fn metrics(&self) -> &PushMetrics {
+        &self.shared.metrics
+    }
+
+    pub(super) fn limits(&self) -> &BodyLimits {
+        &self.shared.limits
+    }
+
+    /// What a sender may write to; a browser may not.
+    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<Access, RequestRefusal> {
+        // No sender of telemetry says where a page came from. Without a token it could be any page.
+        if headers.contains_key(axum::http::header::ORIGIN) {
+            return Err(RequestRefusal::Browser);
+        }
+        self.shared.tokens.access(headers).ok_or(RequestRefusal::Unauthenticated)
+    }
+
+    /// A place among the requests at once.
+    pub(super) fn place(&self) -> Result<SemaphorePermit<'_>, RequestRefusal> {
+        self.shared.requests.try_acquire().map_err(|_| RequestRefusal::Busy("too many requests at once"))
+    }
+
+    /// Decodes a body and queues what is known.
+    pub(super) async fn take(
+        &self,
+        protocol: Protocol,
+        format: Format,
+        packing: Packing,
+        body: Held,
+        access: Access,
+    ) -> Result<Accepted, RequestRefusal> {
+        self.shared.metrics.received(protocol, body.bytes.len());
+        let limit = if packing == Packing::Plain { LARGE_BODY_BYTES } else { LARGE_PACKED_BYTES };
+        let large = body.bytes.len() > limit;
+        let shared = Arc::clone(&self.shared);
+        let work = move || shared.decode(format, packing, body, &access);
+        let (batch, tally) = if large {
+            let decoded = tokio::task::spawn_blocking(work).await;
+            decoded.map_err(|error| RequestRefusal::Malformed(error.to_string()))??
+        } else {
+            work()?
+        };
+        self.shared.queue(protocol, batch, tally)
+    }
+}
+
+impl Shared {
+    fn decode(
+        &self,
+        format: Format,
+        packing: Packing,
+        body: Held,
+        access: &Access,
+    ) -> Result<(Batch, Tally), RequestRefusal> {
+        let body = self.limits.unpack(body, packing)?;
+        let now_ms = Utc::now().timestamp_millis();
+        let directory = self.directory.load_full();
+        let mut collector = Collector::new(&self.rules, &directory, access, now_ms);
+        match format {
+            Format::OtlpProtobuf => otlp::decode(&body.bytes, &mut collector),
+            Format::OtlpJson => otlp::json::decode(&body.bytes, &mut collector),
+            Format::RemoteWrite => remote_write::decode(&body.bytes, &mut collector),
+            Format::Plain => plain::decode(&body.bytes, &mut collector),
+        }?;
+        Ok((collector.batch, collector.tally))
+    }
+
+    /// Queues a batch whole, or not at all: a sender that comes back sends all of it again.
+    fn queue(&self, protocol: Protocol, batch: Batch, tally: Tally) -> Result<Accepted, RequestRefusal> {
+        const FULL: RequestRefusal = RequestRefusal::Busy("the queue is full");
+        let points = batch.points.len();
+        if points > 0 {
+            let count = u32::try_from(points).map_err(|_| FULL)?;
+            let places = Arc::clone(&self.room).try_acquire_many_owned(count).map_err(|_| FULL)?;
+            self.queue.try_send(Queued { batch, places }).map_err(|_| FULL)?;
+            self.metrics.queued_points.inc_by(i64::from(count));
+        }
+        self.metrics.taken(protocol, points, &tally);
+        Ok(Accepted { points, tally })
+    }
+}

@@ -1,0 +1,266 @@
+//! The JSON form of OTLP: lowerCamelCase keys, 64-bit integers as strings or numbers, unknown keys ignored.
+//!
+//! Lists are read element by element, so that a body of many small ones does not become many times its size.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::super::collector::{Collector, Label, Shape};
+use super::super::plain::each;
+use super::super::refusal::RequestRefusal;
+use super::DELTA;
+use super::point::{Data, List, Number, Scope, Spread};
+
+type Raw<'a> = Option<&'a RawValue>;
+
+#[derive(Deserialize)]
+struct Request<'a> {
+    #[serde(borrow, rename = "resourceMetrics")]
+    resource_metrics: Raw<'a>,
+}
+
+#[derive(Deserialize)]
+struct ResourceMetrics<'a> {
+    #[serde(borrow)]
+    resource: Option<Attributes<'a>>,
+    #[serde(borrow, rename = "scopeMetrics")]
+    scope_metrics: Raw<'a>,
+}
+
+#[derive(Deserialize)]
+struct Attributes<'a> {
+    #[serde(borrow)]
+    attributes: Raw<'a>,
+}
+
+#[derive(Deserialize)]
+struct ScopeMetrics<'a> {
+    #[serde(borrow)]
+    metrics: Raw<'a>,
+}
+
+#[derive(Deserialize)]
+struct Metric<'a> {
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    unit: Cow<'a, str>,
+    #[serde(borrow)]
+    gauge: Option<Points<'a>>,
+    #[serde(borrow)]
+    sum: Option<Points<'a>>,
+    #[serde(borrow)]
+    histogram: Option<Points<'a>>,
+    #[serde(borrow, rename = "exponentialHistogram")]
+    exponential_histogram: Option<Points<'a>>,
+    #[serde(borrow)]
+    summary: Option<Points<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Points<'a> {
+    #[serde(borrow, rename = "dataPoints")]
+    data_points: Raw<'a>,
+    #[serde(default, rename = "aggregationTemporality")]
+    temporality: Option<Temporality<'a>>,
+}
+
+/// An enum is a number; some writers give its name.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Temporality<'a> {
+    Number(u64),
+    Name(Cow<'a, str>),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Point<'a> {
+    #[serde(borrow)]
+    attributes: Raw<'a>,
+    #[serde(default)]
+    time_unix_nano: Loose<'a>,
+    #[serde(default)]
+    as_double: Loose<'a>,
+    #[serde(default)]
+    as_int: Loose<'a>,
+    #[serde(default)]
+    count: Loose<'a>,
+    #[serde(default)]
+    sum: Loose<'a>,
+    #[serde(borrow)]
+    bucket_counts: Raw<'a>,
+    #[serde(borrow)]
+    explicit_bounds: Raw<'a>,
+    #[serde(default)]
+    flags: Loose<'a>,
+}
+
+/// A number, or a string with one.
+#[derive(Deserialize, Default)]
+#[serde(transparent)]
+struct Loose<'a>(#[serde(borrow)] Raw<'a>);
+
+impl Loose<'_> {
+    fn read<T: DeserializeOwned + std::str::FromStr>(&self) -> Result<Option<T>, RequestRefusal> {
+        match self.0.map(RawValue::get) {
+            None | Some("null") => Ok(None),
+            Some(text) => loose(text).map(Some),
+        }
+    }
+}
+
+fn loose<T: std::str::FromStr>(text: &str) -> Result<T, RequestRefusal> {
+    let bare = text.trim().trim_matches('"');
+    // Protobuf's JSON spells infinity as JavaScript does; Rust reads that, too.
+    bare.parse().map_err(|_| RequestRefusal::Malformed(format!("no number: {}", &cut(text))))
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+#[derive(Deserialize)]
+struct KeyValue<'a> {
+    #[serde(borrow, default)]
+    key: Cow<'a, str>,
+    #[serde(borrow)]
+    value: Option<AnyValue<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AnyValue<'a> {
+    #[serde(borrow)]
+    string_value: Option<Cow<'a, str>>,
+    bool_value: Option<bool>,
+    #[serde(borrow, default)]
+    int_value: Loose<'a>,
+    #[serde(borrow, default)]
+    double_value: Loose<'a>,
+}
+
+/// Reads a body.
+pub(in crate::push) fn decode(body: &[u8], collector: &mut Collector<'_>) -> Result<(), RequestRefusal> {
+    let request: Request<'_> = serde_json::from_slice(body).map_err(malformed)?;
+    each_of(request.resource_metrics, |text| {
+        let group: ResourceMetrics<'_> = read(text)?;
+        let mut resource = Vec::new();
+        attributes(group.resource.and_then(|resource| resource.attributes), &mut resource)?;
+        let mut scope = Scope::new(&resource);
+        each_of(group.scope_metrics, |text| {
+            let metrics: ScopeMetrics<'_> = read(text)?;
+            each_of(metrics.metrics, |text| metric(text, &mut scope, collector))
+        })
+    })
+}
+
+fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, RequestRefusal> {
+    serde_json::from_str(text).map_err(malformed)
+}
+
+fn malformed(error: serde_json::Error) -> RequestRefusal {
+    RequestRefusal::Malformed(error.to_string())
+}
+
+fn each_of(
+    list: Raw<'_>,
+    mut visit: impl FnMut(&str) -> Result<(), RequestRefusal>,
+) -> Result<(), RequestRefusal> {
+    let Some(list) = list else { return Ok(()) };
+    let mut refusal = None;
+    each(list.get(), |text| visit(text).map_err(|error| refusal = Some(error)).is_ok()).map_err(malformed)?;
+    refusal.map_or(Ok(()), Err)
+}
+
+fn metric(
+    text: &str,
+    scope: &mut Scope<'_, '_>,
+    collector: &mut Collector<'_>,
+) -> Result<(), RequestRefusal> {
+    let Metric { name, unit, gauge, sum, histogram, exponential_histogram, summary } = read(text)?;
+    let is_number = gauge.is_some() || sum.is_some();
+    let has_buckets = histogram.is_some();
+    let data = gauge.or(sum).or(histogram).or(exponential_histogram).or(summary);
+    let Some(Points { data_points, temporality }) = data else { return Ok(()) };
+    let known = match is_number {
+        true => collector.names().number(&name, &unit).map(|known| (known, false)),
+        false => collector.names().histogram(&name, &unit),
+    };
+    let Some((known, reads_buckets)) = known else {
+        let mut points = 0;
+        each_of(data_points, |_| {
+            points += 1;
+            Ok(())
+        })?;
+        return collector.unknown(points);
+    };
+    let delta = match temporality {
+        Some(Temporality::Number(number)) => number == DELTA,
+        Some(Temporality::Name(name)) => name == "AGGREGATION_TEMPORALITY_DELTA",
+        None => false,
+    };
+    each_of(data_points, |text| {
+        let point: Point<'_> = read(text)?;
+        let mut labels = Vec::new();
+        attributes(point.attributes, &mut labels)?;
+        let mut data = Data {
+            at_ns: point.time_unix_nano.read()?.unwrap_or(0),
+            flags: point.flags.read()?.unwrap_or(0),
+            ..Data::default()
+        };
+        if is_number {
+            let double: Option<f64> = point.as_double.read()?;
+            let integer: Option<i64> = point.as_int.read()?;
+            data.number = double.map(Number::Double).or(integer.map(Number::Integer));
+        } else {
+            let mut spread = Spread {
+                count: point.count.read()?.unwrap_or(0),
+                sum: point.sum.read()?,
+                ..Spread::default()
+            };
+            if has_buckets {
+                spread.counts = List::Read(values(point.bucket_counts, loose::<u64>)?);
+                let bounds = |text: &str| loose::<f64>(text).map(f64::to_bits);
+                spread.bounds = List::Read(values(point.explicit_bounds, bounds)?);
+            }
+            data.spread = Some(spread);
+        }
+        scope.take(Shape { known, delta, has_buckets: reads_buckets }, data, &mut labels, collector)
+    })
+}
+
+/// Eight bytes come from two of the body at least, so lists stay within a few times its length.
+fn values(
+    list: Raw<'_>,
+    read: impl Fn(&str) -> Result<u64, RequestRefusal>,
+) -> Result<Vec<u64>, RequestRefusal> {
+    let mut values = Vec::new();
+    each_of(list, |text| {
+        values.push(read(text)?);
+        Ok(())
+    })?;
+    Ok(values)
+}
+
+fn attributes(list: Raw<'_>, labels: &mut Vec<Label<'static>>) -> Result<(), RequestRefusal> {
+    each_of(list, |text| {
+        let KeyValue { key, value } = read(text)?;
+        let Some(value) = value else { return Ok(()) };
+        let integer: Option<i64> = value.int_value.read()?;
+        let double: Option<f64> = value.double_value.read()?;
+        let shown = value
+            .string_value
+            .map(Cow::into_owned)
+            .or(value.bool_value.map(|value| value.to_string()))
+            .or(integer.map(|value| value.to_string()))
+            .or(double.map(|value| value.to_string()));
+        if let Some(shown) = shown {
+            labels.push((Cow::Owned(key.into_owned()), Cow::Owned(shown)));
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,4 @@
+mod decode;
+mod http;
+mod proto;
+mod site;

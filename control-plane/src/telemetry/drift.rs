@@ -1,0 +1,94 @@
+//! Whether a backend's telemetry still means what it meant: metrics that vanish, counters that stand still, values that
+//! cannot be. Pure: fed with each page that was read, it tells what changed.
+
+mod candidate;
+mod families;
+mod fault;
+mod plausible;
+mod presence;
+mod still;
+
+pub(super) use families::{Findings, Inquiry, inquire};
+pub use fault::{DriftEvent, FaultKind, TelemetryFault};
+
+use std::sync::Arc;
+
+use self::plausible::Plausible;
+use self::presence::Presence;
+use self::still::Still;
+use super::field::{Field, FieldSet};
+use super::limits::Limits;
+use super::page::PageReading;
+
+/// What is watched of one backend; about one kilobyte.
+#[derive(Debug, Default)]
+pub struct DriftWatch {
+    presence: Presence,
+    still: Still,
+    plausible: Plausible,
+    faults: Arc<[TelemetryFault]>,
+}
+
+/// One page as it was read, and what is known beside it.
+#[derive(Clone, Copy, Debug)]
+pub struct Observation<'a> {
+    /// The page. Its counters must run since the engine started.
+    pub page: &'a PageReading,
+    /// Fields that the page's engine promises.
+    pub promises: FieldSet,
+    /// The engine's limits.
+    pub limits: &'a Limits,
+    /// True when the counters began anew with this page.
+    pub restarted: bool,
+}
+
+impl DriftWatch {
+    /// What should be looked for on the next page beside its values.
+    pub(super) fn inquiry(&self) -> Inquiry {
+        self.presence.inquiry()
+    }
+
+    /// Takes in a page, and returns what began and what ended with it.
+    pub(super) fn observe(&mut self, seen: &Observation<'_>, findings: Findings) -> Vec<DriftEvent> {
+        let mut faults = Vec::new();
+        let moved = self.still.observe(seen, &mut faults);
+        self.presence.observe(seen, moved, findings, &mut faults);
+        self.plausible.observe(seen, &mut faults);
+        if *faults == *self.faults {
+            return Vec::new();
+        }
+        let same =
+            |one: &TelemetryFault, other: &TelemetryFault| one.kind == other.kind && one.field == other.field;
+        let began = faults.iter().filter(|fault| !self.faults.iter().any(|held| same(held, fault)));
+        let ended = self.faults.iter().filter(|held| !faults.iter().any(|fault| same(held, fault)));
+        let events = began
+            .map(|fault| DriftEvent::Began(fault.clone()))
+            .chain(ended.map(|fault| DriftEvent::Ended(fault.clone())))
+            .collect();
+        self.faults = faults.into();
+        events
+    }
+
+    /// What is wrong now.
+    pub fn faults(&self) -> Arc<[TelemetryFault]> {
+        Arc::clone(&self.faults)
+    }
+}
+
+/// Fields of which one missing is told; those that come together are told by one.
+const WATCHED: [Field; 11] = [
+    Field::QueueDepth,
+    Field::Running,
+    Field::KvUsed,
+    Field::TtftCount,
+    Field::InterTokenCount,
+    Field::QueueWaitCount,
+    Field::Completed,
+    Field::PromptTokens,
+    Field::OutputTokens,
+    Field::Iterations,
+    Field::Preempted,
+];
+
+#[cfg(test)]
+mod tests;

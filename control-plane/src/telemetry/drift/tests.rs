@@ -1,0 +1,194 @@
+use std::fmt::Write;
+
+use super::*;
+use crate::telemetry::alias::{Alias, AliasPack};
+use crate::telemetry::field::Timing;
+use crate::telemetry::limits::{Limit, LimitSource};
+use crate::telemetry::lookup::Packs;
+use crate::telemetry::page::{PageForm, read};
+
+/// vLLM as it was known before names changed.
+const OLD: AliasPack = AliasPack {
+    name: "old",
+    aliases: &[
+        Alias::value("vllm:num_requests_waiting", Field::QueueDepth),
+        Alias::value("vllm:num_requests_running", Field::Running),
+        Alias::value("vllm:gpu_cache_usage_perc", Field::KvUsed),
+        Alias::histogram("vllm:time_to_first_token_seconds", Timing::Ttft),
+        Alias::histogram("vllm:time_per_output_token_seconds", Timing::InterToken),
+        Alias::counter("vllm:request_success", Field::Completed),
+        Alias::counter("vllm:generation_tokens", Field::OutputTokens),
+    ],
+    promises: &[Field::QueueDepth, Field::Running, Field::KvUsed],
+};
+
+/// A page of a busy server after `step` scrapes; `renamed` are pairs of old and new names.
+fn page(step: u32, renamed: &[(&str, &str)]) -> String {
+    let mut page = String::new();
+    for (name, kind, value) in [
+        ("vllm:num_requests_waiting", "gauge", 1.0),
+        ("vllm:num_requests_running", "gauge", 4.0 + f64::from(step % 2)),
+        ("vllm:gpu_cache_usage_perc", "gauge", 0.3),
+        ("vllm:cpu_cache_usage_perc", "gauge", 0.0),
+        ("vllm:gpu_prefix_cache_hit_rate", "gauge", 0.5),
+        ("vllm:num_requests_swapped", "gauge", 0.0),
+        ("vllm:request_success_total", "counter", 10.0 * f64::from(step)),
+        ("vllm:generation_tokens_total", "counter", 3000.0 * f64::from(step)),
+        ("vllm:num_preemptions_total", "counter", 0.0),
+    ] {
+        let shown = renamed.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| new);
+        writeln!(page, "# TYPE {shown} {kind}\n{shown}{{model_name=\"m\"}} {value}").unwrap();
+    }
+    for name in [
+        "vllm:time_to_first_token_seconds",
+        "vllm:time_per_output_token_seconds",
+        "vllm:request_time_per_output_token_seconds",
+        "vllm:request_prefill_time_seconds",
+    ] {
+        let shown = renamed.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| new);
+        let count = 10 * step;
+        writeln!(page, "# TYPE {shown} histogram\n{shown}_bucket{{le=\"+Inf\"}} {count}").unwrap();
+        writeln!(page, "{shown}_sum {count}\n{shown}_count {count}").unwrap();
+    }
+    page
+}
+
+/// A watch with the names that it reads by.
+struct Bench {
+    watch: DriftWatch,
+    packs: Packs,
+    limits: Limits,
+}
+
+impl Bench {
+    fn new(pack: &'static AliasPack) -> Self {
+        Self { watch: DriftWatch::default(), packs: Packs::of(&[pack]), limits: Limits::default() }
+    }
+
+    fn read(&mut self, text: &str) -> Vec<String> {
+        let inquiry = self.watch.inquiry();
+        let page = read(text.as_bytes(), PageForm::Text, &self.packs, None);
+        let findings = inquire(text.as_bytes(), PageForm::Text, &self.packs, &page, &inquiry);
+        let promises = self.packs.promises(page.engine);
+        let seen = Observation { page: &page, promises, limits: &self.limits, restarted: false };
+        self.watch.observe(&seen, findings).iter().map(ToString::to_string).collect()
+    }
+}
+
+/// Reads good pages, then pages with other names, and returns what is told within `pages` of them.
+fn after_renaming(old: &'static str, new: &'static str, pages: u32) -> Vec<String> {
+    let mut bench = Bench::new(&OLD);
+    for step in 1..10 {
+        assert_eq!(bench.read(&page(step, &[])), [""; 0]);
+    }
+    (10..10 + pages).flat_map(|step| bench.read(&page(step, &[(old, new)]))).collect()
+}
+
+#[test]
+fn renamed_metrics_are_told_within_two_scrapes_with_their_new_name() {
+    let told = after_renaming("vllm:gpu_cache_usage_perc", "vllm:kv_cache_usage_perc", 2);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].starts_with("kv_used is no longer") && told[0].contains(" vllm:kv_cache_usage_perc:"),
+        "{told:?}"
+    );
+    for (old, new, field) in [
+        ("vllm:time_per_output_token_seconds", "vllm:inter_token_latency_seconds", "inter_token_count"),
+        ("vllm:request_success_total", "vllm:requests_finished_total", "completed"),
+        ("vllm:generation_tokens_total", "vllm:output_tokens_total", "output_tokens"),
+        ("vllm:num_requests_running", "vllm:engine_running_requests", "running"),
+    ] {
+        let told = after_renaming(old, new, 3);
+        let new = new.trim_end_matches("_total");
+        assert!(told.iter().any(|told| told.starts_with(field) && told.contains(new)), "{new}: {told:?}");
+    }
+}
+
+#[test]
+fn a_metric_that_never_was_there_is_told_and_one_that_comes_back_ends_it() {
+    let mut bench = Bench::new(&OLD);
+    let renamed = [("vllm:gpu_cache_usage_perc", "vllm:kv_cache_usage_perc")];
+    assert_eq!(bench.read(&page(1, &renamed)), [""; 0]);
+    let told = bench.read(&page(2, &renamed));
+    assert!(told.len() == 1 && told[0].starts_with("kv_used was never"), "{told:?}");
+    assert!(told[0].contains("vllm:kv_cache_usage_perc"), "{told:?}");
+    assert_eq!(bench.read(&page(3, &renamed)), [""; 0], "told once");
+    assert_eq!(bench.watch.faults()[0].kind, FaultKind::NeverSeen);
+    let told = bench.read(&page(4, &[]));
+    assert!(told.len() == 1 && told[0].starts_with("no longer: kv_used"), "{told:?}");
+    assert!(bench.watch.faults().is_empty());
+}
+
+#[test]
+fn one_torn_page_is_no_event_and_neither_is_an_idle_restart() {
+    let mut bench = Bench::new(&OLD);
+    bench.read(&page(1, &[]));
+    assert_eq!(bench.read("vllm:num_requests_running 4\n"), [""; 0]);
+    assert_eq!(bench.read(&page(2, &[])), [""; 0]);
+    // Series with labels come with the first request.
+    let idle = "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:gpu_cache_usage_perc 0\n";
+    for _ in 0..10 {
+        assert_eq!(bench.read(idle), [""; 0]);
+    }
+}
+
+#[test]
+fn a_page_that_lost_all_its_names_is_explained() {
+    let mut bench = Bench::new(&OLD);
+    (1..5).for_each(|step| drop(bench.read(&page(step, &[]))));
+    let told: Vec<String> =
+        (5..7).flat_map(|step| bench.read(&page(step, &[]).replace("vllm:", "vllm_"))).collect();
+    for field in ["queue_depth", "running", "kv_used"] {
+        let told = told.iter().find(|told| told.starts_with(field)).unwrap();
+        assert!(told.contains(" vllm_"), "{told}");
+    }
+}
+
+#[test]
+fn a_counter_that_stands_still_under_traffic_is_told() {
+    let mut bench = Bench::new(&OLD);
+    let stuck = |step| {
+        page(step, &[]).replace(
+            &format!("vllm:request_success_total{{model_name=\"m\"}} {}\n", 10 * step),
+            "vllm:request_success_total{model_name=\"m\"} 50\n",
+        )
+    };
+    (1..6).for_each(|step| assert_eq!(bench.read(&page(step, &[])), [""; 0]));
+    let told: Vec<String> = (6..12).flat_map(|step| bench.read(&stuck(step))).collect();
+    assert_eq!(told, ["completed stands still while ttft_count grows"]);
+    let told = bench.read(&page(12, &[]));
+    assert_eq!(told, ["no longer: completed stands still while ttft_count grows"]);
+}
+
+#[test]
+fn frozen_numbers_are_told_only_while_requests_are_there() {
+    let mut bench = Bench::new(&OLD);
+    let told: Vec<String> = (0..40).flat_map(|_| bench.read(&page(7, &[]))).collect();
+    assert_eq!(told, ["all numbers stand still with 5 requests running and 1 waiting"]);
+    let mut idle = Bench::new(&OLD);
+    let quiet =
+        page(7, &[]).replace("} 5\n", "} 0\n").replace("waiting{model_name=\"m\"} 1\n", "waiting 0\n");
+    assert_eq!((0..40).flat_map(|_| idle.read(&quiet)).collect::<Vec<_>>(), [""; 0]);
+}
+
+#[test]
+fn implausible_values_are_told_when_they_come_again_and_again() {
+    let mut bench = Bench::new(&OLD);
+    let wrong = |step, value: &str| {
+        page(step, &[]).replace("waiting{model_name=\"m\"} 1\n", &format!("waiting {value}\n"))
+    };
+    assert_eq!((1..5).flat_map(|step| bench.read(&wrong(step, "-1"))).collect::<Vec<_>>(), [""; 0]);
+    assert_eq!(bench.read(&wrong(5, "-1")), ["queue_depth is dropped again and again: negative"]);
+    let told: Vec<String> = (6..14).flat_map(|step| bench.read(&page(step, &[]))).collect();
+    assert_eq!(told, ["no longer: queue_depth is dropped again and again: negative"]);
+}
+
+#[test]
+fn more_running_than_the_limit_is_told_unless_it_was_only_learned() {
+    for (source, expected) in [(LimitSource::Exported, 1), (LimitSource::Learned, 0)] {
+        let mut bench = Bench::new(&OLD);
+        bench.limits.max_running = Some(Limit { value: 2.0, source });
+        let told: Vec<String> = (1..6).flat_map(|step| bench.read(&page(step, &[]))).collect();
+        assert_eq!(told.len(), expected, "{told:?}");
+    }
+}
