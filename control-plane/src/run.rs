@@ -18,6 +18,8 @@ mod show;
 mod steer;
 
 pub use commands::{Command, LeaseRequest, Refusal, Target};
+#[cfg(test)]
+pub(crate) use control::Order;
 pub(crate) use control::{Checkpoint, Core, Effect, Input, Pending, decisive};
 pub(crate) use database::demand_history;
 pub(crate) use page::{Mark, Page};

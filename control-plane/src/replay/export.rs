@@ -16,7 +16,8 @@ use super::row::{Gap, Kind, Row, Scope};
 
 /// Samples are read in pieces of this length, so that memory is bounded.
 const PIECE: TimeDelta = TimeDelta::seconds(10);
-/// How long after its time a sample may have been taken in; those never named are let go then.
+/// How long after its time a scraped sample may have been taken in, and a pushed one beyond the age that is allowed;
+/// those never named are let go then.
 const LATEST: TimeDelta = TimeDelta::seconds(120);
 
 /// What was exported.
@@ -51,11 +52,14 @@ pub async fn export<W: Write>(
     let program = format!("clairvoy {}", env!("CARGO_PKG_VERSION"));
     let scope = Scope { from, to, model, ordered, program };
     out.write(&Row(Kind::Scope(scope.clone())))?;
+    let push = &config.telemetry.push;
     let mut export = Export {
         store,
         out,
         samples: Samples { store, model: scope.model.clone(), loaded: from, waiting: BTreeMap::new() },
         decided: from,
+        latest: LATEST + TimeDelta::from_std(push.max_age.0).unwrap_or_default(),
+        ahead: PIECE + TimeDelta::from_std(push.max_future.0).unwrap_or_default(),
         done: Exported { ordered, ..Exported::default() },
         scope,
     };
@@ -73,6 +77,10 @@ struct Export<'a, W: Write> {
     samples: Samples<'a>,
     /// Decisions before this time are written.
     decided: DateTime<Utc>,
+    /// How long after its time a sample may have been taken in.
+    latest: TimeDelta,
+    /// How long before.
+    ahead: TimeDelta,
     done: Exported,
 }
 
@@ -101,7 +109,7 @@ impl<W: Write> Export<'_, W> {
         checkpoints: &[CheckpointMark],
         progress: &impl Fn(DateTime<Utc>),
     ) -> anyhow::Result<()> {
-        self.samples.loaded = start.at - LATEST;
+        self.samples.loaded = start.at - self.latest;
         self.checkpoint(start).await?;
         let mut last = (start.run, start.sequence);
         let mut exact = true;
@@ -137,7 +145,7 @@ impl<W: Write> Export<'_, W> {
         if !exact {
             self.gap(page.since, "inputs before this are missing")?;
         }
-        self.samples.load(row.at + PIECE).await?;
+        self.samples.load(row.at + self.ahead).await?;
         let missing = self.done.samples_missing;
         for mark in &page.marks {
             match mark {
@@ -158,7 +166,7 @@ impl<W: Write> Export<'_, W> {
                 Mark::Input(input) => self.put(Kind::Input(Box::new(input.clone())))?,
             }
         }
-        self.samples.forget(row.at - LATEST);
+        self.samples.forget(row.at - self.latest);
         self.decisions(row.at + TimeDelta::microseconds(1)).await?;
         Ok(missing == self.done.samples_missing)
     }

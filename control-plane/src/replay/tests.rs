@@ -1,8 +1,9 @@
 use std::collections::VecDeque;
 use std::io::{BufReader, Read};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
@@ -10,9 +11,11 @@ use proptest::prelude::*;
 use super::row::Kind;
 use super::*;
 use crate::config::{self, Config};
+use crate::discovery::{Answer, Looked, LookupFailure};
+use crate::envoy::{BackendLog, EndpointLoad, FirstBytes, LogSummary, ModelLoad, NodeLoad};
 use crate::learn::{Insight, Learner, Lesson};
 use crate::packed::unpacked;
-use crate::run::{Core, Effect, Input, Pending};
+use crate::run::{Core, Effect, Input, Order, Pending};
 use crate::store::DecisionRow;
 use crate::telemetry::Sample;
 
@@ -66,7 +69,7 @@ struct Live {
 
 impl Live {
     fn feed(&mut self, input: Input) {
-        self.rows.push(Row(Kind::Input(Box::new(input.clone()))));
+        self.rows.push(Row(Kind::Input(Box::new(input.as_recorded()))));
         if let Input::Sample(sample) = &input {
             *self.rows.last_mut().unwrap() = Row(Kind::Sample(sample.clone()));
         }
@@ -125,7 +128,17 @@ impl Live {
 
 /// Runs for some seconds, with a checkpoint in between; returns the rows since, and the decisions.
 fn live(seconds: i64, checkpoint_at: i64) -> (Vec<Row>, Vec<DecisionRow>) {
-    let config = Arc::new(settings(""));
+    live_with(settings(""), seconds, checkpoint_at, |_, _| Vec::new())
+}
+
+/// The same with more inputs, by second and the time at which they come.
+fn live_with(
+    config: Config,
+    seconds: i64,
+    checkpoint_at: i64,
+    others: impl Fn(i64, DateTime<Utc>) -> Vec<Input>,
+) -> (Vec<Row>, Vec<DecisionRow>) {
+    let config = Arc::new(config);
     let mut core = Core::new(Arc::clone(&config), at(0));
     core.reconcile(at(0));
     let learner = Learner::new(&config.forecast);
@@ -144,6 +157,7 @@ fn live(seconds: i64, checkpoint_at: i64) -> (Vec<Row>, Vec<DecisionRow>) {
         // The learner is behind by now and then, by different amounts.
         let now = at(1_000_000 * second + 999_123);
         live.take_findings([9, 1, 4, 2, 30][second as usize % 5], now);
+        others(second, now - TimeDelta::milliseconds(100)).into_iter().for_each(|input| live.feed(input));
         live.feed(Input::Tick { at: now });
         if second == checkpoint_at {
             live.checkpoint(now);
@@ -195,6 +209,85 @@ fn a_replay_decides_what_was_decided_however_late_the_learner_was() {
     let expected: String = decided.iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect();
     assert_eq!(lines, expected);
     assert_eq!(replayed(bytes.as_slice(), None).unwrap().0, lines, "two runs, same bytes");
+}
+
+/// What DNS, Envoys and a backend with a lease tell in a second.
+fn told(second: i64, now: DateTime<Utc>) -> Vec<Input> {
+    let address = |last: u16| SocketAddr::from(([10, 0, 1, 1], last));
+    let looked = |answer| {
+        let asked = settings_with_dns().pool("b").and_then(|pool| pool.dns()).unwrap().clone();
+        Input::Looked { at: now, looked: Looked { pool: "b".to_owned(), asked, answer } }
+    };
+    let mut inputs = Vec::new();
+    match second {
+        5 => inputs.push(looked(Answer::Backends([address(1), address(2), address(3)].into()))),
+        90 => inputs.push(looked(Answer::Backends([address(1)].into()))),
+        140 => inputs.push(looked(Answer::Failed(LookupFailure::NoSuchName("b.test.".to_owned())))),
+        20 => inputs.push(Input::Connected { nodes: ["envoy".to_owned()].into(), report_seconds: 2 }),
+        100 => {
+            let (pool, length) = ("a".to_owned(), TimeDelta::seconds(30));
+            let order = Order::Lease { pool, address: address(9), length };
+            inputs.push(Input::Order { at: now, order });
+        }
+        _ => {}
+    }
+    if second >= 22 && second % 2 == 0 {
+        let load = ModelLoad { requests: 30.0, dropped: 0.0, interval_seconds: 2.0 };
+        let endpoints = vec![EndpointLoad { address: address(1), in_progress: 3.0, errors: 1.0 }];
+        let models = [("chat".to_owned(), load)].into();
+        inputs.push(Input::Load(NodeLoad { node_id: "envoy".to_owned(), at: now, models, endpoints }));
+    }
+    if second >= 22 {
+        let first_bytes = FirstBytes {
+            arrived_at: now - TimeDelta::milliseconds(700),
+            requests: 3.0,
+            mean_seconds: 0.1 + 0.01 * (second % 7) as f64,
+            p50_seconds: 0.1,
+            p95_seconds: 0.3,
+        };
+        let log = BackendLog { requests: 4.0, errors: 1.0, first_bytes: vec![first_bytes] };
+        let shown = BackendLog { first_bytes: Vec::new(), ..log.clone() };
+        let backends = [(BACKENDS[0].parse().unwrap(), log), (BACKENDS[1].parse().unwrap(), shown)].into();
+        let unplaced = [("chat".to_owned(), 1.0)].into();
+        inputs.push(Input::Log { at: now, summary: LogSummary { backends, unplaced } });
+    }
+    inputs
+}
+
+fn settings_with_dns() -> Config {
+    config::parse(&format!(
+        "forecast: {{ step: 10s, season: 20m, horizons: [10s, 20s, 60s] }}\n\
+         models: [{{ name: chat, pools: [a, b] }}]\npools:\n  - {{ name: a, backends: {BACKENDS:?} }}\n  \
+         - name: b\n    discovery: {{ hold: 20s, dns: {{ name: b.test., type: srv }} }}\n"
+    ))
+    .unwrap()
+}
+
+#[test]
+fn what_dns_leases_and_envoys_told_is_replayed() {
+    for checkpoint_at in [0, 70, 120] {
+        let (mut rows, decided) = live_with(settings_with_dns(), 200, checkpoint_at, told);
+        let all: String = decided.iter().map(|row| row.summary.clone() + "\n").collect();
+        let (_, replay, comparison) = replayed(file(&rows).as_slice(), None).unwrap();
+        assert_eq!(comparison.difference(), None, "{all}");
+        assert_eq!(comparison.equal(), decided.len() as u64);
+        assert_eq!((replay.tally().missing.clone(), replay.tally().not_found), (None, 0));
+        if checkpoint_at > 0 {
+            continue;
+        }
+        for lost in ["load", "log", "looked", "connected", "order"] {
+            let is_lost = |row: &Row| match &row.0 {
+                Kind::Input(input) => {
+                    serde_json::to_value(input).unwrap().as_object().unwrap().contains_key(lost)
+                }
+                _ => false,
+            };
+            let kept: Vec<Row> = rows.extract_if(.., |row| !is_lost(row)).collect();
+            let (_, _, comparison) = replayed(file(&kept).as_slice(), None).unwrap();
+            assert!(comparison.difference().is_some(), "without {lost} all is the same");
+            rows = live_with(settings_with_dns(), 200, checkpoint_at, told).0;
+        }
+    }
 }
 
 #[test]

@@ -2,18 +2,16 @@
 //! that `replay` can go the same way. Telemetry itself is in the database already; a page only names its samples.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
-use crate::envoy::{BackendLog, LogSummary, NodeLoad};
 use crate::learn::Insight;
 use crate::packed::packed;
 use crate::store::{CheckpointRow, PageRow};
 
-use super::control::{Core, Input, Pending, decisive};
+use super::control::{Core, Input, Pending};
 use super::page::{Mark, Page};
 
 /// Time between two checkpoints, seconds.
@@ -75,19 +73,7 @@ impl Recorder {
                 }
                 Mark::Sample(number, (sample.at - self.page.since).num_microseconds().unwrap_or(i64::MAX))
             }
-            // What runs at endpoints, and the numbers of requests and errors in logs, are only shown.
-            Input::Load(load) => Mark::Input(Input::Load(NodeLoad { endpoints: Vec::new(), ..load.clone() })),
-            Input::Log { at, summary } => {
-                let teaches = |(_, log): &(&SocketAddr, &BackendLog)| !log.first_bytes.is_empty();
-                let backends = summary.backends.iter().filter(teaches);
-                let backends = backends.map(|(address, log)| (*address, log.clone())).collect();
-                let unplaced = summary.unplaced.clone();
-                Mark::Input(Input::Log { at: *at, summary: LogSummary { backends, unplaced } })
-            }
-            Input::Config { at, config } => {
-                Mark::Input(Input::Config { at: *at, config: Arc::new(decisive(config)) })
-            }
-            other => Mark::Input(other.clone()),
+            other => Mark::Input(other.as_recorded()),
         };
         self.page.marks.push(mark);
     }

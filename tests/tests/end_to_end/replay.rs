@@ -4,13 +4,18 @@ use std::path::Path;
 use std::process::Output;
 
 use chrono::{TimeDelta, Utc};
-use clairvoy_tests::{Faults, SpeedClass};
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
 
-use crate::support::{Chat, Load, Site, holds_for, model_server};
+use clairvoy::view::DemandSource;
+use clairvoy_tests::{Faults, SpeedClass};
+
+use crate::support::{Chat, Dns, Load, Site, backend, holds_for, model_server};
 
 const REST: &str = "forecast: { step: 5s, season: 10m, horizons: [5s, 10s, 30s] }\n\
                     telemetry: { interval: 500ms, deadline: 400ms }\n";
+
+const NAME: &str = "_http._tcp.found.test.";
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -24,11 +29,17 @@ fn text(path: &Path) -> &str {
 async fn an_export_is_replayed_to_the_decisions_that_were_stored() {
     let servers = [(); 3].map(|()| model_server("chat", SpeedClass::Fast));
     let late = model_server("chat", SpeedClass::Fast);
+    let found = [(); 2].map(|()| model_server("chat", SpeedClass::Fast));
+    let dns = Dns::start().await;
+    dns.services(NAME, 0, &[found[0].address()]);
     let site = Site::new();
     let list = servers.each_ref().map(|server| format!("\"{}\"", server.address())).join(", ");
     let fleet = format!(
-        "models:\n  - {{ name: chat, pools: [a] }}\npools:\n  - name: a\n    capacity_rps: 6\n    \
-         replicas: {{ min: 1, max: 8, cold_start: 5s, scale_down_after: 10s }}\n    backends: [{list}]\n"
+        "models:\n  - {{ name: chat, pools: [a, b] }}\npools:\n  - name: a\n    capacity_rps: 6\n    \
+         replicas: {{ min: 1, max: 8, cold_start: 5s, scale_down_after: 10s }}\n    backends: [{list}]\n  \
+         - name: b\n    discovery:\n      \
+         dns: {{ name: {NAME}, type: srv, resolver: {}, refresh: {{ min: 100ms, max: 1s }} }}\n",
+        dns.address
     );
     site.configure(&format!("{REST}{fleet}"));
     let began = Utc::now() - TimeDelta::seconds(60);
@@ -43,6 +54,19 @@ async fn an_export_is_replayed_to_the_decisions_that_were_stored() {
         })
         .await;
     assert_eq!(clairvoy.register("a", late.address()).await, StatusCode::CREATED);
+    // What is found, and what a lease brings and takes.
+    dns.services(NAME, 0, &[found[0].address(), found[1].address()]);
+    clairvoy
+        .state_where("the second one is found, and Envoys tell the demand", |state| {
+            let tells = state.models[0].demand_source == DemandSource::Envoys;
+            tells && backend(state, found[1].address()).is_some()
+        })
+        .await;
+    let leased = model_server("chat", SpeedClass::Fast);
+    let body = json!({ "address": leased.address().to_string(), "lease": "2s" });
+    let request = clairvoy.request(Method::PUT, "/api/v1/pools/b/backends").json(&body);
+    assert_eq!(request.send().await.unwrap().status(), StatusCode::CREATED);
+    clairvoy.event("it drains").await;
     load.more(60).await;
     // A reload, a drain, and a model server that hangs are inputs, too.
     site.configure(&format!("{REST}balance: {{ correction_time: 4s }}\n{fleet}"));

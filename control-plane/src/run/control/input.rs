@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::discovery::Looked;
-use crate::envoy::{LogSummary, NodeLoad};
+use crate::envoy::{BackendLog, LogSummary, NodeLoad};
 use crate::fleet::Registration;
 use crate::learn::Lesson;
 use crate::telemetry::{Limits, Sample};
 
 use super::super::commands::Refusal;
-use super::{Core, Effect};
+use super::{Core, Effect, decisive};
 
 /// What moves the core, apart from what the learner finds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -63,6 +63,28 @@ impl Input {
     /// Whether it may decide something, by what the learner has found so far.
     pub(crate) fn evaluates(&self) -> bool {
         matches!(self, Self::Looked { .. } | Self::Order { .. } | Self::Config { .. } | Self::Tick { .. })
+    }
+
+    /// What is written down of it: all that decides. What runs at endpoints, and the numbers of requests and errors in
+    /// logs, are only shown.
+    pub(crate) fn as_recorded(&self) -> Self {
+        match self {
+            Self::Load(load) => Self::Load(NodeLoad {
+                node_id: load.node_id.clone(),
+                at: load.at,
+                models: load.models.clone(),
+                endpoints: Vec::new(),
+            }),
+            Self::Log { at, summary } => {
+                let teaches = |(_, log): &(&SocketAddr, &BackendLog)| !log.first_bytes.is_empty();
+                let backends = summary.backends.iter().filter(teaches);
+                let backends = backends.map(|(address, log)| (*address, log.clone())).collect();
+                let unplaced = summary.unplaced.clone();
+                Self::Log { at: *at, summary: LogSummary { backends, unplaced } }
+            }
+            Self::Config { at, config } => Self::Config { at: *at, config: Arc::new(decisive(config)) },
+            other => other.clone(),
+        }
     }
 }
 
