@@ -246,7 +246,7 @@ fn told(second: i64, now: DateTime<Utc>) -> Vec<Input> {
             p95_seconds: 0.3,
         };
         let log = BackendLog { requests: 4.0, errors: 1.0, first_bytes: vec![first_bytes] };
-        let shown = BackendLog { first_bytes: Vec::new(), ..log.clone() };
+        let shown = BackendLog { first_bytes: Vec::new(), ..log };
         let backends = [(BACKENDS[0].parse().unwrap(), log), (BACKENDS[1].parse().unwrap(), shown)].into();
         let unplaced = [("chat".to_owned(), 1.0)].into();
         inputs.push(Input::Log { at: now, summary: LogSummary { backends, unplaced } });
