@@ -178,7 +178,7 @@ mod tests {
         for gpu in ["none", "same"] {
             assert!(parse(&config(gpu)).is_ok());
         }
-        let faults = parse(&config("{ url: \"http://{host}:9400/metrics\" }")).unwrap_err().to_string();
+        let faults = parse(&config("{ url: \"http://{host}:9400/metrics\" }")).unwrap_err();
         assert!(faults.contains("gpu_metrics") && faults.contains("telemetry: push"), "{faults}");
     }
 }

@@ -212,7 +212,7 @@ fn many_attributes_are_refused_and_not_looked_at_for_each_point() {
     let look = |collector: &Collector<'_>| {
         assert_eq!(collector.tally.refused_as(PointRefusal::TooManyLabels), 100_000);
     };
-    let body = export(many.clone(), points()).encode_to_vec();
+    let body = export(many, points()).encode_to_vec();
     let begun = std::time::Instant::now();
     let taken = decode_with(otlp::decode, &body, &Access::All, &Push::default(), look);
     assert_eq!(taken, Ok(vec![]));
