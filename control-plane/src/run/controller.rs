@@ -202,7 +202,7 @@ impl Controller {
                         break;
                     }
                 },
-                Some(outcome) = inputs.outcomes.recv() => self.scraped(outcome),
+                Some(outcome) = inputs.outcomes.recv() => self.scraped(outcome, Utc::now()),
                 Some(news) = inputs.envoys.recv() => self.told(news, Utc::now()),
             }
         }

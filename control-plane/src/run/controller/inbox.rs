@@ -64,7 +64,7 @@ impl Controller {
         self.note("info", "the database is open".to_owned(), now);
     }
 
-    pub(super) fn scraped(&mut self, outcome: ScrapeOutcome) {
+    pub(super) fn scraped(&mut self, outcome: ScrapeOutcome, now: DateTime<Utc>) {
         let Ok(address) = outcome.backend.parse::<SocketAddr>() else { return };
         if let Some(backend) = self.fleet.backend_mut(address) {
             backend.limits = outcome.limits;
@@ -80,7 +80,7 @@ impl Controller {
         match outcome.result {
             Ok(sample) => {
                 self.writer.record([sample.clone()]);
-                if self.fleet.observe(address, sample.clone())
+                if self.fleet.observe(address, sample.clone(), now)
                     && let Some(class) = self.class(address)
                 {
                     self.teach(Lesson::Sample(address, class, Box::new(sample)));
@@ -252,7 +252,9 @@ impl Controller {
             .backends()
             .filter_map(of_pool)
             .partition(|(_, pool)| pool.telemetry == PoolTelemetry::Push);
-        self.outputs.push.store(Arc::new(Directory::new(pushing)));
+        self.outputs
+            .push
+            .store(Arc::new(Directory::new(pushing, scraped.iter().map(|(address, _)| address.ip()))));
         let pools: HashMap<&str, PoolTargets<'_>> =
             config.pools.iter().map(|pool| (pool.name.as_str(), PoolTargets::new(pool))).collect();
         let target =
