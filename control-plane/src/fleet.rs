@@ -1,7 +1,7 @@
 //! Fleet: the newest known state of every model and backend, in memory.
 //!
 //! One task owns it and writes it; it does no I/O and reads no clock. Memory is bounded: a backend keeps its newest
-//! sample and ten seconds of rates (about 2 KiB), a model twelve seconds of arrivals by its servers and fifty by Envoys.
+//! sample and ten seconds of rates (about 2 KiB), a model twenty seconds of arrivals by its servers and fifty by Envoys.
 
 mod arrivals;
 mod backend;
@@ -214,11 +214,12 @@ impl Fleet {
         gone.iter().filter_map(|address| self.backends.remove(address)).collect()
     }
 
-    /// Takes a sample; false when its backend is not in the fleet.
-    pub fn observe(&mut self, address: SocketAddr, sample: Sample) -> bool {
+    /// Takes a sample that came at `now`; false when its backend is not in the fleet.
+    pub fn observe(&mut self, address: SocketAddr, sample: Sample, now: DateTime<Utc>) -> bool {
         let Some(backend) = self.backends.get_mut(&address) else { return false };
         if let Some(arrivals) = self.arrivals.get_mut(&backend.model) {
-            arrivals.observe(sample.at, sample.arrived, sample.output_tokens, sample.interval_seconds);
+            let Sample { at, arrived, output_tokens, interval_seconds, .. } = sample;
+            arrivals.observe(at, arrived, output_tokens, interval_seconds, now);
         }
         backend.observe(sample);
         true
@@ -249,6 +250,15 @@ impl Fleet {
     /// The backends of a model, by address.
     pub fn of_model<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Backend> {
         self.backends.values().filter(move |backend| backend.model == model)
+    }
+
+    /// The time up to which the model's backends with fresh telemetry have told what arrived; `now` without any.
+    fn told_until(&self, model: &str, now: DateTime<Utc>) -> DateTime<Utc> {
+        let fresh = self
+            .of_model(model)
+            .filter(|backend| backend.is_expected(now) && backend.health(now) == Health::Ready);
+        let until = fresh.filter_map(|backend| Some(backend.sample.as_ref()?.at)).min();
+        until.map_or(now, |until| until.min(now))
     }
 
     /// Whether all backends that share a model's demand show themselves.

@@ -30,10 +30,12 @@ mod totals;
 mod writer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 pub use self::backends::{BackendRow, RegisteredBackend, RegisteredState};
 pub use self::decisions::DecisionRow;
@@ -50,6 +52,10 @@ pub use self::recording::{CheckpointMark, CheckpointRow, PageRow};
 pub use self::rollup::MinuteRow;
 pub use self::settings::{DatabaseSettings, Retention};
 pub use self::writer::{SpoolSettings, TelemetryWriter, WriterCounters, WriterSettings};
+
+/// How long a statement of a migration may take: an index over months of rows.
+const MIGRATION: Duration = Duration::from_secs(3600);
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// The database. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
@@ -74,8 +80,9 @@ impl Store {
                 (embedded.connect_options(), Some(Arc::new(embedded)))
             }
         };
+        let options = connect::tuned(options);
         let pool = connect::connect(&options, settings.connect_timeout, settings.max_connections).await?;
-        migrations().run(&pool).await?;
+        migrate(&options).await?;
         tracing::info!(database = connect::target(&options), "the database is ready");
         Ok(Self { pool, options, embedded })
     }
@@ -105,6 +112,21 @@ impl Store {
     fn connect_options(&self) -> &PgConnectOptions {
         &self.options
     }
+}
+
+/// Brings the tables up to date, with more time than other statements have.
+async fn migrate(options: &PgConnectOptions) -> Result<(), StoreError> {
+    let patient = options.clone().options([("statement_timeout", format!("{}s", MIGRATION.as_secs()))]);
+    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT).connect_lazy_with(patient);
+    match timeout(MIGRATION, migrations().run(&pool)).await {
+        Ok(migrated) => migrated?,
+        Err(_) => {
+            let source = sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+            return Err(StoreError::Query { action: "migrate the database in time", source });
+        }
+    }
+    pool.close().await;
+    Ok(())
 }
 
 /// Returns the migrations of this build. A database that has newer ones too is fine: each migration leaves the

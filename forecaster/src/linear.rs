@@ -118,14 +118,6 @@ impl LinearFit {
         Some(Self { columns, lines: vec![Line::new(&median)] })
     }
 
-    /// Fits the mean of the rows.
-    pub(crate) fn fit_mean(rows: &Rows, ridge: f64) -> Option<Self> {
-        let columns = Column::all(rows)?;
-        let mut design = Design::new(rows, &columns);
-        let mean = solve(design.products(&rows.weights), rows.weights.iter().sum(), ridge)?;
-        Some(Self { columns, lines: vec![Line::new(&mean)] })
-    }
-
     /// Fits several quantiles, each by itself, beginning with the solution of the nearest level that came before it:
     /// the median goes first. `ridge` is the penalty in parts of the rows' own weights; `passes` of reweighting each,
     /// of which few leave a line between its neighbour's and its own.

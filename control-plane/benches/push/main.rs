@@ -175,7 +175,7 @@ fn directory() -> Result<Directory> {
     );
     let config = config::parse(&text).map_err(|faults| anyhow::anyhow!(faults))?;
     let pool = config.pool("p").context("the pool is there")?;
-    Ok(Directory::new(pool.backends.iter().map(|address| (*address, pool))))
+    Ok(Directory::new(pool.backends.iter().map(|address| (*address, pool)), []))
 }
 
 /// What it would cost to build the whole tree of objects first, before anything is looked at.

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::validate::Fault;
-use super::{Config, PoolTelemetry, PoolToken, Span};
+use super::{Config, GpuMetrics, PoolTelemetry, PoolToken, Span};
 
 /// Telemetry that senders push, for pools with `telemetry: push`. Off until an address is given.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -126,6 +126,12 @@ impl Config {
                     "nobody listens for its telemetry: set `telemetry.push.http` or `otlp_grpc`".to_owned();
                 fault(root.join("pools").join(index).join("telemetry"), message);
             }
+            if pool.telemetry == PoolTelemetry::Push && matches!(pool.gpu_metrics, GpuMetrics::Page(_)) {
+                let message = "no page is read of a pool with `telemetry: push`: push the GPU gauge with the backend's \
+                               name, or say `none`"
+                    .to_owned();
+                fault(root.join("pools").join(index).join("gpu_metrics"), message);
+            }
         }
         let counts = [
             ("max_body_bytes", push.max_body_bytes, 1024),
@@ -154,5 +160,25 @@ impl Config {
         if push.backend_labels.is_empty() || push.backend_labels.len() > 50 {
             fault(path.join("backend_labels"), "must be 1 to 50 names".to_owned());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::parse;
+
+    #[test]
+    fn a_gpu_page_of_a_pool_that_pushes_is_a_fault() {
+        let config = |gpu: &str| {
+            format!(
+                "telemetry: {{ push: {{ http: 127.0.0.1:4318 }} }}\nmodels: [{{ name: m, pools: [p] }}]\n\
+                 pools: [{{ name: p, telemetry: push, backends: [\"10.0.0.1:8000\"], gpu_metrics: {gpu} }}]\n"
+            )
+        };
+        for gpu in ["none", "same"] {
+            assert!(parse(&config(gpu)).is_ok());
+        }
+        let faults = parse(&config("{ url: \"http://{host}:9400/metrics\" }")).unwrap_err();
+        assert!(faults.contains("gpu_metrics") && faults.contains("telemetry: push"), "{faults}");
     }
 }

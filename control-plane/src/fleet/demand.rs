@@ -78,8 +78,9 @@ impl Fleet {
 
     /// The present demand of a model.
     pub fn demand(&self, model: &str, now: DateTime<Utc>) -> Demand {
+        let told_until = self.told_until(model, now);
         let (counted, tokens_per_second) =
-            self.arrivals.get(model).map_or((0.0, 0.0), |arrivals| arrivals.rates(now));
+            self.arrivals.get(model).map_or((0.0, 0.0), |arrivals| arrivals.rates(told_until));
         let servers = Demand { requests_per_second: counted, tokens_per_second, source: Source::Servers };
         let Some((until, arrivals)) = self.reports.known_until(WINDOW_SECONDS).zip(self.reported.get(model))
         else {

@@ -85,7 +85,7 @@ fn an_envoy_that_does_not_report_leaves_the_word_to_the_servers() {
     let mut fleet = fleet();
     run(&mut fleet, 0..30, &["a"]);
     for second in 30..=60 {
-        fleet.observe(BACKEND.parse().unwrap(), sample(f64::from(second), 7.0));
+        fleet.observe(BACKEND.parse().unwrap(), sample(f64::from(second), 7.0), at(f64::from(second)));
         fleet.observe_load(&report("a", f64::from(second), 2.0, 1.0, 0.0));
         fleet.look_at_reports(&nodes(&["a", "mute"]), at(f64::from(second) + 0.5));
     }
@@ -112,7 +112,7 @@ fn an_envoy_that_goes_is_waited_for_and_then_forgotten_with_what_it_had_running(
 fn requests_past_the_envoys_are_seen_by_the_servers() {
     let mut fleet = fleet();
     for second in 0..40 {
-        fleet.observe(BACKEND.parse().unwrap(), sample(f64::from(second), 10.0));
+        fleet.observe(BACKEND.parse().unwrap(), sample(f64::from(second), 10.0), at(f64::from(second)));
         run(&mut fleet, second..second + 1, &["a"]);
     }
     let demand = fleet.demand("m", at(39.0));

@@ -94,7 +94,7 @@ fn health_follows_the_telemetry() {
     assert_eq!(health(&fleet, 0.0), Health::Waiting);
     assert!(!fleet.backend(address).unwrap().is_eligible(at(1.0)));
     assert!(fleet.backend(address).unwrap().is_eligible(at(16.0)), "metrics may be out of reach for ever");
-    assert!(fleet.observe(address, sample(1.0, 3.0)));
+    assert!(fleet.observe(address, sample(1.0, 3.0), at(1.0)));
     assert_eq!(health(&fleet, 2.0), Health::Ready);
     assert_eq!(health(&fleet, 7.0), Health::Stale);
     for _ in 0..3 {

@@ -48,13 +48,20 @@ pub(super) fn accepted(voice: Voice, accepted: &Accepted) -> Response<Body> {
         }
         Voice::Text | Voice::Json => {
             let status = match refused {
-                0 if voice == Voice::Text => StatusCode::NO_CONTENT,
+                // Prometheus drops what was answered with 4xx and logs an error; series of other backends among those of
+                // one job are none.
+                refused
+                    if voice == Voice::Text && refused == tally.refused_as(PointRefusal::UnknownBackend) =>
+                {
+                    StatusCode::NO_CONTENT
+                }
                 0 => StatusCode::OK,
                 _ if tally.refused_as(PointRefusal::Forbidden) > 0 => StatusCode::FORBIDDEN,
                 _ => StatusCode::BAD_REQUEST,
             };
             if voice == Voice::Text {
-                return answer(status, "text/plain; charset=utf-8", message.unwrap_or_default());
+                let told = message.filter(|_| status != StatusCode::NO_CONTENT);
+                return answer(status, "text/plain; charset=utf-8", told.unwrap_or_default());
             }
             let mut body = json!({"accepted": points, "refused": refused});
             if let Some(message) = message {

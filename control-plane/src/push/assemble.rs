@@ -14,7 +14,7 @@ use std::time::Duration;
 use chrono::DateTime;
 
 use crate::telemetry::{
-    Difference, Drops, EngineReading, LearnedLimits, Limits, Sample, difference, read_page,
+    Difference, Drops, EngineReading, Field, LearnedLimits, Limits, Sample, difference, read_page,
 };
 
 use super::batch::{Batch, Point};
@@ -24,6 +24,10 @@ use series::{Outcome, SeriesTable};
 
 /// Points that are less than this apart are of one reading: senders stamp each series by itself, milliseconds apart.
 const SAME_READING_MS: i64 = 500;
+/// Most readings that one request closes for a backend; the rest become one: counters lose nothing by it.
+const MOST_CLOSED_AT_ONCE: u32 = 16;
+/// What is kept of the page's buffer between readings, bytes.
+const KEPT_PAGE_BYTES: usize = 64 * 1024;
 
 /// What was noticed while points were put together.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,6 +48,9 @@ pub(super) struct Assembler {
     backends: HashMap<Arc<str>, Backend>,
     flush_ms: i64,
     max_series: usize,
+    /// Number of the request that is taken.
+    turn: u64,
+    page: String,
     pub(super) noticed: Noticed,
 }
 
@@ -53,9 +60,10 @@ struct Backend {
     series: SeriesTable,
     pending: Option<Pending>,
     previous: Option<(EngineReading, i64)>,
-    page: String,
     learned: LearnedLimits,
     limits: Limits,
+    /// The last request that closed readings, and how many.
+    closed_in: (u64, u32),
 }
 
 /// A reading that is coming in.
@@ -75,6 +83,8 @@ impl Assembler {
             backends: HashMap::new(),
             flush_ms: i64::try_from(flush.as_millis()).unwrap_or(i64::MAX),
             max_series,
+            turn: 0,
+            page: String::new(),
             noticed: Noticed::default(),
         }
     }
@@ -82,6 +92,7 @@ impl Assembler {
     /// Takes the points of one request; returns the samples of readings that are over.
     pub(super) fn take(&mut self, mut batch: Batch, now_ms: i64) -> Vec<Sample> {
         batch.sort();
+        self.turn += 1;
         let mut samples = Vec::new();
         let directory = Arc::clone(&batch.directory);
         for point in &batch.points {
@@ -94,11 +105,14 @@ impl Assembler {
             };
             if let Some(pending) = backend.pending
                 && point.at_ms - pending.first_ms >= SAME_READING_MS
+                && backend.may_close(self.turn)
             {
-                samples.extend(backend.close(pending, now_ms, &mut self.noticed));
+                samples.extend(backend.close(pending, now_ms, &mut self.page, &mut self.noticed));
             }
             backend.take(&batch, point, now_ms, self.max_series, &mut self.noticed);
         }
+        self.page.clear();
+        self.page.shrink_to(KEPT_PAGE_BYTES);
         samples
     }
 
@@ -109,9 +123,11 @@ impl Assembler {
             if let Some(pending) = backend.pending
                 && now_ms - pending.since_ms >= self.flush_ms
             {
-                samples.extend(backend.close(pending, now_ms, &mut self.noticed));
+                samples.extend(backend.close(pending, now_ms, &mut self.page, &mut self.noticed));
             }
         }
+        self.page.clear();
+        self.page.shrink_to(KEPT_PAGE_BYTES);
         samples
     }
 
@@ -145,10 +161,17 @@ impl Backend {
             series: SeriesTable::default(),
             pending: None,
             previous: None,
-            page: String::new(),
             learned: LearnedLimits::default(),
             limits: Limits::default(),
+            closed_in: (0, 0),
         }
+    }
+
+    /// Counts a reading that is closed for a request; false when it has closed enough.
+    fn may_close(&mut self, turn: u64) -> bool {
+        let closed = if self.closed_in.0 == turn { self.closed_in.1 } else { 0 };
+        self.closed_in = (turn, closed + 1);
+        closed < MOST_CLOSED_AT_ONCE
     }
 
     fn take(&mut self, batch: &Batch, point: &Point, now_ms: i64, max_series: usize, noticed: &mut Noticed) {
@@ -170,12 +193,21 @@ impl Backend {
         }
     }
 
-    fn close(&mut self, pending: Pending, now_ms: i64, noticed: &mut Noticed) -> Option<Sample> {
+    fn close(
+        &mut self,
+        pending: Pending,
+        now_ms: i64,
+        page: &mut String,
+        noticed: &mut Noticed,
+    ) -> Option<Sample> {
         self.pending = None;
         let at_ms = pending.newest_ms;
-        self.page.clear();
-        self.series.write_page(at_ms, &mut self.page);
-        let read = read_page(self.page.as_bytes(), &self.member.packs);
+        page.clear();
+        self.series.write_page(at_ms, page);
+        let mut read = read_page(page.as_bytes(), &self.member.packs);
+        if !self.member.reads_gpu {
+            read.reading.clear(Field::GpuUtilisation);
+        }
         noticed.drops.merge(&read.drops);
         if read.known_series == 0 {
             return None;
@@ -188,7 +220,11 @@ impl Backend {
         let Difference { sample, restarted, drops } =
             difference(Arc::clone(&self.member.address), at, previous, &read.reading);
         noticed.drops.merge(&drops);
-        noticed.restarts += u64::from(restarted);
+        if restarted {
+            noticed.restarts += 1;
+            // It may run with other settings now.
+            self.learned = LearnedLimits::default();
+        }
         self.learned.observe(&sample);
         self.limits = Limits::of(&self.member.limits, &read.reading, &self.learned);
         self.previous = Some((read.reading, at_ms));

@@ -55,6 +55,11 @@ impl Batch {
         Self { directory, points: Vec::new(), text: String::new(), buckets: Vec::new() }
     }
 
+    /// Bytes of texts and buckets.
+    pub(super) fn bytes(&self) -> usize {
+        self.text.len() + self.buckets.len() * size_of::<(f64, f64)>()
+    }
+
     /// The series of a point.
     pub(super) fn series(&self, point: &Point) -> &str {
         self.text.get(point.series.start as usize..point.series.end as usize).unwrap_or_default()

@@ -13,9 +13,13 @@ use super::names::{Known, Names};
 use super::refusal::{PointRefusal, RequestRefusal, Tally};
 
 /// Longest text of a series: its name and its labels, in bytes.
-const LONGEST_SERIES: usize = 2048;
+const LONGEST_SERIES: usize = 512;
 /// Most buckets of one histogram.
-pub(super) const MOST_BUCKETS: usize = 512;
+pub(super) const MOST_BUCKETS: usize = 64;
+/// Most labels of a point, and most attributes of a resource.
+pub(super) const MOST_LABELS: usize = 128;
+/// Longest label value that can name a backend, in bytes.
+const LONGEST_NAME: usize = 512;
 
 /// A label or attribute.
 pub(super) type Label<'a> = (Cow<'a, str>, Cow<'a, str>);
@@ -40,11 +44,12 @@ impl<'n> Shape<'n> {
 /// What is the same for all requests: how names and labels are understood, and what is too old.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
-    backends: Vec<(String, Option<String>)>,
+    /// Labels that name the backend, or its host and its port: indices in `identity`.
+    backends: Vec<(usize, Option<usize>)>,
     /// Labels that are no part of a series, in the form in which Prometheus has them.
     left_out: HashSet<String>,
     /// Those of them that name the backend.
-    identity: HashSet<String>,
+    identity: Vec<String>,
     max_age_ms: i64,
     max_future_ms: i64,
     max_points: usize,
@@ -52,13 +57,22 @@ pub(super) struct Rules {
 
 impl Rules {
     pub(super) fn new(options: &Push) -> Self {
-        let rule = |text: &String| match text.split_once('+') {
-            Some((host, port)) => (label_name(host).into_owned(), Some(label_name(port).into_owned())),
-            None => (label_name(text).into_owned(), None),
+        let mut identity: Vec<String> = Vec::new();
+        let mut place = |name: &str| {
+            let name = label_name(name).into_owned();
+            identity.iter().position(|held| *held == name).unwrap_or_else(|| {
+                identity.push(name);
+                identity.len() - 1
+            })
         };
-        let backends: Vec<_> = options.backend_labels.iter().map(rule).collect();
-        let identity: HashSet<String> =
-            backends.iter().flat_map(|(host, port)| [Some(host.clone()), port.clone()]).flatten().collect();
+        let backends = options
+            .backend_labels
+            .iter()
+            .map(|text| match text.split_once('+') {
+                Some((host, port)) => (place(host), Some(place(port))),
+                None => (place(text), None),
+            })
+            .collect();
         let ignored = options.ignored_labels.iter().map(|name| label_name(name).into_owned());
         let left_out = identity.iter().cloned().chain(ignored).collect();
         let milliseconds = |span: crate::config::Span| i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX);
@@ -70,6 +84,53 @@ impl Rules {
             max_future_ms: milliseconds(options.max_future),
             max_points: options.max_points,
         }
+    }
+
+    /// Takes out of labels what may name a backend.
+    pub(super) fn identity<'l>(&self, labels: &[Label<'l>]) -> Identity<'l> {
+        let mut found = Identity::default();
+        for (name, value) in labels {
+            if let Some(place) = self.identity.iter().position(|wanted| same_name(name, wanted)) {
+                if found.values.is_empty() {
+                    found.values.resize(self.identity.len(), None);
+                }
+                if value.len() <= LONGEST_NAME && found.values[place].is_none() {
+                    found.values[place] = Some(value.clone());
+                }
+            }
+        }
+        found
+    }
+
+    /// Tells which labels a refused point had, as far as they could have named a backend.
+    fn shown(&self, own: &Identity<'_>, resource: &Identity<'_>) -> String {
+        let named: Vec<String> = [own, resource]
+            .into_iter()
+            .flat_map(|identity| self.identity.iter().zip(&identity.values))
+            .filter_map(|(name, value)| Some((name, value.as_ref()?)))
+            .take(4)
+            .map(|(name, value)| {
+                let cut: String = value.chars().take(100).collect();
+                format!("{name}={cut:?}")
+            })
+            .collect();
+        if named.is_empty() { "no label that names a backend".to_owned() } else { named.join(", ") }
+    }
+}
+
+/// Those of some labels that may name a backend; empty without any.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Identity<'l> {
+    values: Vec<Option<Cow<'l, str>>>,
+}
+
+impl Identity<'_> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    fn get(&self, place: usize) -> Option<&str> {
+        self.values.get(place)?.as_deref()
     }
 }
 
@@ -129,24 +190,32 @@ impl<'a> Collector<'a> {
         if seen > limit as u64 { Err(RequestRefusal::TooManyPoints { limit }) } else { Ok(()) }
     }
 
-    /// Whether one of the labels may name a backend.
-    pub(super) fn names_backend(&self, labels: &[Label<'_>]) -> bool {
-        labels.iter().any(|(name, _)| self.rules.identity.contains(label_name(name).as_ref()))
+    /// Refuses points whose labels name no backend that may be written to.
+    pub(super) fn refuse_unnamed(
+        &mut self,
+        points: usize,
+        refusal: PointRefusal,
+        own: &Identity<'_>,
+        resource: &Identity<'_>,
+    ) -> Result<(), RequestRefusal> {
+        let rules = self.rules;
+        self.refuse(points, refusal, || rules.shown(own, resource))
+    }
+
+    pub(super) fn identity<'l>(&self, labels: &[Label<'l>]) -> Identity<'l> {
+        self.rules.identity(labels)
     }
 
     /// Finds the backend that labels and, behind them, the resource's attributes name, and checks that the sender may write
     /// to it.
-    pub(super) fn find(&mut self, labels: &[Label<'_>], resource: &[Label<'_>]) -> Result<u32, PointRefusal> {
-        let value = |wanted: &str| {
-            let is_it = |(name, _): &&Label<'_>| same_name(name, wanted);
-            labels.iter().find(is_it).or_else(|| resource.iter().find(is_it)).map(|(_, value)| value.as_ref())
-        };
+    pub(super) fn find(&mut self, own: &Identity<'_>, resource: &Identity<'_>) -> Result<u32, PointRefusal> {
+        let value = |place: usize| own.get(place).or_else(|| resource.get(place));
         for (host, port) in &self.rules.backends {
-            let Some(host) = value(host) else { continue };
+            let Some(host) = value(*host) else { continue };
             let found = match port {
                 None => self.directory.find(host),
                 Some(port) => {
-                    let Some(port) = value(port) else { continue };
+                    let Some(port) = value(*port) else { continue };
                     self.scratch.clear();
                     // Writing to a string does not fail.
                     let _ = match host.contains(':') && !host.starts_with('[') {
@@ -178,21 +247,6 @@ impl<'a> Collector<'a> {
         }
         self.allowed = Some(index);
         Ok(index)
-    }
-
-    /// Tells which labels a refused point had, as far as they could have named a backend.
-    pub(super) fn shown(&self, labels: &[Label<'_>], resource: &[Label<'_>]) -> String {
-        let named: Vec<String> = labels
-            .iter()
-            .chain(resource)
-            .filter(|(name, _)| self.rules.identity.contains(label_name(name).as_ref()))
-            .take(4)
-            .map(|(name, value)| {
-                let cut: String = value.chars().take(100).collect();
-                format!("{name}={cut:?}")
-            })
-            .collect();
-        if named.is_empty() { "no label that names a backend".to_owned() } else { named.join(", ") }
     }
 
     /// Writes name and labels of a series; the labels come back sorted. Those that only name the backend are left out.

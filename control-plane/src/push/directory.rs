@@ -1,10 +1,10 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::config::Pool;
-use crate::telemetry::{ConfiguredLimits, ENGINES, PackChoice, Packs, PoolTargets};
+use crate::config::{GpuMetrics, GpuPlace, Pool};
+use crate::telemetry::{ConfiguredLimits, Packs, PoolTargets};
 
 use super::CANONICAL;
 use super::names::Names;
@@ -20,6 +20,8 @@ pub struct Member {
     pub(super) packs: Arc<Packs>,
     /// What is configured of its engine's limits.
     pub(super) limits: ConfiguredLimits,
+    /// Whether the gauge of its GPUs counts.
+    pub(super) reads_gpu: bool,
 }
 
 /// Who pushes: every backend of the pools with `telemetry: push`, by each name that senders have for it. Immutable;
@@ -34,11 +36,15 @@ pub struct Directory {
 
 impl Directory {
     /// Lists backends with their pools. A backend goes by its address, by the names that its pool's `instances` give it,
-    /// and by its bare host where no other backend is there.
-    pub fn new<'a>(backends: impl IntoIterator<Item = (SocketAddr, &'a Pool)>) -> Self {
+    /// and by its bare host where no other backend is there; `others` are the hosts of backends that do not push.
+    pub fn new<'a>(
+        backends: impl IntoIterator<Item = (SocketAddr, &'a Pool)>,
+        others: impl IntoIterator<Item = IpAddr>,
+    ) -> Self {
         let mut directory = Self::default();
         let mut packs_of: HashMap<&str, (Arc<Packs>, ConfiguredLimits)> = HashMap::new();
-        let mut hosts: HashMap<Box<str>, Option<u32>> = HashMap::new();
+        let mut hosts: HashMap<Box<str>, Option<u32>> =
+            others.into_iter().map(|host| (host.to_string().into(), None)).collect();
         for (address, pool) in backends {
             let Ok(index) = u32::try_from(directory.members.len()) else { break };
             let of_pool = packs_of.entry(&pool.name);
@@ -48,6 +54,7 @@ impl Directory {
                 pool: pool.name.as_str().into(),
                 packs: Arc::clone(packs),
                 limits: *limits,
+                reads_gpu: pool.gpu_metrics != GpuMetrics::Place(GpuPlace::None),
             };
             directory.names.insert(address.to_string().into(), Some(index));
             for (name, _) in pool.instances.iter().filter(|(_, other)| **other == address) {
@@ -94,11 +101,7 @@ impl Directory {
 /// The names by which a pool's telemetry is read, those of its engine and its own and those of plain JSON, and its limits.
 fn of_a_pool(pool: &Pool, address: SocketAddr) -> (Arc<Packs>, ConfiguredLimits) {
     let target = PoolTargets::new(pool).target(address);
-    let choice = target.names;
-    let mut engines = choice.engines.clone().unwrap_or_else(|| ENGINES.to_vec());
-    engines.push(&CANONICAL);
-    let choice = PackChoice { engines: Some(engines), gpu: true, custom: choice.custom.clone() };
-    (Arc::new(Packs::new(&choice)), target.limits)
+    (Arc::new(Packs::with_beside(&target.names, &CANONICAL)), target.limits)
 }
 
 #[cfg(test)]
@@ -114,13 +117,16 @@ mod tests {
 telemetry: { push: { http: 127.0.0.1:4318 } }
 models: [{ name: m, pools: [p] }]
 pools:
-  - { name: p, telemetry: push, backends: ["10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.2:8001"],
+  - { name: p, telemetry: push, backends: ["10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.2:8001", "10.0.0.4:8000"],
       instances: { vllm-0: "10.0.0.1:8000", "gpu2:8000": "10.0.0.2:8001" } }
 "#,
         )
         .unwrap();
         let pool = &config.pools[0];
-        let directory = Directory::new(pool.backends.iter().map(|address| (*address, pool)));
+        let directory = Directory::new(
+            pool.backends.iter().map(|address| (*address, pool)),
+            ["10.0.0.4".parse().unwrap()],
+        );
         for (name, index) in [
             ("10.0.0.1:8000", Some(0)),
             ("http://10.0.0.1:8000/metrics", Some(0)),
@@ -130,6 +136,8 @@ pools:
             ("gpu2:8000", Some(2)),
             ("10.0.0.2", None),
             ("10.0.0.3:8000", None),
+            ("10.0.0.4:8000", Some(3)),
+            ("10.0.0.4", None),
             ("", None),
         ] {
             assert_eq!(directory.find(name), index, "{name}");

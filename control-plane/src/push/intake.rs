@@ -22,8 +22,8 @@ use super::{otlp, plain, remote_write};
 const QUEUE_REQUESTS: usize = 4096;
 /// Bodies beyond this many bytes are decoded on a thread that may block: about half a millisecond of work.
 const LARGE_BODY_BYTES: usize = 64 * 1024;
-/// The same for packed bodies, which may grow a thousand times.
-const LARGE_PACKED_BYTES: usize = 4 * 1024;
+/// Most bytes of labels and buckets that wait beside the points' own.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// After this time, in seconds, a sender that was turned away may come back.
 pub(super) const RETRY_AFTER_SECONDS: u64 = 1;
 
@@ -41,6 +41,7 @@ struct Shared {
     limits: BodyLimits,
     requests: Semaphore,
     room: Arc<Semaphore>,
+    byte_room: Arc<Semaphore>,
     queue: mpsc::Sender<Queued>,
     metrics: PushMetrics,
 }
@@ -50,6 +51,7 @@ struct Shared {
 pub(super) struct Queued {
     pub(super) batch: Batch,
     pub(super) places: OwnedSemaphorePermit,
+    pub(super) bytes: OwnedSemaphorePermit,
 }
 
 /// The language of a body.
@@ -92,6 +94,7 @@ impl Intake {
             },
             requests: Semaphore::new(options.max_requests),
             room: Arc::new(Semaphore::new(options.queue_points)),
+            byte_room: Arc::new(Semaphore::new(QUEUE_BYTES)),
             queue,
             metrics,
         };
@@ -130,8 +133,8 @@ impl Intake {
         access: Access,
     ) -> Result<Accepted, RequestRefusal> {
         self.shared.metrics.received(protocol, body.bytes.len());
-        let limit = if packing == Packing::Plain { LARGE_BODY_BYTES } else { LARGE_PACKED_BYTES };
-        let large = body.bytes.len() > limit;
+        // A packed body may grow a thousand times.
+        let large = packing != Packing::Plain || body.bytes.len() > LARGE_BODY_BYTES;
         let shared = Arc::clone(&self.shared);
         let work = move || shared.decode(format, packing, body, &access);
         let (batch, tally) = if large {
@@ -172,7 +175,10 @@ impl Shared {
         if points > 0 {
             let count = u32::try_from(points).map_err(|_| FULL)?;
             let places = Arc::clone(&self.room).try_acquire_many_owned(count).map_err(|_| FULL)?;
-            self.queue.try_send(Queued { batch, places }).map_err(|_| FULL)?;
+            // One that is larger than the room waits until it has all of it.
+            let bytes = u32::try_from(batch.bytes().min(QUEUE_BYTES)).map_err(|_| FULL)?;
+            let bytes = Arc::clone(&self.byte_room).try_acquire_many_owned(bytes).map_err(|_| FULL)?;
+            self.queue.try_send(Queued { batch, places, bytes }).map_err(|_| FULL)?;
             self.metrics.queued_points.inc_by(i64::from(count));
         }
         self.metrics.taken(protocol, points, &tally);

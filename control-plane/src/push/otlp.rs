@@ -5,7 +5,7 @@ mod point;
 
 use std::borrow::Cow;
 
-use super::collector::{Collector, Label, Shape};
+use super::collector::{Collector, Label, MOST_LABELS, Shape};
 use super::refusal::RequestRefusal;
 use super::wire::{BadWire, Fields, Value, fields};
 
@@ -25,9 +25,9 @@ pub(super) fn decode<'a>(message: &'a [u8], collector: &mut Collector<'_>) -> Re
             each_of(fields(bytes), 1, |bytes| {
                 each_of(fields(bytes), 1, |pair| attribute(pair, &mut resource).map_err(Into::into))
             })?;
-            let mut scope = Scope::new(&resource);
+            let scope = Scope::new(&resource, collector);
             each_of(fields(bytes), 2, |bytes| {
-                each_of(fields(bytes), 2, |bytes| metric(bytes, &mut scope, &mut labels, collector))
+                each_of(fields(bytes), 2, |bytes| metric(bytes, &scope, &mut labels, collector))
             })?;
         }
     }
@@ -50,7 +50,7 @@ fn each_of<'a>(
 
 fn metric<'a>(
     message: &'a [u8],
-    scope: &mut Scope<'_, 'a>,
+    scope: &Scope<'_>,
     labels: &mut Vec<Label<'a>>,
     collector: &mut Collector<'_>,
 ) -> Result<(), RequestRefusal> {
@@ -165,7 +165,8 @@ fn spread_point<'a>(
     Ok(data)
 }
 
-/// Reads a `KeyValue`; lists, maps and bytes name nothing that is known, and are left out.
+/// Reads a `KeyValue`; lists, maps and bytes name nothing that is known, and are left out, and so is what is beyond one
+/// too many.
 fn attribute<'a>(message: &'a [u8], labels: &mut Vec<Label<'a>>) -> Result<(), BadWire> {
     let (mut key, mut text) = ("", None);
     let mut parts = fields(message);
@@ -176,7 +177,7 @@ fn attribute<'a>(message: &'a [u8], labels: &mut Vec<Label<'a>>) -> Result<(), B
             _ => {}
         }
     }
-    if let Some(text) = text {
+    if let Some(text) = text.filter(|_| labels.len() <= MOST_LABELS) {
         labels.push((Cow::Borrowed(key), text));
     }
     Ok(())

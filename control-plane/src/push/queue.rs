@@ -69,10 +69,10 @@ impl Assembly {
     }
 
     fn take(&mut self, queued: Queued) {
-        let Queued { batch, places } = queued;
+        let Queued { batch, places, bytes } = queued;
         self.metrics.queued_points.dec_by(i64::try_from(places.num_permits()).unwrap_or(i64::MAX));
         let samples = self.assembler.take(batch, Utc::now().timestamp_millis());
-        drop(places);
+        drop((places, bytes));
         self.send(samples);
     }
 

@@ -17,6 +17,8 @@ pub(super) enum PointRefusal {
     Future,
     /// Name and labels are too long.
     LabelsTooLong,
+    /// It or its resource has too many labels.
+    TooManyLabels,
     /// Bounds and counts do not fit together, or are too many.
     BadHistogram,
     /// No value.
@@ -24,12 +26,13 @@ pub(super) enum PointRefusal {
 }
 
 impl PointRefusal {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::UnknownBackend,
         Self::Forbidden,
         Self::TooOld,
         Self::Future,
         Self::LabelsTooLong,
+        Self::TooManyLabels,
         Self::BadHistogram,
         Self::NoValue,
     ];
@@ -41,6 +44,7 @@ impl PointRefusal {
             Self::TooOld => "too_old",
             Self::Future => "future",
             Self::LabelsTooLong => "labels_too_long",
+            Self::TooManyLabels => "too_many_labels",
             Self::BadHistogram => "bad_histogram",
             Self::NoValue => "no_value",
         }
@@ -52,8 +56,9 @@ impl PointRefusal {
             Self::Forbidden => "the token is not for the pool of this backend",
             Self::TooOld => "too old",
             Self::Future => "from the future",
-            Self::LabelsTooLong => "name and labels are longer than 2048 bytes",
-            Self::BadHistogram => "bounds and counts do not fit together",
+            Self::LabelsTooLong => "name and labels are longer than 512 bytes",
+            Self::TooManyLabels => "more than 128 labels or attributes",
+            Self::BadHistogram => "bounds and counts do not fit together, or are more than 64",
             Self::NoValue => "no value",
         }
     }

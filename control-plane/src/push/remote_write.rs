@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::batch::PointValue;
-use super::collector::{Collector, Label, Shape};
+use super::collector::{Collector, Identity, Label, MOST_LABELS, Shape};
 use super::refusal::{PointRefusal, RequestRefusal};
 use super::wire::{BadWire, fields};
 
@@ -37,15 +37,19 @@ fn time_series<'a>(
     while let Some((number, value)) = parts.next()? {
         if let (1, Some(bytes)) = (number, value.bytes()) {
             let (name, value) = label(bytes)?;
-            labels.push((Cow::Borrowed(name), Cow::Borrowed(value)));
+            if labels.len() <= MOST_LABELS {
+                labels.push((Cow::Borrowed(name), Cow::Borrowed(value)));
+            }
         }
     }
-    let member = match collector.find(labels, &[]) {
+    if labels.len() > MOST_LABELS {
+        return collector.refuse(points(series)?, PointRefusal::TooManyLabels, || known.series.to_owned());
+    }
+    let own = collector.identity(labels);
+    let none = Identity::default();
+    let member = match collector.find(&own, &none) {
         Ok(member) => member,
-        Err(refusal) => {
-            let shown = collector.shown(labels, &[]);
-            return collector.refuse(points(series)?, refusal, || shown);
-        }
+        Err(refusal) => return collector.refuse_unnamed(points(series)?, refusal, &own, &none),
     };
     let text = match collector.series(known, labels) {
         Ok(text) => text,

@@ -101,12 +101,12 @@ impl Replay {
                 self.scope = Some(scope);
             }
             Kind::Checkpoint(state) => self.resume(&state, &mut decided)?,
-            Kind::Sample(sample) => {
+            Kind::Sample(at, sample) => {
                 self.tally.samples += 1;
                 if !self.is_ordered() {
                     self.tick_until(sample.at, &mut decided)?;
                 }
-                self.feed(Input::Sample(sample), &mut decided)?;
+                self.feed(Input::Sample { at, sample }, &mut decided)?;
             }
             Kind::Learned { waits, forecasts } => self.learned(waits, forecasts, &mut decided),
             Kind::Input(input) => self.input(*input, &mut decided)?,
@@ -177,7 +177,7 @@ impl Replay {
                     return Ok(());
                 }
             }
-            Input::Sample(_)
+            Input::Sample { .. }
             | Input::Limits { .. }
             | Input::Failure { .. }
             | Input::Load(_)

@@ -94,7 +94,8 @@ impl<W: Write> Export<'_, W> {
         while from < self.scope.to {
             let to = (from + PIECE).min(self.scope.to);
             for sample in self.store.samples_whole(self.scope.model.as_deref(), from, to).await? {
-                self.sample(sample)?;
+                let taken_at = sample.at;
+                self.sample(sample, taken_at)?;
             }
             self.decisions(to).await?;
             progress(to);
@@ -149,11 +150,13 @@ impl<W: Write> Export<'_, W> {
         let missing = self.done.samples_missing;
         for mark in &page.marks {
             match mark {
-                Mark::Sample(number, micros) => {
+                Mark::Sample(number, micros, taken_micros) => {
                     let backend = page.backends.get(*number as usize).map_or("", String::as_str);
                     let at = page.since + TimeDelta::microseconds(*micros);
                     match self.samples.take(at, backend) {
-                        Some(sample) => self.sample(sample)?,
+                        Some(sample) => {
+                            self.sample(sample, page.since + TimeDelta::microseconds(*taken_micros))?;
+                        }
                         None => {
                             self.gap(at, &format!("the database does not have the sample of {backend}"))?;
                             self.done.samples_missing += 1;
@@ -196,9 +199,9 @@ impl<W: Write> Export<'_, W> {
         Ok(())
     }
 
-    fn sample(&mut self, sample: Sample) -> anyhow::Result<()> {
+    fn sample(&mut self, sample: Sample, taken_at: DateTime<Utc>) -> anyhow::Result<()> {
         self.done.samples += 1;
-        self.put(Kind::Sample(Box::new(sample)))
+        self.put(Kind::Sample(taken_at, Box::new(sample)))
     }
 
     fn gap(&mut self, at: DateTime<Utc>, why: &str) -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 use std::io::{self, BufRead, Read, Write};
 
+use chrono::{DateTime, Utc};
 use flate2::bufread::MultiGzDecoder;
 use serde::{Deserialize, Serialize, de::DeserializeOwned, de::IgnoredAny};
 use sha2::{Digest, Sha256};
@@ -97,7 +98,7 @@ impl<W: Write> Writer<W> {
     /// When it cannot be written.
     pub fn write(&mut self, row: &Row) -> Result<(), FileError> {
         let cells = match &row.0 {
-            Kind::Sample(sample) => self.sample(sample)?,
+            Kind::Sample(at, sample) => self.sample(*at, sample)?,
             Kind::Scope(scope) => self.other("scope", json(scope)?),
             Kind::Checkpoint(state) => self.other("checkpoint", state.clone()),
             Kind::Learned { waits, forecasts } => {
@@ -121,9 +122,9 @@ impl<W: Write> Writer<W> {
         Ok((end.rows, inner))
     }
 
-    fn sample(&self, sample: &Sample) -> Result<Cells, FileError> {
+    fn sample(&self, at: DateTime<Utc>, sample: &Sample) -> Result<Cells, FileError> {
         let mut line = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
-        line.serialize(("sample", sample, "")).map_err(io::Error::from)?;
+        line.serialize(("sample", sample, json(&at)?)).map_err(io::Error::from)?;
         let line = line.into_inner().map_err(|error| io::Error::from(error.error().kind()))?;
         let mut record = csv::StringRecord::new();
         csv::ReaderBuilder::new()
@@ -225,7 +226,7 @@ impl<'a> Reader<'a> {
                 "sample" => {
                     let sample =
                         record.deserialize(Some(&self.header)).map_err(|error| self.damaged(error))?;
-                    Kind::Sample(Box::new(sample))
+                    Kind::Sample(self.parse(data)?, Box::new(sample))
                 }
                 "scope" => Kind::Scope(self.parse(data)?),
                 "learned" => {

@@ -15,8 +15,8 @@ pub(super) enum Kind {
     Scope(Scope),
     /// All that decisions depend on at this point, as JSON: `at`, `core`, `pending` and `learner`.
     Checkpoint(String),
-    /// Telemetry that was taken in.
-    Sample(Box<Sample>),
+    /// Telemetry, and when it was taken in.
+    Sample(DateTime<Utc>, Box<Sample>),
     /// So many of the learner's oldest findings were taken in.
     Learned { waits: u32, forecasts: u32 },
     /// Anything else that was taken in.

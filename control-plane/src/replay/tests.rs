@@ -70,8 +70,8 @@ struct Live {
 impl Live {
     fn feed(&mut self, input: Input) {
         self.rows.push(Row(Kind::Input(Box::new(input.as_recorded()))));
-        if let Input::Sample(sample) = &input {
-            *self.rows.last_mut().unwrap() = Row(Kind::Sample(sample.clone()));
+        if let Input::Sample { at, sample } = &input {
+            *self.rows.last_mut().unwrap() = Row(Kind::Sample(*at, sample.clone()));
         }
         let _ = self.core.take(input);
         for effect in self.core.effects() {
@@ -151,7 +151,8 @@ fn live_with(
                 let message = "no connection".to_owned();
                 live.feed(Input::Failure { backend, refused: Some(true), message });
             } else {
-                live.feed(Input::Sample(Box::new(sample(index, second))));
+                let sample = Box::new(sample(index, second));
+                live.feed(Input::Sample { at: sample.at + TimeDelta::milliseconds(31), sample });
             }
         }
         // The learner is behind by now and then, by different amounts.
@@ -325,7 +326,10 @@ fn telemetry_alone_is_replayed_on_a_clock_of_its_own() {
     let config = Input::Config { at: at(0), config: Arc::new(settings("")) };
     let mut rows = vec![Row(Kind::Scope(scope)), Row(Kind::Input(Box::new(config)))];
     for second in 0..200 {
-        rows.extend((0..3).map(|index| Row(Kind::Sample(Box::new(sample(index, second))))));
+        rows.extend((0..3).map(|index| {
+            let sample = Box::new(sample(index, second));
+            Row(Kind::Sample(sample.at, sample))
+        }));
     }
     let (lines, replay, _) = replayed(file(&rows).as_slice(), None).unwrap();
     assert_eq!((replay.tally().samples, replay.tally().ticks), (600, 199));
@@ -370,9 +374,9 @@ proptest! {
     fn samples_are_the_same_after_a_file(values in prop::array::uniform4(prop::num::f64::POSITIVE | prop::num::f64::ZERO)) {
         let [interval_seconds, arrived, completed, queue] = values;
         let sample = Sample { interval_seconds, arrived, completed, queue_depth: Some(queue), ..sample(0, 1) };
-        let bytes = file(&[Row(Kind::Sample(Box::new(sample.clone())))]);
+        let bytes = file(&[Row(Kind::Sample(at(5), Box::new(sample.clone())))]);
         match Reader::new(bytes.as_slice()).unwrap().next_row().unwrap().unwrap().0 {
-            Kind::Sample(found) => prop_assert_eq!(*found, sample),
+            Kind::Sample(taken_at, found) => prop_assert_eq!((taken_at, *found), (at(5), sample)),
             other => panic!("{other:?}"),
         }
     }

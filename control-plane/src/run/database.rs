@@ -2,8 +2,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures::FutureExt as _;
 use serde::Deserialize as _;
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use clairvoy_forecaster::DemandForecaster;
@@ -18,6 +20,8 @@ const SEASONS: i32 = 15;
 const OVERLAP: TimeDelta = TimeDelta::hours(2);
 /// Models that are learned of each backend.
 const OF_BACKENDS: [ModelKind; 3] = [ModelKind::Wait, ModelKind::Capacity, ModelKind::Anomaly];
+/// How long it may take to read what the last run left: models of thousands of backends, from a slow disk.
+const REMEMBERING: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// What the last run left behind.
@@ -64,13 +68,14 @@ pub(super) async fn keep_open(
     };
     let remembered = loop {
         let started = Instant::now();
-        match remember(&open, &config, Utc::now()).await {
-            Ok(remembered) => {
+        match timeout(REMEMBERING, remember(&open, &config, Utc::now()).boxed()).await {
+            Ok(Ok(remembered)) => {
                 let (models, seconds) = (remembered.models.len(), started.elapsed().as_secs_f64());
                 tracing::info!(models, seconds, "read what the last run left");
                 break remembered;
             }
-            Err(error) => tracing::error!(%error, "cannot read what the last run left; trying again"),
+            Ok(Err(error)) => tracing::error!(%error, "cannot read what the last run left; trying again"),
+            Err(_) => tracing::error!("the database does not tell what the last run left; trying again"),
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -89,14 +94,15 @@ async fn remember(store: &Store, config: &Config, now: DateTime<Utc>) -> Result<
         telemetry_rows: u64::try_from(rows).unwrap_or_default(),
         ..Memory::default()
     };
-    let [weights, demand, fleet] = ["weights", ModelKind::Demand.as_str(), ModelKind::Fleet.as_str()]
-        .map(|kind| store.newest_model_states(kind));
-    let of_backends = OF_BACKENDS.map(|kind| store.newest_model_states(kind.as_str()));
-    let of_backends = futures::future::try_join_all(of_backends);
-    let (mut weights, mut demand, fleet, of_backends) =
-        tokio::try_join!(weights, demand, fleet, of_backends)?;
+    let models: Vec<String> = config.models.iter().map(|model| model.name.clone()).collect();
+    let pools: Vec<String> = config.pools.iter().map(|pool| pool.name.clone()).collect();
+    let (mut weights, mut demand, fleet, membership) = tokio::try_join!(
+        store.newest_model_states("weights", Some(&models)),
+        store.newest_model_states(ModelKind::Demand.as_str(), Some(&models)),
+        store.newest_model_states(ModelKind::Fleet.as_str(), None),
+        store.newest_model_states(super::control::MEMBERSHIP, Some(&pools)),
+    )?;
     memory.models.extend(fleet.into_iter().map(|(key, saved)| (ModelKind::Fleet, key, saved.state)));
-    let membership = store.newest_model_states(super::control::MEMBERSHIP).await?;
     memory.membership = membership.into_iter().map(|(pool, saved)| (pool, saved.state)).collect();
     let grid = config.forecast.in_steps();
     for model in &config.models {
@@ -122,12 +128,10 @@ async fn remember(store: &Store, config: &Config, now: DateTime<Utc>) -> Result<
     let found = memory.membership.iter().filter_map(|(_, state)| state.get("found")?.as_array());
     let found = found.flatten().filter_map(|address| address.as_str().map(str::to_owned));
     let addresses: Vec<String> = configured.chain(registered).chain(found).collect();
-    for (kind, mut saved) in OF_BACKENDS.into_iter().zip(of_backends) {
-        for address in &addresses {
-            if let Some(saved) = saved.remove(address) {
-                memory.models.push((kind, address.clone(), saved.state));
-            }
-        }
+    for kind in OF_BACKENDS {
+        // Of a fleet that changes, most of the saved models are about backends that are gone.
+        let saved = store.newest_model_states(kind.as_str(), Some(&addresses)).await?;
+        memory.models.extend(saved.into_iter().map(|(address, saved)| (kind, address, saved.state)));
     }
     Ok(memory)
 }

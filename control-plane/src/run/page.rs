@@ -20,9 +20,10 @@ pub(crate) struct Page {
 /// One thing that the core took in.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Mark {
-    /// A sample: number of the backend, and microseconds since the page began. The rest is in the telemetry.
+    /// A sample: number of the backend, its time, and the time at which it was taken in, both in microseconds since the
+    /// page began. The rest is in the telemetry.
     #[serde(rename = "s")]
-    Sample(u32, i64),
+    Sample(u32, i64, i64),
     /// So many of the learner's oldest findings that were not taken before.
     #[serde(rename = "learned")]
     Learned { waits: u32, forecasts: u32 },

@@ -65,13 +65,15 @@ impl Recorder {
             self.insights();
         }
         let mark = match input {
-            Input::Sample(sample) => {
+            Input::Sample { at, sample } => {
                 let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
                 let number = *self.numbers.entry(Arc::clone(&sample.backend)).or_insert(next);
                 if number == next {
                     self.page.backends.push(sample.backend.to_string());
                 }
-                Mark::Sample(number, (sample.at - self.page.since).num_microseconds().unwrap_or(i64::MAX))
+                let since =
+                    |time: DateTime<Utc>| (time - self.page.since).num_microseconds().unwrap_or(i64::MAX);
+                Mark::Sample(number, since(sample.at), since(*at))
             }
             other => Mark::Input(other.as_recorded()),
         };

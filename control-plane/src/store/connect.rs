@@ -1,9 +1,10 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, PgConnection};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::StoreError;
 
@@ -15,6 +16,18 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long a query waits for a free connection.
 const ACQUIRE: Duration = Duration::from_secs(5);
+/// How long a connection that comes back to the pool may take to answer.
+const RELEASE: Duration = Duration::from_secs(5);
+/// What every connection asks of the server, unless the URL says otherwise: no statement without an end, and no locks
+/// of a client that is gone.
+const SERVER_SETTINGS: [(&str, &str); 6] = [
+    ("statement_timeout", "60s"),
+    ("idle_in_transaction_session_timeout", "60s"),
+    ("tcp_keepalives_idle", "30"),
+    ("tcp_keepalives_interval", "10"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "60s"),
+];
 
 /// Reads the configured URL.
 pub(super) fn parse_url(url: &str) -> Result<PgConnectOptions, StoreError> {
@@ -26,6 +39,23 @@ pub(super) fn parse_url(url: &str) -> Result<PgConnectOptions, StoreError> {
     PgConnectOptions::from_str(url)
         .map(|options| options.application_name("clairvoy"))
         .map_err(StoreError::InvalidUrl)
+}
+
+/// Adds what every connection asks of the server.
+pub(super) fn tuned(options: PgConnectOptions) -> PgConnectOptions {
+    let given = options.get_options().unwrap_or_default().to_owned();
+    options.options(SERVER_SETTINGS.into_iter().filter(|(name, _)| !given.contains(name)))
+}
+
+/// Waits for a step of some work, but not for ever: over a connection that broke unseen no answer comes.
+pub(super) async fn bounded<T>(
+    limit: Duration,
+    step: BoxFuture<'_, Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    timeout(limit, step).await.unwrap_or_else(|_| {
+        let message = format!("no answer within {} s", limit.as_secs_f64());
+        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, message)))
+    })
 }
 
 /// Connects, trying again for `patience` while the server is away or starting, and returns a pool.
@@ -59,6 +89,10 @@ pub(super) async fn connect(
     Ok(PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE)
+        // The pool waits for an answer without an end, and a place in it would be lost with a broken connection.
+        .after_release(|connection, _| {
+            Box::pin(async move { bounded(RELEASE, Box::pin(connection.ping())).await.map(|()| true) })
+        })
         .connect_lazy_with(options.clone()))
 }
 
@@ -113,6 +147,24 @@ mod tests {
     fn targets_hide_credentials() {
         let options = parse_url("postgres://anna:hunter2@db.example:6543/fleet").unwrap();
         assert_eq!(target(&options), "db.example:6543/fleet");
+    }
+
+    #[test]
+    fn the_url_may_set_its_own_timeouts() {
+        let plain = tuned(parse_url("postgres://h/d").unwrap());
+        assert!(plain.get_options().unwrap().contains("-c statement_timeout=60s"));
+        let own = tuned(parse_url("postgres://h/d?options[statement_timeout]=5s").unwrap());
+        let options = own.get_options().unwrap();
+        assert_eq!(options.matches("statement_timeout").count(), 1, "{options}");
+        assert!(options.contains("tcp_user_timeout"), "{options}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_never_comes_is_an_error_that_passes() {
+        let never = Box::pin(std::future::pending::<Result<(), _>>());
+        let error = bounded(Duration::from_millis(10), never).await.unwrap_err();
+        assert!(is_passing(&error));
+        assert!(error.to_string().contains("no answer within 0.01 s"), "{error}");
     }
 
     #[test]

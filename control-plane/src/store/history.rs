@@ -94,6 +94,8 @@ impl Store {
     ) -> Result<Option<History>, sqlx::Error> {
         let is_group = !matches!(subject, Subject::Backend(_));
         let Plan { source, step_seconds } = Plan::of(is_group, from, to, retention, now);
+        // The first part of an hour has no row of its own.
+        let from = source.start_of(from);
         let lookup = match (subject, source) {
             (Subject::Backend(_), _) => "SELECT id FROM backend WHERE address = $1",
             (Subject::Pool(_), Source::Raw) => "SELECT id FROM backend WHERE pool = $1",

@@ -5,6 +5,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::Store;
+use super::connect::bounded;
 use super::error::StoreError;
 use super::settings::Retention;
 
@@ -17,6 +18,12 @@ const MINUTES_A_ROUND: u64 = 600;
 const HOURS_A_ROUND: u32 = 24;
 /// Partitions made ahead: the next days, so that a day without maintenance does no harm.
 const DAYS_AHEAD: u32 = 2;
+/// How long a step of maintenance may take; the server gives each 60 s.
+const STEP: Duration = Duration::from_secs(90);
+/// A clock that is ahead of the database's by more than this is told.
+const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
+/// Days that models of a backend are kept after it was last seen.
+const GONE_DAYS: u32 = 14;
 /// Rows removed in one statement, so that locks stay short.
 const CHUNK: i64 = 10_000;
 
@@ -82,21 +89,31 @@ impl Store {
     ) -> Result<MaintenanceReport, sqlx::Error> {
         let mut report = MaintenanceReport::default();
         let today = now.date_naive();
+        // What is removed does not come back: of two clocks, the one that is behind decides.
+        let theirs: DateTime<Utc> =
+            bounded(STEP, Box::pin(sqlx::query_scalar("SELECT now()").fetch_one(self.pool()))).await?;
+        if now - theirs > CLOCKS_DIFFER {
+            let seconds = (now - theirs).num_seconds();
+            tracing::warn!(
+                seconds,
+                "this machine's clock is ahead of the database's; retention goes by the latter"
+            );
+        }
+        let past = now.min(theirs);
+        let oldest_today = past.date_naive();
         let tables = [("backend_sample", retention.samples_days), ("backend_minute", retention.minutes_days)];
         for (table, days) in tables {
             for ahead in 0..=DAYS_AHEAD {
-                let made: bool = sqlx::query_scalar("SELECT create_day_partition($1::regclass, $2)")
+                let step = sqlx::query_scalar("SELECT create_day_partition($1::regclass, $2)")
                     .bind(table)
-                    .bind(shift(today, i64::from(ahead)))
-                    .fetch_one(self.pool())
-                    .await?;
+                    .bind(shift(today, i64::from(ahead)));
+                let made: bool = bounded(STEP, Box::pin(step.fetch_one(self.pool()))).await?;
                 report.partitions_created += u32::from(made);
             }
-            let dropped: i32 = sqlx::query_scalar("SELECT drop_day_partitions($1::regclass, $2)")
+            let step = sqlx::query_scalar("SELECT drop_day_partitions($1::regclass, $2)")
                 .bind(table)
-                .bind(shift(today, -i64::from(days)))
-                .fetch_one(self.pool())
-                .await?;
+                .bind(shift(oldest_today, -i64::from(days)));
+            let dropped: i32 = bounded(STEP, Box::pin(step.fetch_one(self.pool()))).await?;
             report.partitions_dropped += u32::try_from(dropped).unwrap_or(0);
         }
         let tables = [
@@ -106,39 +123,35 @@ impl Store {
         ];
         for (table, days) in tables {
             for day in [today, shift(today, i64::from(DAYS_AHEAD))] {
-                let made: bool = sqlx::query_scalar("SELECT create_month_partition($1::regclass, $2)")
+                let step = sqlx::query_scalar("SELECT create_month_partition($1::regclass, $2)")
                     .bind(table)
-                    .bind(day)
-                    .fetch_one(self.pool())
-                    .await?;
+                    .bind(day);
+                let made: bool = bounded(STEP, Box::pin(step.fetch_one(self.pool()))).await?;
                 report.partitions_created += u32::from(made);
             }
-            let dropped: i32 = sqlx::query_scalar("SELECT drop_month_partitions($1::regclass, $2)")
+            let step = sqlx::query_scalar("SELECT drop_month_partitions($1::regclass, $2)")
                 .bind(table)
-                .bind(shift(today, -i64::from(days)))
-                .fetch_one(self.pool())
-                .await?;
+                .bind(shift(oldest_today, -i64::from(days)));
+            let dropped: i32 = bounded(STEP, Box::pin(step.fetch_one(self.pool()))).await?;
             report.partitions_dropped += u32::try_from(dropped).unwrap_or(0);
         }
         for (statement, days) in removals(retention) {
-            let cutoff = now - TimeDelta::days(i64::from(days));
+            let cutoff = past - TimeDelta::days(i64::from(days));
             loop {
-                let removed = sqlx::query(statement)
-                    .bind(cutoff)
-                    .bind(CHUNK)
-                    .execute(self.pool())
-                    .await?
-                    .rows_affected();
+                let step = sqlx::query(statement).bind(cutoff).bind(CHUNK);
+                let removed = bounded(STEP, Box::pin(step.execute(self.pool()))).await?.rows_affected();
                 report.rows_removed += removed;
                 if removed < CHUNK.unsigned_abs() {
                     break;
                 }
             }
         }
-        report.rows_removed += sqlx::query(FORGET_GROUPS).execute(self.pool()).await?.rows_affected();
+        report.rows_removed +=
+            bounded(STEP, Box::pin(sqlx::query(FORGET_GROUPS).execute(self.pool()))).await?.rows_affected();
         // A batch in a spool may still ask for its mark as long as its samples would be taken.
         let marks_days = i64::from(retention.samples_days) + MARKS_LAST;
-        sqlx::query(FOLD_MARKS).bind(now - TimeDelta::days(marks_days)).execute(self.pool()).await?;
+        let step = sqlx::query(FOLD_MARKS).bind(past - TimeDelta::days(marks_days));
+        bounded(STEP, Box::pin(step.execute(self.pool()))).await?;
         Ok(report)
     }
 }
@@ -153,6 +166,15 @@ const FORGET_GROUPS: &str = "
       AND NOT EXISTS (SELECT FROM group_minute m WHERE m.group_id = g.id)
       AND NOT EXISTS (SELECT FROM backend b WHERE b.pool = g.name OR b.model = g.name)";
 
+/// Removes models of backends that were not seen since `$1`. While nothing at all was seen, all are kept.
+const FORGET_MODELS: &str = "
+    DELETE FROM model_state WHERE ctid = ANY(ARRAY(
+        SELECT m.ctid FROM model_state m,
+            LATERAL (SELECT least($1, max(last_seen_at) - interval '14 days') AS at FROM backend) AS cutoff
+        WHERE m.kind IN ('wait', 'capacity', 'anomaly') AND m.trained_at < cutoff.at
+          AND NOT EXISTS (SELECT FROM backend b WHERE b.address = m.key AND b.last_seen_at >= cutoff.at)
+        LIMIT $2))";
+
 /// Adds the rows of writers long gone to one, so that the total stays and the table does not grow.
 const FOLD_MARKS: &str = "
     WITH gone AS (
@@ -165,7 +187,7 @@ const FOLD_MARKS: &str = "
 
 /// Returns, for each table that grows and has no partitions, the statement that removes at most `$2` rows from before
 /// `$1`, and the days that are kept.
-fn removals(retention: &Retention) -> [(&'static str, u32); 8] {
+fn removals(retention: &Retention) -> [(&'static str, u32); 9] {
     [
         (
             "DELETE FROM demand WHERE ctid = ANY(ARRAY(
@@ -186,6 +208,7 @@ fn removals(retention: &Retention) -> [(&'static str, u32); 8] {
                  SELECT ctid FROM model_state WHERE trained_at < $1 LIMIT $2))",
             retention.minutes_days,
         ),
+        (FORGET_MODELS, GONE_DAYS),
         (
             "DELETE FROM event WHERE ctid = ANY(ARRAY(SELECT ctid FROM event WHERE at < $1 LIMIT $2))",
             retention.events_days,

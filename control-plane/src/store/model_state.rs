@@ -82,16 +82,21 @@ impl Store {
         .map_err(StoreError::query("load a trained model"))
     }
 
-    /// Returns the newest version of every state of `kind`, by key.
+    /// Returns the newest version of the states of `kind` about these keys, or about all, by key.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn newest_model_states(&self, kind: &str) -> Result<BTreeMap<String, ModelState>, StoreError> {
+    pub async fn newest_model_states(
+        &self,
+        kind: &str,
+        keys: Option<&[String]>,
+    ) -> Result<BTreeMap<String, ModelState>, StoreError> {
         let rows: Vec<Keyed> = sqlx::query_as(
             "SELECT DISTINCT ON (key) key, version, trained_at, state FROM model_state
-             WHERE kind = $1 ORDER BY key, version DESC",
+             WHERE kind = $1 AND ($2::text[] IS NULL OR key = ANY($2)) ORDER BY key, version DESC",
         )
         .bind(kind)
+        .bind(keys)
         .fetch_all(self.pool())
         .await
         .map_err(StoreError::query("load trained models"))?;

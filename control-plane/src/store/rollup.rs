@@ -4,13 +4,20 @@
 mod hour;
 mod measures;
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
+use super::connect::bounded;
 use super::error::StoreError;
 
 pub(super) use self::measures::Merge;
+
+/// How long one roll-up may take, on the server and until its answer is here.
+const STATEMENT: &str = "SET LOCAL statement_timeout = '300s'";
+const PATIENCE: Duration = Duration::from_secs(330);
 
 /// What one backend did within one minute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, sqlx::FromRow)]
@@ -91,7 +98,11 @@ impl Store {
     pub(super) async fn roll_up_minutes(&self, now: DateTime<Utc>, limit: u64) -> Result<u64, StoreError> {
         let mut done = 0;
         // One transaction each: a batch with samples of the same minute waits for it.
-        while done < limit && self.roll_up_one(now).await.map_err(StoreError::query("roll up samples"))? {
+        while done < limit {
+            let failed = StoreError::query("roll up samples");
+            if !bounded(PATIENCE, Box::pin(self.roll_up_one(now))).await.map_err(failed)? {
+                break;
+            }
             done += 1;
         }
         Ok(done)
@@ -99,6 +110,7 @@ impl Store {
 
     async fn roll_up_one(&self, now: DateTime<Utc>) -> Result<bool, sqlx::Error> {
         let mut transaction = self.pool().begin().await?;
+        sqlx::query(STATEMENT).execute(&mut *transaction).await?;
         let claimed: Option<DateTime<Utc>> = sqlx::query_scalar(
             "WITH due AS (
                  SELECT minute FROM dirty_minute WHERE minute <= $1 ORDER BY minute LIMIT 1 FOR UPDATE SKIP LOCKED

@@ -6,7 +6,8 @@
 //! records is written out. After a restart the records of a segment that was begun are read again, and the identity in
 //! each tells the database what it has already.
 //!
-//! What is appended survives the death of the process at once, and that of the machine after a second.
+//! What is appended survives the death of the process at once, and that of the machine after a second, as far as the
+//! disk takes it: each second what is new is synced, and a sync that fails is tried again.
 
 mod handle;
 mod record;
@@ -29,7 +30,7 @@ use super::writer::{Batch, SpoolSettings, WriterCounters};
 /// A segment is this part of the spool at most, so that dropping one leaves most of it.
 const PARTS: u64 = 16;
 const LARGEST_SEGMENT: u64 = 16 * 1024 * 1024;
-/// Least time between two waits for the disk.
+/// How long after an append the disk is waited for.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// Least time between two words about what was dropped.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -81,7 +82,10 @@ struct Spool {
     first_own: u64,
     /// The record that is being written out, and whether its segment was dropped meanwhile.
     in_hand: Option<(Position, bool)>,
-    synced: Instant,
+    /// Whether the folder has names that may not be on the disk yet.
+    new_names: bool,
+    /// When a trouble with the disk was last told.
+    told_trouble: Option<Instant>,
     /// Rows dropped and not told yet, and when the last were told.
     untold: u64,
     told: Option<Instant>,
@@ -91,8 +95,13 @@ struct Spool {
 }
 
 impl Spool {
-    /// Opens the folder, made if missing, and cuts what a run before did not finish writing.
-    fn open(settings: SpoolSettings, counters: Arc<WriterCounters>) -> Result<Self, SpoolError> {
+    /// Opens the folder, made if missing, and cuts what a run before did not finish writing. A segment that cannot be
+    /// read now is an error, which may pass; with `skip_unreadable` it is left alone instead.
+    fn open(
+        settings: SpoolSettings,
+        counters: Arc<WriterCounters>,
+        skip_unreadable: bool,
+    ) -> Result<Self, SpoolError> {
         let failed = |source| SpoolError::Open { dir: settings.dir.clone(), source };
         fs::create_dir_all(&settings.dir).map_err(failed)?;
         let lock = File::options()
@@ -113,6 +122,11 @@ impl Spool {
         for number in numbers {
             let (segment, torn) = match Segment::recover(&settings.dir, number) {
                 Ok(found) => found,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // Later batches of the same writer must not come before these.
+                Err(error) if error.kind() != io::ErrorKind::InvalidData && !skip_unreadable => {
+                    return Err(failed(error));
+                }
                 Err(error) => {
                     let message =
                         format!("segment {number} of the spool is left alone, it cannot be read: {error}");
@@ -143,7 +157,8 @@ impl Spool {
             next_number,
             first_own: next_number,
             in_hand: None,
-            synced: Instant::now(),
+            new_names: false,
+            told_trouble: None,
             untold: 0,
             told: None,
             counters,
@@ -190,6 +205,7 @@ impl Spool {
             }
             self.segments.push_back(Segment::create(&self.settings.dir, self.next_number)?);
             self.next_number += 1;
+            self.new_names = true;
         }
         let Some(segment) = self.segments.back_mut() else { return Ok(()) };
         if let Err(error) = segment.append(framed) {
@@ -201,15 +217,36 @@ impl Spool {
             }
             return Err(error);
         }
-        if self.synced.elapsed() >= SYNC_EVERY {
-            segment.sync()?;
-            self.synced = Instant::now();
-        }
         Ok(())
     }
 
-    /// Returns the oldest batch, which stays until it is [`done`](Self::done). Segments that are not whole are dropped.
-    fn oldest(&mut self) -> Option<Spooled> {
+    /// Waits until all of it is on the disk. Returns false when it should be tried again.
+    fn sync(&mut self) -> bool {
+        let mut trouble = None;
+        if self.new_names {
+            match File::open(&self.settings.dir).and_then(|dir| dir.sync_all()) {
+                Ok(()) => self.new_names = false,
+                Err(error) => trouble = Some(error),
+            }
+        }
+        for segment in &mut self.segments {
+            trouble = segment.sync().err().or(trouble);
+        }
+        let Some(error) = trouble else { return true };
+        self.tell_trouble(format!("the spool may not be on the disk, which is tried again: {error}"));
+        false
+    }
+
+    fn tell_trouble(&mut self, message: String) {
+        if self.told_trouble.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            self.counters.tell(EventLevel::Error, message);
+            self.told_trouble = Some(Instant::now());
+        }
+    }
+
+    /// Returns the oldest batch, which stays until it is [`done`](Self::done). Segments that are not whole are dropped;
+    /// one that cannot be read now stays, and is an error.
+    fn oldest(&mut self) -> io::Result<Option<Spooled>> {
         while let Some(segment) = self.segments.front_mut() {
             if segment.is_drained() {
                 self.drop_drained();
@@ -218,7 +255,15 @@ impl Spool {
             match segment.read() {
                 Ok((batch, position)) => {
                     self.in_hand = Some((position, false));
-                    return Some(Spooled { batch, inherited: position.segment < self.first_own, position });
+                    let inherited = position.segment < self.first_own;
+                    return Ok(Some(Spooled { batch, inherited, position }));
+                }
+                Err(error) if !segment::is_damage(&error) => {
+                    let path = segment.path().display().to_string();
+                    self.tell_trouble(format!(
+                        "{path} in the spool cannot be read, which is tried again: {error}"
+                    ));
+                    return Err(error);
                 }
                 Err(error) => {
                     let (path, rows) = (segment.path().display().to_string(), segment.rows());
@@ -233,7 +278,7 @@ impl Spool {
             }
         }
         self.publish();
-        None
+        Ok(None)
     }
 
     /// Forgets a batch that was written out.

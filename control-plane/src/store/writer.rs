@@ -37,6 +37,10 @@ use super::{EventLevel, Store};
 
 /// Connections that write. The second one helps when one does not keep up.
 const LANES: usize = 2;
+/// Pause before another attempt to open the spool.
+const REOPEN: Duration = Duration::from_secs(3);
+/// Attempts to open it before segments that cannot be read are left alone.
+const PATIENT_OPENS: u32 = 5;
 /// Longest time to put into the spool what could not be written before the end.
 const LAST_SPOOLING: Duration = Duration::from_secs(3);
 
@@ -45,7 +49,7 @@ const LAST_SPOOLING: Duration = Duration::from_secs(3);
 pub struct WriterSettings {
     /// Samples that wait in memory at most; beyond it the oldest are dropped. About 350 bytes each.
     pub queue_rows: usize,
-    /// Samples in a batch.
+    /// Samples in a batch; a quarter of the queue at most.
     pub batch_rows: usize,
     /// How long the first sample of a batch waits for others.
     pub batch_time: Duration,
@@ -107,7 +111,8 @@ impl TelemetryWriter {
     /// Starts to take samples. They are written as soon as [`attach`](Self::attach) says where to; until then they go
     /// to the spool.
     #[must_use]
-    pub fn start(settings: WriterSettings) -> Self {
+    pub fn start(mut settings: WriterSettings) -> Self {
+        settings.batch_rows = settings.batch_rows.clamp(1, (settings.queue_rows / 4).max(1));
         let (options, connect) = watch::channel(None);
         let shared = Arc::new(Shared {
             queue: Queue::new(settings.queue_rows, settings.batch_rows),
@@ -194,38 +199,114 @@ impl Shared {
         self.at_hand.iter().map(|rows| rows.load(std::sync::atomic::Ordering::Relaxed)).sum()
     }
 
+    /// Queued samples at which the second lane helps: two batches, and fewer than go to the spool.
+    fn help_water(&self) -> usize {
+        (self.settings.batch_rows * 2).min(self.high_water() * 3 / 4).max(1)
+    }
+
     /// Queued samples at which the spool has to help.
     fn high_water(&self) -> usize {
-        (self.settings.queue_rows / 2).max(self.settings.batch_rows)
+        (self.settings.queue_rows / 2).max(1)
     }
 }
 
 async fn run(shared: Arc<Shared>, connect: watch::Receiver<Option<PgConnectOptions>>) {
-    let spool = match &shared.settings.spool {
-        None => None,
-        Some(settings) => match SpoolHandle::open(settings.clone(), Arc::clone(&shared.counters)).await {
-            Ok(spool) => Some(spool),
-            Err(error) => {
-                let message = format!("telemetry waits in memory only while the database is away: {error}");
-                shared.counters.tell(EventLevel::Warning, message);
-                None
-            }
-        },
-    };
+    let (open, spool) = watch::channel(None);
     let mut lanes = JoinSet::new();
     for number in 0..LANES {
         let lane = Lane::new(number, Arc::clone(&shared), spool.clone(), connect.clone());
         lanes.spawn(lane.run());
     }
-    let Some(spool) = spool else {
-        while lanes.join_next().await.is_some() {}
-        return;
-    };
     let stop = CancellationToken::new();
     // In a set, so that it ends with this task however that ends.
     let mut spillers = JoinSet::new();
-    spillers.spawn(spiller::run(Arc::clone(&shared), spool, stop.clone()));
+    if let Some(settings) = shared.settings.spool.clone() {
+        let (shared, stop) = (Arc::clone(&shared), stop.clone());
+        let open = open.clone();
+        spillers.spawn(async move {
+            let Some(spool) = open_spool(&shared, settings, &stop).await else { return };
+            open.send_replace(Some(spool.clone()));
+            spiller::run(shared, spool.clone(), stop).await;
+            spool.sync().await;
+        });
+    }
     while lanes.join_next().await.is_some() {}
     stop.cancel();
     while spillers.join_next().await.is_some() {}
+}
+
+/// Opens the spool, however long another process or the disk is in the way.
+async fn open_spool(
+    shared: &Shared,
+    settings: SpoolSettings,
+    stop: &CancellationToken,
+) -> Option<SpoolHandle> {
+    for attempt in 0_u32.. {
+        let skip_unreadable = attempt >= PATIENT_OPENS;
+        let opened = SpoolHandle::open(settings.clone(), Arc::clone(&shared.counters), skip_unreadable);
+        match opened.await {
+            Ok(spool) => {
+                if attempt > 0 {
+                    shared.counters.tell(EventLevel::Info, "the spool can be used now".to_owned());
+                }
+                return Some(spool);
+            }
+            Err(error) if attempt == 0 => {
+                let message = format!(
+                    "telemetry waits in memory only while the database is away, until the spool can be opened: {error}"
+                );
+                shared.counters.tell(EventLevel::Warning, message);
+            }
+            Err(error) => tracing::debug!(%error, "cannot open the spool; trying again"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(REOPEN) => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_spool_helps_before_the_queue_is_full() {
+        for queue_rows in [100, 1_000, 5_000, 20_000, 30_000, 100_000] {
+            let writer = TelemetryWriter::start(WriterSettings { queue_rows, ..WriterSettings::default() });
+            let shared = &writer.shared;
+            let (batch, help, spill) = (shared.settings.batch_rows, shared.help_water(), shared.high_water());
+            assert!(batch < help && help < spill && spill <= queue_rows / 2, "{batch} {help} {spill}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_spool_that_another_process_has_is_used_once_it_is_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = SpoolSettings { dir: dir.path().to_owned(), max_bytes: 1 << 24 };
+        let first = SpoolHandle::open(spool.clone(), Arc::default(), false).await.unwrap();
+        let settings =
+            WriterSettings { batch_time: Duration::ZERO, spool: Some(spool), ..Default::default() };
+        let writer = TelemetryWriter::start(settings);
+        writer.record([Sample { backend: "a:1".into(), interval_seconds: 1.0, ..Sample::default() }]);
+        let counters = writer.counters();
+        let until = async |held: u64| {
+            timeout(Duration::from_secs(20), async {
+                loop {
+                    let news = counters.take_news();
+                    if counters.in_spool().0 == held && (held > 0 || !news.is_empty()) {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            })
+            .await
+            .unwrap();
+        };
+        until(0).await;
+        drop(first);
+        until(1).await;
+        assert_eq!(counters.rows_dropped(), 0);
+    }
 }

@@ -76,7 +76,7 @@ impl DriftWatch {
 }
 
 /// Fields of which one missing is told; those that come together are told by one.
-const WATCHED: [Field; 11] = [
+const WATCHED: [Field; 10] = [
     Field::QueueDepth,
     Field::Running,
     Field::KvUsed,
@@ -87,7 +87,6 @@ const WATCHED: [Field; 11] = [
     Field::PromptTokens,
     Field::OutputTokens,
     Field::Iterations,
-    Field::Preempted,
 ];
 
 #[cfg(test)]

@@ -69,6 +69,18 @@ pub struct PackChoice {
 impl Packs {
     /// Builds the tables for a choice of names.
     pub fn new(choice: &PackChoice) -> Self {
+        Self::build(choice).finish()
+    }
+
+    /// The same with a further pack, which is read beside the engine's for what that lacks.
+    pub fn with_beside(choice: &PackChoice, beside: &'static AliasPack) -> Self {
+        let mut builder = Self::build(choice);
+        builder.behind = BESIDE_PREFERENCE;
+        builder.pack(beside, true);
+        builder.finish()
+    }
+
+    fn build(choice: &PackChoice) -> Builder {
         let mut builder = Builder::default();
         if let Some(custom) = &choice.custom {
             custom.spell(&mut builder);
@@ -80,7 +92,7 @@ impl Packs {
         if choice.gpu {
             builder.pack(&DCGM, true);
         }
-        builder.finish()
+        builder
     }
 
     /// The tables of some engines, with the GPU gauge.
@@ -140,10 +152,14 @@ impl Packs {
 pub(super) struct Builder {
     named: HashMap<Box<str>, Vec<Spelling>>,
     packs: Vec<PackInfo>,
+    /// Added to preferences from now on.
+    behind: u16,
 }
 
 /// Preferences of packs begin here; those of users come before.
 const PACK_PREFERENCE: u16 = 16;
+/// Preferences of a pack beside the engine's; more than those have.
+const BESIDE_PREFERENCE: u16 = 1024;
 
 impl Builder {
     fn pack(&mut self, pack: &AliasPack, always: bool) {
@@ -159,7 +175,7 @@ impl Builder {
     }
 
     fn alias(&mut self, alias: &Alias) {
-        let preference = PACK_PREFERENCE + 2 * u16::from(alias.preference);
+        let preference = PACK_PREFERENCE + self.behind + 2 * u16::from(alias.preference);
         let only: Vec<(Box<str>, Box<str>)> =
             alias.only.iter().map(|(label, value)| ((*label).into(), (*value).into())).collect();
         let spelling = |field, preference| Spelling {

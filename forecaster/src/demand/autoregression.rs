@@ -8,17 +8,17 @@ const STEPS: i64 = 288;
 /// Moves that are looked at, from so many steps before to the newest.
 const LAGS: [i64; 3] = [1, 3, 6];
 
-/// The furthest target, in steps: what is further moves by the pattern of the season.
-const HORIZON_MAX: i64 = 72;
+/// The part of a season beyond which a target moves by the pattern of the season.
+const SEASON_PARTS: i64 = 24;
 
-/// Origins that are needed.
-const ROWS_MIN: usize = 7;
+/// Rows that are needed, two of each origin.
+const ROWS_MIN: usize = 14;
 
 /// Ridge penalty per row on standardised moves.
 const RIDGE: f64 = 0.1;
 
-/// Returns the newest rate, moved by what least squares makes of the moves of the newest steps, as learned from the
-/// origins before whose target is known.
+/// Returns the newest rate, moved by what a median regression makes of the moves of the newest steps, as learned from
+/// the origins before whose target is known.
 pub(super) fn autoregression(history: &History, horizon: i64) -> Option<f64> {
     let newest = history.newest_step();
     let moves = |at: i64| {
@@ -27,16 +27,18 @@ pub(super) fn autoregression(history: &History, horizon: i64) -> Option<f64> {
         Some([near?, middle?, far?])
     };
     let mut rows = Rows::default();
-    if horizon <= HORIZON_MAX {
+    if SEASON_PARTS * horizon <= history.season() as i64 {
         for at in newest - horizon - STEPS..=newest - horizon {
             if let (Some(row), Some(level), Some(target)) =
                 (moves(at), history.value(at), history.value(at + horizon))
             {
+                // Rates fall as they climb: without this the climb of a morning would be taken to go on.
                 rows.push(&row, target - level, 1.0);
+                rows.push(&row.map(|moved| -moved), level - target, 1.0);
             }
         }
     }
-    let fit = if rows.len() < ROWS_MIN { None } else { LinearFit::fit_mean(&rows, RIDGE) }?;
+    let fit = if rows.len() < ROWS_MIN { None } else { LinearFit::fit(&rows, RIDGE) }?;
     Some((history.value(newest)? + fit.predict(&moves(newest)?)).max(0.0))
 }
 

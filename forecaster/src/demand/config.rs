@@ -9,7 +9,7 @@ pub const HISTORY_SEASONS: u32 = 15;
 /// The shortest history that is kept, in steps: a short season says nothing about how much a regression needs.
 const HISTORY_STEPS_MIN: u32 = 512;
 
-/// The longest history that is kept, in steps, of a season of which three fit: 21 KiB a series.
+/// The longest history that is kept, in steps, of a season of which three fit: 17 KiB a series.
 const HISTORY_STEPS_USUAL: u32 = 4_320;
 
 /// The longest history that is kept at all, in steps.

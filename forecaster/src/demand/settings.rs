@@ -90,7 +90,7 @@ impl Settings {
                 bounds: bounds(BOUND_POWERS, season / 2.0, 0.5, 2.0),
                 candidates: [false, true, true, true, false, true],
                 dependent: 20.0,
-                stretch_gain: gain(0.0035),
+                stretch_gain: gain(0.003),
             },
             part if part <= 1.0 / 24.0 => Self {
                 far: false,

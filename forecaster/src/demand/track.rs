@@ -15,8 +15,10 @@ use super::record::Record;
 use super::regression::{self, Measure, predict};
 use super::settings::Settings;
 
-/// The part of the last value in the median before a season is known: there is not yet much to choose from.
-const LAST_VALUE_SHARE: f64 = 0.5;
+/// What a young series' forecast rests on, before a season is known: there is not yet much to choose from. On how it
+/// moves, where that tells anything, else on its last value; these are their parts in the median.
+const MOVING_SHARE: f64 = 0.85;
+const STANDING_SHARE: f64 = 0.5;
 
 /// Everything about one horizon: its regressions, what every expert forecast, and how that went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -169,8 +171,12 @@ impl Track {
                 .into_iter()
                 .collect(),
         });
-        let careful = if grown { 0.0 } else { LAST_VALUE_SHARE };
-        let blend = (1.0 - careful) * verdict.point + careful * last;
+        let (careful, anchor) = match points.get(Expert::Autoregression) {
+            _ if grown => (0.0, last),
+            Some(moved) => (MOVING_SHARE, moved),
+            None => (STANDING_SHARE, last),
+        };
+        let blend = (1.0 - careful) * verdict.point + careful * anchor;
         let gate = self.record.gate().and_then(|expert| Some((expert, points.get(expert)?)));
         let heaviest = verdict.weights.iter().max_by(|a, b| a.1.total_cmp(&b.1));
         let (median, champion) = match gate {

@@ -53,7 +53,7 @@ async fn a_killed_clairvoy_breaks_no_stream_and_comes_back_with_what_it_knew() {
             _ => state.now,
         };
         unchanged = Some((seen, since));
-        let rested = state.now - since >= TimeDelta::seconds(5);
+        let rested = state.now - since >= TimeDelta::seconds(12);
         if idle && rested { Ok(()) } else { Err(format!("{:#?}", state.models)) }
     })
     .await;

@@ -105,3 +105,42 @@ async fn maintenance_runs_by_itself_until_stopped() {
     stop.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test]
+async fn models_of_backends_that_are_gone_go_soon() {
+    let server = SharedServer::get().await;
+    let store = server.store().await;
+    let now = Utc::now();
+    for (address, days) in [("here:1", 0), ("away:1", 10), ("gone:1", 20)] {
+        sqlx::query("INSERT INTO backend (address, last_seen_at) VALUES ($1, $2)")
+            .bind(address)
+            .bind(now - TimeDelta::days(days))
+            .execute(store.pool())
+            .await
+            .unwrap();
+        let at = now - TimeDelta::days(days.max(15));
+        for kind in ["wait", "demand"] {
+            store.save_model_state(kind, address, at, &serde_json::json!(1)).await.unwrap();
+        }
+    }
+    store.maintain(now, &Retention::default()).await.unwrap();
+    let keys = async |kind, keys: Option<&[String]>| -> Vec<String> {
+        store.newest_model_states(kind, keys).await.unwrap().into_keys().collect()
+    };
+    assert_eq!(keys("wait", None).await, ["away:1", "here:1"]);
+    assert_eq!(keys("wait", Some(&["here:1".to_owned(), "new:1".to_owned()])).await, ["here:1"]);
+    assert_eq!(keys("demand", None).await.len(), 3, "others have their own time");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_removes_nothing() {
+    let server = SharedServer::get().await;
+    let store = server.store().await;
+    let now = Utc::now();
+    let event = EventRow { at: now, level: EventLevel::Warning, message: "today".into() };
+    store.put_event(&event).await.unwrap();
+    store.maintain(now, &Retention::default()).await.unwrap();
+    let report = store.maintain(now + TimeDelta::days(400), &Retention::default()).await.unwrap();
+    assert_eq!((report.partitions_dropped, report.rows_removed), (0, 0));
+    assert_eq!(store.events(10).await.unwrap().len(), 1);
+}

@@ -152,6 +152,20 @@ async fn charts_come_from_the_rows_that_suit_their_length() {
         let (source, points) = chart(&store, subject, Metric::QueueDepth, (7_200 - week, 7_200)).await;
         assert_eq!((source, points), (Source::Hours, vec![(0, expected[0]), (3_600, expected[1])]));
     }
+    // A chart that begins within an hour or a minute begins with that one.
+    let hours_only = Retention { samples_days: 0, minutes_days: 0, ..Retention::default() };
+    let metric = Metric::QueueDepth;
+    let model = Subject::Model("large".into());
+    for (span, retention, expected) in [
+        ((600, 1_800), hours_only, vec![2.0]),
+        ((1_800, 7_000), hours_only, vec![2.0, 4.0]),
+        ((30, 3_630), Retention::default(), [vec![2.0; 60], vec![4.0]].concat()),
+    ] {
+        let window = (today(span.0), today(span.1));
+        let found = store.history(&model, metric, window, &retention, today(0) + TimeDelta::hours(6)).await;
+        let values: Vec<f64> = found.unwrap().unwrap().points.iter().map(|point| point.value).collect();
+        assert_eq!(values, expected, "{span:?}");
+    }
     for metric in
         [Metric::TtftP95Seconds, Metric::TokensPerIteration, Metric::KvUsed, Metric::QueueWaitSeconds]
     {

@@ -8,10 +8,54 @@ const GAUGE_LASTS_MS: i64 = 5_000;
 /// Counters stand still while nothing happens, and some senders then say nothing; beyond this they are forgotten.
 const COUNTER_LASTS_MS: i64 = 300_000;
 
+/// Most bytes of a backend's series in memory.
+const MOST_BYTES: usize = 1024 * 1024;
+/// Most bytes of the page that they are written as, which repeats the labels of a histogram with each bucket.
+const MOST_PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// A series beside its name and its buckets.
+const SERIES_BYTES: usize = 128;
+/// A line of the page beside the series' name: the end of the name, the edge and the value.
+const LINE_BYTES: usize = 48;
+
 /// The newest value of every series of one backend.
 #[derive(Debug, Default)]
 pub(super) struct SeriesTable {
     series: HashMap<Box<str>, Series>,
+    bytes: Bytes,
+}
+
+/// What series take, about.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Bytes {
+    held: usize,
+    page: usize,
+}
+
+impl Bytes {
+    fn of(name: &str, value: &Held) -> Self {
+        let (buckets, lines) = match value {
+            Held::Number { .. } => (0, 1),
+            Held::Histogram(histogram) => (histogram.buckets.len(), histogram.buckets.len() + 2),
+        };
+        Self {
+            held: SERIES_BYTES + name.len() + buckets * size_of::<(f64, f64)>(),
+            page: lines * (LINE_BYTES + name.len()),
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.held += other.held;
+        self.page += other.page;
+    }
+
+    fn take(&mut self, other: Self) {
+        self.held = self.held.saturating_sub(other.held);
+        self.page = self.page.saturating_sub(other.page);
+    }
+
+    fn is_too_much(self) -> bool {
+        self.held > MOST_BYTES || self.page > MOST_PAGE_BYTES
+    }
 }
 
 #[derive(Debug)]
@@ -49,13 +93,15 @@ impl SeriesTable {
             if point.at_ms <= series.at_ms {
                 return Outcome::Late;
             }
+            self.bytes.take(Bytes::of(name, &series.value));
             if point.value == PointValue::Ended {
                 self.series.remove(name);
                 return Outcome::Taken { evicted: 0 };
             }
             series.at_ms = point.at_ms;
             series.value.update(batch, point);
-            return Outcome::Taken { evicted: 0 };
+            self.bytes.add(Bytes::of(name, &series.value));
+            return Outcome::Taken { evicted: self.evict_bytes() };
         }
         if point.value == PointValue::Ended {
             return Outcome::Late;
@@ -66,8 +112,18 @@ impl SeriesTable {
             _ => Held::Number { value: 0.0, growth: point.growth },
         };
         value.update(batch, point);
+        self.bytes.add(Bytes::of(name, &value));
         self.series.insert(name.into(), Series { at_ms: point.at_ms, value });
-        Outcome::Taken { evicted }
+        Outcome::Taken { evicted: evicted + self.evict_bytes() }
+    }
+
+    /// Forgets the oldest series until the rest is within its bytes.
+    fn evict_bytes(&mut self) -> usize {
+        let mut evicted = 0;
+        while self.bytes.is_too_much() && !self.series.is_empty() {
+            evicted += self.evict();
+        }
+        evicted
     }
 
     /// Forgets the oldest quarter at once, so that a flood of series costs each of them little.
@@ -78,9 +134,13 @@ impl SeriesTable {
         let (_, limit, _) = times.select_nth_unstable(quarter - 1);
         let limit = *limit;
         let mut left = quarter;
-        self.series.retain(|_, series| {
+        let bytes = &mut self.bytes;
+        self.series.retain(|name, series| {
             let goes = series.at_ms <= limit && left > 0;
-            left -= usize::from(goes);
+            if goes {
+                left -= 1;
+                bytes.take(Bytes::of(name, &series.value));
+            }
             !goes
         });
         before - self.series.len()
@@ -88,7 +148,14 @@ impl SeriesTable {
 
     /// Writes the series as a metrics page of that time, and forgets those that are long gone.
     pub(super) fn write_page(&mut self, at_ms: i64, page: &mut String) {
-        self.series.retain(|_, series| at_ms - series.at_ms <= COUNTER_LASTS_MS);
+        let bytes = &mut self.bytes;
+        self.series.retain(|name, series| {
+            let lasts = at_ms - series.at_ms <= COUNTER_LASTS_MS;
+            if !lasts {
+                bytes.take(Bytes::of(name, &series.value));
+            }
+            lasts
+        });
         for (name, series) in &self.series {
             match &series.value {
                 Held::Number { value, growth } => {

@@ -18,7 +18,7 @@ fn directory() -> Arc<Directory> {
     ))
     .unwrap();
     let pool = &config.pools[0];
-    Arc::new(Directory::new(pool.backends.iter().map(|address| (*address, pool))))
+    Arc::new(Directory::new(pool.backends.iter().map(|address| (*address, pool)), []))
 }
 
 /// Points of the one backend: series, time after `NOW`, value.
@@ -33,6 +33,7 @@ fn batch(directory: &Arc<Directory>, points: &[(&str, i64, f64)]) -> Batch {
 }
 
 const WAITING: &str = "vllm:num_requests_waiting";
+const RUNNING: &str = "vllm:num_requests_running";
 const DONE: &str = "vllm:request_success_total{finished_reason=\"stop\"}";
 
 #[test]
@@ -117,6 +118,63 @@ fn the_state_of_a_backend_is_bounded() {
     assert!(assembler.noticed.evicted >= 4900, "{:?}", assembler.noticed);
     assembler.retain(&Directory::default());
     assert_eq!(assembler.backends(), 0);
+}
+
+#[test]
+fn series_of_many_bytes_are_bounded_and_so_are_the_readings_of_one_request() {
+    let directory = directory();
+    let mut assembler = Assembler::new(FLUSH, 2000);
+    let mut wide = Batch::new(Arc::clone(&directory));
+    for index in 0..2000 {
+        let label = "x".repeat(400);
+        let write = |text: &mut String| {
+            text.push_str(&format!("vllm:time_to_first_token_seconds{{engine=\"{index}{label}\"}}"));
+        };
+        let text = wide.write_series(write).unwrap();
+        let buckets = wide.add_buckets((0..64).map(|bucket| (f64::from(bucket), 1.0)));
+        let value = PointValue::Histogram { sum: Some(1.0), count: 1.0, buckets };
+        wide.add(0, text, NOW, Growth::SinceStart, value);
+    }
+    assembler.take(wide, NOW);
+    assert!(assembler.noticed.evicted > 1500, "{:?}", assembler.noticed);
+    assert_eq!(assembler.flush(NOW + 1000).len(), 1);
+    assert!(assembler.page.capacity() <= KEPT_PAGE_BYTES);
+
+    let points: Vec<_> = (1..1000).map(|step| (DONE, 1000 * step, 10.0 * step as f64)).collect();
+    let mut samples = assembler.take(batch(&directory, &points), NOW + 999_000);
+    assert_eq!(samples.len(), MOST_CLOSED_AT_ONCE as usize);
+    samples.extend(assembler.flush(NOW + 1_000_000));
+    let counted: f64 = samples.iter().map(|sample| sample.completed).sum();
+    assert_eq!(counted, 9980.0, "and nothing is lost");
+}
+
+#[test]
+fn what_was_learned_of_an_engine_ends_with_it() {
+    let directory = directory();
+    let mut assembler = Assembler::new(FLUSH, 100);
+    for (after, running, done) in [(0, 200.0, 10.0), (2000, 200.0, 20.0), (4000, 3.0, 1.0)] {
+        let points = [(RUNNING, after, running), (DONE, after, done)];
+        assembler.take(batch(&directory, &points), NOW + after);
+        assembler.flush(NOW + after + 1000);
+    }
+    assert_eq!(assembler.noticed.restarts, 1);
+    assert_eq!(assembler.limits(A).max_running.unwrap().value, 3.0);
+}
+
+#[test]
+fn plain_fields_fill_in_what_the_engine_does_not_tell() {
+    let directory = directory();
+    let mut assembler = Assembler::new(FLUSH, 100);
+    let points = [
+        (WAITING, 0, 1.0),
+        ("clairvoy:queue_depth", 0, 9.0),
+        ("clairvoy:running", 0, 4.0),
+        ("clairvoy:kv_used", 0, 0.5),
+    ];
+    assembler.take(batch(&directory, &points), NOW);
+    let samples = assembler.flush(NOW + 1000);
+    let sample = &samples[0];
+    assert_eq!((sample.queue_depth, sample.running, sample.kv_used), (Some(1.0), Some(4.0), Some(0.5)));
 }
 
 proptest! {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::super::collector::{Collector, Label, Shape};
+use super::super::collector::{Collector, Label, MOST_BUCKETS, MOST_LABELS, Shape};
 use super::super::plain::each;
 use super::super::refusal::RequestRefusal;
 use super::DELTA;
@@ -150,10 +150,10 @@ pub(in crate::push) fn decode(body: &[u8], collector: &mut Collector<'_>) -> Res
         let group: ResourceMetrics<'_> = read(text)?;
         let mut resource = Vec::new();
         attributes(group.resource.and_then(|resource| resource.attributes), &mut resource)?;
-        let mut scope = Scope::new(&resource);
+        let scope = Scope::new(&resource, collector);
         each_of(group.scope_metrics, |text| {
             let metrics: ScopeMetrics<'_> = read(text)?;
-            each_of(metrics.metrics, |text| metric(text, &mut scope, collector))
+            each_of(metrics.metrics, |text| metric(text, &scope, collector))
         })
     })
 }
@@ -176,11 +176,7 @@ fn each_of(
     refusal.map_or(Ok(()), Err)
 }
 
-fn metric(
-    text: &str,
-    scope: &mut Scope<'_, '_>,
-    collector: &mut Collector<'_>,
-) -> Result<(), RequestRefusal> {
+fn metric(text: &str, scope: &Scope<'_>, collector: &mut Collector<'_>) -> Result<(), RequestRefusal> {
     let Metric { name, unit, gauge, sum, histogram, exponential_histogram, summary } = read(text)?;
     let is_number = gauge.is_some() || sum.is_some();
     let has_buckets = histogram.is_some();
@@ -233,14 +229,17 @@ fn metric(
     })
 }
 
-/// Eight bytes come from two of the body at least, so lists stay within a few times its length.
+/// Reads a list up to one that is too long to be taken.
 fn values(
     list: Raw<'_>,
     read: impl Fn(&str) -> Result<u64, RequestRefusal>,
 ) -> Result<Vec<u64>, RequestRefusal> {
     let mut values = Vec::new();
     each_of(list, |text| {
-        values.push(read(text)?);
+        let value = read(text)?;
+        if values.len() < MOST_BUCKETS + 2 {
+            values.push(value);
+        }
         Ok(())
     })?;
     Ok(values)
@@ -258,7 +257,7 @@ fn attributes(list: Raw<'_>, labels: &mut Vec<Label<'static>>) -> Result<(), Req
             .or(value.bool_value.map(|value| value.to_string()))
             .or(integer.map(|value| value.to_string()))
             .or(double.map(|value| value.to_string()));
-        if let Some(shown) = shown {
+        if let Some(shown) = shown.filter(|_| labels.len() <= MOST_LABELS) {
             labels.push((Cow::Owned(key.into_owned()), Cow::Owned(shown)));
         }
         Ok(())

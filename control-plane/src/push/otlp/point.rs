@@ -1,5 +1,5 @@
 use super::super::batch::PointValue;
-use super::super::collector::{Collector, Label, MOST_BUCKETS, Shape};
+use super::super::collector::{Collector, Identity, Label, MOST_BUCKETS, MOST_LABELS, Shape};
 use super::super::refusal::{PointRefusal, RequestRefusal};
 use super::super::wire::{BadWire, Value, fixed64s};
 
@@ -71,36 +71,43 @@ impl<'a> List<'a> {
 }
 
 /// The points of one resource.
-pub(super) struct Scope<'r, 'a> {
-    resource: &'r [Label<'a>],
-    /// Whom the resource alone names, once looked up.
-    member: Option<Result<u32, PointRefusal>>,
+pub(super) struct Scope<'a> {
+    /// What of its attributes may name a backend.
+    resource: Identity<'a>,
+    /// Whom the resource alone names.
+    member: Result<u32, PointRefusal>,
 }
 
-impl<'r, 'a> Scope<'r, 'a> {
-    pub(super) fn new(resource: &'r [Label<'a>]) -> Self {
-        Self { resource, member: None }
+impl<'a> Scope<'a> {
+    pub(super) fn new(resource: &[Label<'a>], collector: &mut Collector<'_>) -> Self {
+        if resource.len() > MOST_LABELS {
+            return Self { resource: Identity::default(), member: Err(PointRefusal::TooManyLabels) };
+        }
+        let resource = collector.identity(resource);
+        let member = collector.find(&Identity::default(), &resource);
+        Self { resource, member }
     }
 
     /// Takes one point of a known metric.
     pub(super) fn take(
-        &mut self,
+        &self,
         shape: Shape<'_>,
         data: Data<'_>,
         labels: &mut [Label<'_>],
         collector: &mut Collector<'_>,
     ) -> Result<(), RequestRefusal> {
-        let member = if collector.names_backend(labels) {
-            collector.find(labels, self.resource)
-        } else {
-            *self.member.get_or_insert_with(|| collector.find(&[], self.resource))
+        let too_many = PointRefusal::TooManyLabels;
+        if labels.len() > MOST_LABELS || self.member == Err(too_many) {
+            return collector.refuse(1, too_many, || shape.known.series.to_owned());
+        }
+        let own = collector.identity(labels);
+        let member = match own.is_empty() {
+            true => self.member,
+            false => collector.find(&own, &self.resource),
         };
         let member = match member {
             Ok(member) => member,
-            Err(refusal) => {
-                let shown = collector.shown(labels, self.resource);
-                return collector.refuse(1, refusal, || shown);
-            }
+            Err(refusal) => return collector.refuse_unnamed(1, refusal, &own, &self.resource),
         };
         let known = shape.known;
         let value = match value(&data, shape, collector)? {

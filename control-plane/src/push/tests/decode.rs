@@ -206,6 +206,39 @@ fn what_cannot_be_is_refused_and_counted() {
 }
 
 #[test]
+fn many_attributes_are_refused_and_not_looked_at_for_each_point() {
+    let many: Vec<_> = (0..100_000).map(|index| attribute(&format!("a.{index}"), "v")).collect();
+    let points = || (0..100_000).map(|_| gauge("vllm:num_requests_waiting", NOW, 1.0)).collect::<Vec<_>>();
+    let look = |collector: &Collector<'_>| {
+        assert_eq!(collector.tally.refused_as(PointRefusal::TooManyLabels), 100_000);
+    };
+    let body = export(many, points()).encode_to_vec();
+    let begun = std::time::Instant::now();
+    let taken = decode_with(otlp::decode, &body, &Access::All, &Push::default(), look);
+    assert_eq!(taken, Ok(vec![]));
+    // A value that is long, and of no backend.
+    let long = attribute("host.name", &"x".repeat(1_000_000));
+    let body = export(vec![long], points()).encode_to_vec();
+    let look = |collector: &Collector<'_>| {
+        assert_eq!(collector.tally.refused_as(PointRefusal::UnknownBackend), 100_000);
+    };
+    assert_eq!(decode_with(otlp::decode, &body, &Access::All, &Push::default(), look), Ok(vec![]));
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+
+    let mut labels: Vec<(String, String)> = (0..200).map(|index| (format!("l{index}"), "v".into())).collect();
+    labels.push(("instance".into(), A.into()));
+    labels.push(("__name__".into(), "vllm:num_requests_waiting".into()));
+    let labels: Vec<(&str, &str)> =
+        labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let request = WriteRequest { timeseries: vec![series(&labels, &[(NOW, 1.0)])] };
+    let look = |collector: &Collector<'_>| {
+        assert_eq!(collector.tally.refused_as(PointRefusal::TooManyLabels), 1);
+    };
+    let body = request.encode_to_vec();
+    assert_eq!(decode_with(remote_write::decode, &body, &Access::All, &Push::default(), look), Ok(vec![]));
+}
+
+#[test]
 fn a_million_unknown_series_cost_no_memory() {
     let unknown = series(&[("__name__", "x"), ("instance", A)], &[(NOW, 1.0)]);
     let request = WriteRequest { timeseries: vec![unknown; 400_000] };

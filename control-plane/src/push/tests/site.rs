@@ -36,6 +36,7 @@ pub(super) fn directory() -> Directory {
     let config = config();
     Directory::new(
         config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |address| (*address, pool))),
+        [],
     )
 }
 

@@ -19,8 +19,8 @@ use super::{Core, Effect, decisive};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Input {
-    /// A backend showed itself.
-    Sample(Box<Sample>),
+    /// A backend showed itself: when that was taken in, and what.
+    Sample { at: DateTime<Utc>, sample: Box<Sample> },
     /// A backend's engine goes this far: comes before a sample or a failure, when it is another limit than the last.
     Limits { backend: SocketAddr, limits: Limits },
     /// A scrape failed: whether the connection was refused, or none when nothing came back at all.
@@ -95,7 +95,7 @@ impl Core {
     /// An order that the fleet refuses; nothing has changed then.
     pub(crate) fn take(&mut self, input: Input) -> Result<Option<Registration>, Refusal> {
         match input {
-            Input::Sample(sample) => self.sample(*sample),
+            Input::Sample { at, sample } => self.sample(*sample, at),
             Input::Limits { backend, limits } => {
                 if let Some(backend) = self.fleet.backend_mut(backend) {
                     backend.limits = limits;
@@ -121,9 +121,9 @@ impl Core {
         Ok(None)
     }
 
-    fn sample(&mut self, sample: Sample) {
+    fn sample(&mut self, sample: Sample, now: DateTime<Utc>) {
         let Ok(address) = sample.backend.parse() else { return };
-        if self.fleet.observe(address, sample.clone())
+        if self.fleet.observe(address, sample.clone(), now)
             && let Some(class) = self.class(address)
         {
             self.teach(Lesson::Sample(address, class, Box::new(sample)));

@@ -72,7 +72,9 @@ impl Controller {
             .backends()
             .filter_map(of_pool)
             .partition(|(_, pool)| pool.telemetry == PoolTelemetry::Push);
-        self.outputs.push.store(Arc::new(Directory::new(pushing)));
+        self.outputs
+            .push
+            .store(Arc::new(Directory::new(pushing, scraped.iter().map(|(address, _)| address.ip()))));
         let pools: HashMap<&str, PoolTargets<'_>> =
             config.pools.iter().map(|pool| (pool.name.as_str(), PoolTargets::new(pool))).collect();
         let target =

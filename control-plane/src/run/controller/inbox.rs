@@ -42,7 +42,7 @@ impl Controller {
                 // What is decided on is what is kept, to the last digit.
                 let sample = sample.as_kept();
                 self.writer.record([sample.clone()]);
-                Input::Sample(Box::new(sample))
+                Input::Sample { at: now, sample: Box::new(sample) }
             }
             Err(failure) => {
                 let refused = match failure.kind() {

@@ -1,4 +1,4 @@
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::store::settings::Retention;
@@ -24,6 +24,18 @@ pub enum Source {
     Minutes,
     /// Samples by the hour.
     Hours,
+}
+
+impl Source {
+    /// Returns the start of the minute or hour that holds a time.
+    pub(super) fn start_of(self, at: DateTime<Utc>) -> DateTime<Utc> {
+        let unit = match self {
+            Self::Raw => return at,
+            Self::Minutes => TimeDelta::minutes(1),
+            Self::Hours => TimeDelta::hours(1),
+        };
+        at.duration_trunc(unit).unwrap_or(at)
+    }
 }
 
 /// Where a chart comes from, and in which steps.

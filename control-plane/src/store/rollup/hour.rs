@@ -4,9 +4,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::store::Store;
+use crate::store::connect::bounded;
 use crate::store::error::StoreError;
 
-use super::measures;
+use super::{PATIENCE, STATEMENT, measures};
 
 /// An hour is rolled up this long after its end, when its last minute has been.
 const SETTLES: TimeDelta = TimeDelta::seconds(90);
@@ -25,7 +26,11 @@ impl Store {
     /// When the database does not answer. Hours done by then stay done.
     pub async fn roll_up_hours(&self, now: DateTime<Utc>, limit: u32) -> Result<u32, StoreError> {
         let mut done = 0;
-        while done < limit && self.roll_up_hour(now).await.map_err(StoreError::query("roll up minutes"))? {
+        while done < limit {
+            let failed = StoreError::query("roll up minutes");
+            if !bounded(PATIENCE, Box::pin(self.roll_up_hour(now))).await.map_err(failed)? {
+                break;
+            }
             done += 1;
         }
         Ok(done)
@@ -33,6 +38,7 @@ impl Store {
 
     async fn roll_up_hour(&self, now: DateTime<Utc>) -> Result<bool, sqlx::Error> {
         let mut transaction = self.pool().begin().await?;
+        sqlx::query(STATEMENT).execute(&mut *transaction).await?;
         let claimed: Option<DateTime<Utc>> = sqlx::query_scalar(
             "WITH due AS (
                  SELECT hour FROM dirty_hour WHERE hour <= $1 ORDER BY hour DESC LIMIT 1 FOR UPDATE SKIP LOCKED

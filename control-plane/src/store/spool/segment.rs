@@ -32,8 +32,11 @@ pub(super) struct Segment {
     read: u64,
     /// Rows from there on.
     rows: u64,
-    file: File,
+    /// Open while it grows or is read.
+    file: Option<File>,
     grows: bool,
+    /// Whether some of it may not be on the disk yet.
+    dirty: bool,
 }
 
 impl Segment {
@@ -45,74 +48,111 @@ impl Segment {
             let _ = fs::remove_file(&path);
             return Err(error);
         }
-        Ok(Self { number, path, bytes: HEAD_BYTES, read: HEAD_BYTES, rows: 0, file, grows: true })
+        Ok(Self {
+            number,
+            path,
+            bytes: HEAD_BYTES,
+            read: HEAD_BYTES,
+            rows: 0,
+            file: Some(file),
+            grows: true,
+            dirty: true,
+        })
     }
 
     /// Opens one that a process before has left, and cuts what is not whole at its end.
+    ///
+    /// An error of the kind `InvalidData` means that it is no segment of this version; others may pass.
     pub(super) fn recover(dir: &Path, number: u64) -> io::Result<(Self, Torn)> {
         let path = path(dir, number);
-        let file = File::options().read(true).write(true).open(&path)?;
+        let mut segment = Self {
+            number,
+            path,
+            bytes: HEAD_BYTES,
+            read: HEAD_BYTES,
+            rows: 0,
+            file: None,
+            grows: false,
+            dirty: false,
+        };
+        let torn = segment.find_records()?;
+        segment.file = None;
+        Ok((segment, torn))
+    }
+
+    fn find_records(&mut self) -> io::Result<Torn> {
+        let file = opened(&mut self.file, &self.path)?;
         let length = file.metadata()?.len();
-        let mut segment =
-            Self { number, path, bytes: HEAD_BYTES, read: HEAD_BYTES, rows: 0, file, grows: false };
         let mut head = [0; HEAD.len()];
         if length < HEAD_BYTES {
-            return Ok((segment, Torn { bytes: length, rows: 0 }));
+            return Ok(Torn { bytes: length, rows: 0 });
         }
-        segment.file.read_exact_at(&mut head, 0)?;
+        file.read_exact_at(&mut head, 0)?;
         if head != *HEAD {
-            let message = format!("{} is of another version", segment.path.display());
+            let message = format!("{} is of another version", self.path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         let mut torn = Torn { bytes: length - HEAD_BYTES, rows: 0 };
         while torn.bytes > 0 {
-            let Ok(frame) = segment.frame_at(segment.bytes) else { break };
-            let end = segment.bytes + FRAME_BYTES + u64::from(frame.length);
+            let Some(frame) = if_whole(frame_at(file, self.bytes))? else { break };
+            let end = self.bytes + FRAME_BYTES + u64::from(frame.length);
             let is_whole =
-                end < length || (end == length && segment.payload_at(segment.bytes, &frame).is_ok());
+                end < length || (end == length && if_whole(payload_at(file, self.bytes, &frame))?.is_some());
             if !is_whole {
                 torn.rows = u64::from(frame.rows);
                 break;
             }
-            segment.bytes = end;
-            segment.rows += u64::from(frame.rows);
+            self.bytes = end;
+            self.rows += u64::from(frame.rows);
             torn.bytes = length - end;
         }
         if torn.bytes > 0 {
-            segment.file.set_len(segment.bytes)?;
+            file.set_len(self.bytes)?;
         }
-        Ok((segment, torn))
+        Ok(torn)
     }
 
     /// Writes a record as a whole, or leaves the segment as it was.
     pub(super) fn append(&mut self, framed: &Framed) -> io::Result<()> {
-        if let Err(error) = self.file.write_all(&framed.bytes) {
-            self.file.set_len(self.bytes)?;
+        let mut file = opened(&mut self.file, &self.path)?;
+        if let Err(error) = file.write_all(&framed.bytes) {
+            file.set_len(self.bytes)?;
             return Err(error);
         }
+        self.dirty = true;
         self.bytes += framed.bytes.len() as u64;
         self.rows += framed.rows;
         Ok(())
     }
 
     /// Waits until all of it is on the disk.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        if self.dirty {
+            opened(&mut self.file, &self.path)?.sync_data()?;
+            self.dirty = false;
+            if !self.grows {
+                self.file = None;
+            }
+        }
+        Ok(())
     }
 
-    /// Has it grow no more.
+    /// Has it grow no more. A large spool has more segments than a process may have open files.
     pub(super) fn finish(&mut self) {
-        if std::mem::take(&mut self.grows)
-            && let Err(error) = self.sync()
-        {
-            tracing::warn!(%error, path = %self.path.display(), "a segment of the spool may not be on the disk");
-        }
+        self.grows = false;
+        // What fails here is tried again, and told, with the next sync of the spool.
+        let _ = self.sync();
+        self.file = None;
     }
 
     /// Reads the oldest record that was not written out.
-    pub(super) fn read(&self) -> io::Result<(Batch, Position)> {
-        let frame = self.frame_at(self.read)?;
-        let payload = self.payload_at(self.read, &frame)?;
+    pub(super) fn read(&mut self) -> io::Result<(Batch, Position)> {
+        let file = opened(&mut self.file, &self.path)?;
+        let frame = frame_at(file, self.read)?;
+        if self.read + FRAME_BYTES + u64::from(frame.length) > self.bytes {
+            return Err(wrong(self.read));
+        }
+        let payload = payload_at(file, self.read, &frame)?;
         let batch = Batch::try_from(payload.as_slice())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
         let position = Position {
@@ -163,20 +203,51 @@ impl Segment {
         &self.path
     }
 
-    fn frame_at(&self, offset: u64) -> io::Result<Frame> {
-        let mut frame = [0; FRAME_BYTES as usize];
-        self.file.read_exact_at(&mut frame, offset)?;
-        Ok(Frame::decode(frame))
+    #[cfg(test)]
+    pub(super) fn is_open(&self) -> bool {
+        self.file.is_some()
     }
+}
 
-    fn payload_at(&self, offset: u64, frame: &Frame) -> io::Result<Vec<u8>> {
-        let mut payload = vec![0; frame.length as usize];
-        self.file.read_exact_at(&mut payload, offset + FRAME_BYTES)?;
-        if frame.is_of(&payload) {
-            return Ok(payload);
-        }
-        Err(io::Error::new(io::ErrorKind::InvalidData, format!("wrong checksum at byte {offset}")))
+/// Whether an error says that what was read is wrong or gone, so that reading it again is of no use.
+pub(super) fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
+}
+
+/// Tells what is not whole from what cannot be read.
+fn if_whole<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is_damage(&error) => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+fn opened<'a>(file: &'a mut Option<File>, path: &Path) -> io::Result<&'a File> {
+    match file {
+        Some(file) => Ok(file),
+        None => Ok(file.insert(File::options().read(true).append(true).open(path)?)),
+    }
+}
+
+fn frame_at(file: &File, offset: u64) -> io::Result<Frame> {
+    let mut frame = [0; FRAME_BYTES as usize];
+    file.read_exact_at(&mut frame, offset)?;
+    Ok(Frame::decode(frame))
+}
+
+fn payload_at(file: &File, offset: u64, frame: &Frame) -> io::Result<Vec<u8>> {
+    let mut payload = vec![0; frame.length as usize];
+    file.read_exact_at(&mut payload, offset + FRAME_BYTES)?;
+    if frame.is_of(&payload) {
+        return Ok(payload);
+    }
+    Err(wrong(offset))
+}
+
+fn wrong(offset: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("wrong checksum at byte {offset}"))
 }
 
 fn path(dir: &Path, number: u64) -> PathBuf {

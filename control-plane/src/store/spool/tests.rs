@@ -23,13 +23,13 @@ fn batch(ids: &mut Ids, first: i64, rows: i64) -> Batch {
 
 fn open(dir: &TempDir, max_bytes: u64) -> Spool {
     let settings = SpoolSettings { dir: dir.path().join("spool"), max_bytes };
-    Spool::open(settings, Arc::default()).unwrap()
+    Spool::open(settings, Arc::default(), false).unwrap()
 }
 
 /// Takes everything out and returns the seconds of the first sample of each batch.
 fn drain(spool: &mut Spool) -> Vec<i64> {
     let mut found = Vec::new();
-    while let Some(Spooled { batch, position, .. }) = spool.oldest() {
+    while let Some(Spooled { batch, position, .. }) = spool.oldest().unwrap() {
         found.push(batch.samples[0].at.timestamp());
         spool.done(position);
     }
@@ -52,7 +52,7 @@ fn batches_come_back_whole_and_in_order_also_after_a_restart() {
         spool.append(batch).unwrap();
     }
     for expected in &batches[..3] {
-        let found = spool.oldest().unwrap();
+        let found = spool.oldest().unwrap().unwrap();
         assert_eq!((&found.batch, found.inherited), (expected, false));
         spool.done(found.position);
     }
@@ -64,7 +64,7 @@ fn batches_come_back_whole_and_in_order_also_after_a_restart() {
         spool.append(batch).unwrap();
     }
     let mut found = Vec::new();
-    while let Some(Spooled { batch, inherited, position }) = spool.oldest() {
+    while let Some(Spooled { batch, inherited, position }) = spool.oldest().unwrap() {
         assert_eq!(inherited, batch.id.number <= 40);
         found.push(batch);
         spool.done(position);
@@ -100,7 +100,7 @@ fn a_batch_in_hand_whose_segment_was_dropped_is_lost_only_if_it_fails() {
         let mut spool = open(&dir, 20_000);
         let mut ids = Ids::new();
         spool.append(&batch(&mut ids, 0, 50)).unwrap();
-        let in_hand = spool.oldest().unwrap();
+        let in_hand = spool.oldest().unwrap().unwrap();
         while spool.counters.rows_spooled() < 500 {
             spool.append(&batch(&mut ids, 1_000, 50)).unwrap();
         }
@@ -167,8 +167,69 @@ fn a_segment_with_a_wrong_byte_is_dropped_from_there_on() {
 fn one_process_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let first = open(&dir, 1 << 20);
-    let second = Spool::open(first.settings.clone(), Arc::default());
+    let second = Spool::open(first.settings.clone(), Arc::default(), false);
     assert!(matches!(second, Err(SpoolError::Locked(_))));
     drop(first);
     open(&dir, 1 << 20);
+}
+
+#[test]
+fn a_sync_that_fails_is_told_and_neither_loses_nor_repeats_a_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(&dir, 1 << 20);
+    let mut ids = Ids::new();
+    spool.append(&batch(&mut ids, 0, 20)).unwrap();
+    let (here, away) = (dir.path().join("spool"), dir.path().join("away"));
+    fs::rename(&here, &away).unwrap();
+    assert!(!spool.sync(), "the folder is not there");
+    spool.append(&batch(&mut ids, 20, 20)).unwrap();
+    assert!(spool.counters.take_news()[0].1.contains("may not be on the disk"));
+    fs::rename(&away, &here).unwrap();
+    assert!(spool.sync());
+    assert_eq!(drain(&mut spool), [0, 20]);
+}
+
+#[test]
+fn few_files_are_open_however_many_segments_there_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(&dir, 1 << 20);
+    let mut ids = Ids::new();
+    while spool.segments.len() < 10 {
+        spool.append(&batch(&mut ids, 0, 100)).unwrap();
+    }
+    let open_files = |spool: &Spool| spool.segments.iter().filter(|segment| segment.is_open()).count();
+    assert_eq!(open_files(&spool), 1, "the newest");
+    spool.oldest().unwrap().unwrap();
+    assert_eq!(open_files(&spool), 2, "and the oldest");
+    drop(spool);
+    let spool = open(&dir, 1 << 20);
+    assert!(spool.segments.len() >= 10);
+    assert_eq!(open_files(&spool), 0);
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_now_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(&dir, 1 << 20);
+    let mut ids = Ids::new();
+    while spool.segments.len() < 3 {
+        spool.append(&batch(&mut ids, 0, 100)).unwrap();
+    }
+    let rows = spool.rows();
+    let (path, aside) = (files(&spool).remove(0), dir.path().join("aside"));
+    fs::rename(&path, &aside).unwrap();
+    // A folder in its place can be opened by nobody for writing.
+    fs::create_dir(&path).unwrap();
+    assert_eq!(spool.oldest().unwrap_err().kind(), io::ErrorKind::IsADirectory);
+    let settings = spool.settings.clone();
+    assert_eq!((spool.rows(), spool.counters.rows_dropped()), (rows, 0));
+    drop(spool);
+    assert!(matches!(Spool::open(settings.clone(), Arc::default(), false), Err(SpoolError::Open { .. })));
+    let skipping = Spool::open(settings.clone(), Arc::default(), true).unwrap();
+    assert!(skipping.rows() < rows);
+    drop(skipping);
+
+    fs::remove_dir(&path).unwrap();
+    fs::rename(&aside, &path).unwrap();
+    assert_eq!(Spool::open(settings, Arc::default(), false).unwrap().rows(), rows);
 }

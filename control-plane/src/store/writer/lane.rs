@@ -26,7 +26,7 @@ const AHEAD: TimeDelta = TimeDelta::days(1);
 pub(super) struct Lane {
     number: usize,
     shared: Arc<Shared>,
-    spool: Option<SpoolHandle>,
+    spool: watch::Receiver<Option<SpoolHandle>>,
     connect: watch::Receiver<Option<PgConnectOptions>>,
     away: watch::Receiver<bool>,
     session: Session,
@@ -53,7 +53,7 @@ impl Lane {
     pub(super) fn new(
         number: usize,
         shared: Arc<Shared>,
-        spool: Option<SpoolHandle>,
+        spool: watch::Receiver<Option<SpoolHandle>>,
         connect: watch::Receiver<Option<PgConnectOptions>>,
     ) -> Self {
         let away = shared.away.subscribe();
@@ -84,7 +84,7 @@ impl Lane {
     }
 
     async fn next_work(&mut self) -> ControlFlow<(), Work> {
-        let (shared, spool) = (Arc::clone(&self.shared), self.spool.clone());
+        let shared = Arc::clone(&self.shared);
         tokio::select! {
             // What was queued before the end is still written.
             biased;
@@ -93,6 +93,7 @@ impl Lane {
             () = shared.queue.closed() => return ControlFlow::Break(()),
         }
         loop {
+            let spool = self.spool.borrow_and_update().clone();
             if *self.away.borrow_and_update() {
                 tokio::select! {
                     () = shared.queue.closed() => return ControlFlow::Break(()),
@@ -111,7 +112,7 @@ impl Lane {
             }
             let spool = spool.as_ref().filter(|_| !shared.queue.is_closed());
             if let Some(spool) = spool
-                && !spool.is_empty()
+                && spool.has_work()
                 && let Some(spooled) = spool.oldest().await
             {
                 return ControlFlow::Continue(Work::Spooled(spooled));
@@ -127,6 +128,8 @@ impl Lane {
                     return batch.map_or(ControlFlow::Break(()), |batch| ControlFlow::Continue(Work::Fresh(batch)));
                 }
                 () = filled => {}
+                // The writer holds the other end until the lanes have ended.
+                _ = self.spool.changed() => {}
                 _ = self.away.wait_for(|away| *away) => {}
             }
         }
@@ -135,7 +138,7 @@ impl Lane {
     /// Waits until the first lane is two batches behind.
     async fn next_help(&mut self) -> ControlFlow<(), Work> {
         let shared = Arc::clone(&self.shared);
-        let rows = (shared.settings.batch_rows * 2).min(shared.settings.queue_rows);
+        let rows = shared.help_water();
         let help = async {
             if self.connect.wait_for(Option::is_some).await.is_err()
                 || self.away.wait_for(|away| !*away).await.is_err()
@@ -178,7 +181,8 @@ impl Lane {
                 }
                 Outcome::Failed => {}
             }
-            if let Some(spool) = self.spool.clone()
+            let spool = self.spool.borrow().clone();
+            if let Some(spool) = spool
                 && spool.append(Arc::clone(&batch)).await.is_ok()
             {
                 // From now on these numbers belong to the spool, which is behind what comes next.
@@ -196,7 +200,7 @@ impl Lane {
     }
 
     async fn send_spooled(&mut self, spooled: Spooled) {
-        let Some(spool) = self.spool.clone() else { return };
+        let Some(spool) = self.spool.borrow().clone() else { return };
         let Spooled { batch, inherited, position } = spooled;
         let id = batch.id;
         let samples = self.storable(batch.samples);

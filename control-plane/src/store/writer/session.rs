@@ -6,6 +6,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
+use crate::store::connect::bounded;
 use crate::store::samples::{COPY_SAMPLES, encode};
 use crate::telemetry::Sample;
 
@@ -15,6 +16,7 @@ use super::BatchId;
 const COPY_CHUNK: usize = 64 * 1024;
 /// A batch takes milliseconds; beyond this the connection is taken for dead.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
+const GOODBYE: Duration = Duration::from_secs(2);
 /// Known ids and partitions are asked for again after this, so that addresses long gone are forgotten.
 const CACHE_AGE: Duration = Duration::from_secs(3600);
 /// Commits wait for the disk: there is one batch a second, and what counts as written survives a crash of the database.
@@ -68,7 +70,7 @@ impl Session {
     /// Says goodbye to the server.
     pub(super) async fn close(self) {
         if let Some(open) = self.open
-            && let Err(error) = open.connection.close().await
+            && let Err(error) = bounded(GOODBYE, Box::pin(open.connection.close())).await
         {
             tracing::debug!(%error, "cannot close the telemetry connection");
         }

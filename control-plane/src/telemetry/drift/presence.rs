@@ -22,6 +22,7 @@ pub(super) struct Presence {
     /// The fields that are known to be missing, and the likely new name.
     told: Vec<(Field, Option<String>)>,
     names: Option<Arc<[u32]>>,
+    engine: Option<&'static str>,
 }
 
 impl Presence {
@@ -52,7 +53,21 @@ impl Presence {
         findings: Findings,
         faults: &mut Vec<TelemetryFault>,
     ) {
+        let page = seen.page;
+        let is_other = page.engine.is_some() && self.engine.is_some() && page.engine != self.engine;
+        if seen.restarted || is_other {
+            // Another version or engine may have other metrics, and some come with the first request only.
+            (self.seen, self.expected) = Default::default();
+            (self.missing, self.missing_with_traffic) = Default::default();
+            self.told.clear();
+        }
+        self.engine = page.engine.or(self.engine);
         self.expected = self.expected.union(seen.promises);
+        // An engine that is starting shows such a page, and so does one with all its names changed.
+        let is_blank = page.known_series == 0 && !page.is_idle;
+        if is_blank {
+            self.seen = self.seen.iter().filter(|field| self.expected.contains(*field)).collect();
+        }
         let mut candidates = findings.candidates;
         for (at, field) in WATCHED.into_iter().enumerate() {
             let estimated = field == Field::KvUsed && seen.page.reading.get(field).is_some();
@@ -75,8 +90,8 @@ impl Presence {
             } else {
                 self.missing_with_traffic[at] >= MISSING_PAGES_WITH_TRAFFIC
             };
-            if is_gone && !self.is_told(field) {
-                let found = candidates.iter().position(|(candidate, _)| *candidate == field);
+            let found = candidates.iter().position(|(candidate, _)| *candidate == field);
+            if is_gone && !self.is_told(field) && (found.is_some() || !is_blank) {
                 self.told.push((field, found.map(|at| candidates.swap_remove(at).1)));
             }
         }

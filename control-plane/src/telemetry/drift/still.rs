@@ -49,7 +49,10 @@ impl Still {
         let running = reading.get(Field::Running).unwrap_or(0.0);
         let queued = reading.get(Field::QueueDepth).unwrap_or(0.0);
         self.most_running = self.most_running.max(running);
-        let Some(previous) = self.previous.replace(reading.clone()).filter(|_| !seen.restarted) else {
+        let mut engines = reading.clone();
+        // The exporter of this gauge goes on when the engine hangs.
+        engines.clear(Field::GpuUtilisation);
+        let Some(previous) = self.previous.replace(engines.clone()).filter(|_| !seen.restarted) else {
             self.alone = Default::default();
             self.frozen_pages = 0;
             return running > 0.0;
@@ -78,7 +81,7 @@ impl Still {
                 });
             }
         }
-        let frozen = running + queued > 0.0 && previous == *reading;
+        let frozen = running + queued > 0.0 && previous == engines;
         self.frozen_pages = if frozen { self.frozen_pages.saturating_add(1) } else { 0 };
         if self.frozen_pages >= FROZEN_PAGES {
             let detail =

@@ -66,11 +66,15 @@ impl Bench {
     }
 
     fn read(&mut self, text: &str) -> Vec<String> {
+        self.read_as(text, false)
+    }
+
+    fn read_as(&mut self, text: &str, restarted: bool) -> Vec<String> {
         let inquiry = self.watch.inquiry();
         let page = read(text.as_bytes(), PageForm::Text, &self.packs, None);
         let findings = inquire(text.as_bytes(), PageForm::Text, &self.packs, &page, &inquiry);
         let promises = self.packs.promises(page.engine);
-        let seen = Observation { page: &page, promises, limits: &self.limits, restarted: false };
+        let seen = Observation { page: &page, promises, limits: &self.limits, restarted };
         self.watch.observe(&seen, findings).iter().map(ToString::to_string).collect()
     }
 }
@@ -142,6 +146,37 @@ fn a_page_that_lost_all_its_names_is_explained() {
         let told = told.iter().find(|told| told.starts_with(field)).unwrap();
         assert!(told.contains(" vllm_"), "{told}");
     }
+}
+
+#[test]
+fn a_restart_makes_no_metric_vanish() {
+    let mut bench = Bench::new(&OLD);
+    (1..5).for_each(|step| drop(bench.read(&page(step, &[]))));
+    // While it starts, an engine shows its process only.
+    for _ in 0..5 {
+        assert_eq!(bench.read("python_info 1\n"), [""; 0]);
+    }
+    // With the first requests some histograms are not there yet.
+    let young = |step: u32| {
+        format!(
+            "vllm:num_requests_running 2\nvllm:num_requests_waiting 0\nvllm:gpu_cache_usage_perc 0.1\n\
+             vllm:generation_tokens_total {}\n",
+            10 * step
+        )
+    };
+    assert_eq!(bench.read_as(&young(1), true), [""; 0]);
+    (2..20).for_each(|step| assert_eq!(bench.read(&young(step)), [""; 0]));
+}
+
+#[test]
+fn a_frozen_engine_beside_a_gpu_that_is_busy_is_told() {
+    let mut bench = Bench::new(&OLD);
+    let told: Vec<String> = (0..40)
+        .flat_map(|step| {
+            bench.read(&format!("{}DCGM_FI_DEV_GPU_UTIL{{gpu=\"0\"}} {}\n", page(7, &[]), 50 + step % 3))
+        })
+        .collect();
+    assert_eq!(told, ["all numbers stand still with 5 requests running and 1 waiting"]);
 }
 
 #[test]

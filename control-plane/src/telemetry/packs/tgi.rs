@@ -19,5 +19,6 @@ pub const TGI: AliasPack = AliasPack {
         // A forward pass of prefill, or one of decoding.
         Alias::counter("tgi_batch_inference_count", Field::Iterations),
     ],
-    promises: &[Field::QueueDepth, Field::Running],
+    // Each of its metrics comes with the first request that concerns it.
+    promises: &[],
 };
