@@ -3,10 +3,10 @@ CREATE TABLE input_page (
     sequence bigint NOT NULL,
     at timestamptz NOT NULL,
     page json NOT NULL,
-    PRIMARY KEY (run, sequence)
-);
+    PRIMARY KEY (run, sequence, at)
+) PARTITION BY RANGE (at);
 COMMENT ON TABLE input_page IS
-    'In which order a controller took its inputs, a row per tick. Samples are only named; their values are in backend_sample.';
+    'In which order a controller took its inputs, a row per tick, a partition per UTC day. Samples are only named; their values are in backend_sample.';
 COMMENT ON COLUMN input_page.run IS 'One life of a process.';
 CREATE INDEX input_page_at ON input_page (at);
 
@@ -17,11 +17,8 @@ CREATE TABLE checkpoint (
     core bytea NOT NULL,
     pending bytea NOT NULL,
     learner bytea NOT NULL,
-    PRIMARY KEY (run, sequence)
-);
+    PRIMARY KEY (run, sequence, at)
+) PARTITION BY RANGE (at);
 COMMENT ON TABLE checkpoint IS
-    'All that decisions depend on after a page of inputs, so that what follows can be replayed: JSON, packed by gzip.';
+    'All that decisions depend on after a page of inputs, so that what follows can be replayed: JSON, packed by gzip; a partition per UTC day.';
 CREATE INDEX checkpoint_at ON checkpoint (at);
--- Packed already.
-ALTER TABLE checkpoint ALTER COLUMN core SET STORAGE EXTERNAL, ALTER COLUMN pending SET STORAGE EXTERNAL,
-    ALTER COLUMN learner SET STORAGE EXTERNAL;

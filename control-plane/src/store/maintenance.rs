@@ -101,7 +101,12 @@ impl Store {
         }
         let past = now.min(theirs);
         let oldest_today = past.date_naive();
-        let tables = [("backend_sample", retention.samples_days), ("backend_minute", retention.minutes_days)];
+        let tables = [
+            ("backend_sample", retention.samples_days),
+            ("backend_minute", retention.minutes_days),
+            ("input_page", retention.samples_days),
+            ("checkpoint", retention.samples_days),
+        ];
         for (table, days) in tables {
             for ahead in 0..=DAYS_AHEAD {
                 let step = sqlx::query_scalar("SELECT create_day_partition($1::regclass, $2)")
@@ -187,7 +192,7 @@ const FOLD_MARKS: &str = "
 
 /// Returns, for each table that grows and has no partitions, the statement that removes at most `$2` rows from before
 /// `$1`, and the days that are kept.
-fn removals(retention: &Retention) -> [(&'static str, u32); 9] {
+fn removals(retention: &Retention) -> [(&'static str, u32); 7] {
     [
         (
             "DELETE FROM demand WHERE ctid = ANY(ARRAY(
@@ -212,14 +217,6 @@ fn removals(retention: &Retention) -> [(&'static str, u32); 9] {
         (
             "DELETE FROM event WHERE ctid = ANY(ARRAY(SELECT ctid FROM event WHERE at < $1 LIMIT $2))",
             retention.events_days,
-        ),
-        (
-            "DELETE FROM input_page WHERE ctid = ANY(ARRAY(SELECT ctid FROM input_page WHERE at < $1 LIMIT $2))",
-            retention.samples_days,
-        ),
-        (
-            "DELETE FROM checkpoint WHERE ctid = ANY(ARRAY(SELECT ctid FROM checkpoint WHERE at < $1 LIMIT $2))",
-            retention.samples_days,
         ),
         (
             "DELETE FROM backend WHERE ctid = ANY(ARRAY(

@@ -59,9 +59,10 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn put_page(&self, row: &PageRow) -> Result<(), StoreError> {
+        self.make_day("input_page", row.at).await?;
         sqlx::query(
             "INSERT INTO input_page (run, sequence, at, page) VALUES ($1, $2, $3, $4::json)
-             ON CONFLICT (run, sequence) DO NOTHING",
+             ON CONFLICT (run, sequence, at) DO NOTHING",
         )
         .bind(row.run)
         .bind(row.sequence)
@@ -78,9 +79,10 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn put_checkpoint(&self, row: &CheckpointRow) -> Result<(), StoreError> {
+        self.make_day("checkpoint", row.at).await?;
         sqlx::query(
             "INSERT INTO checkpoint (run, sequence, at, core, pending, learner) VALUES ($1, $2, $3, $4, $5, $6)
-             ON CONFLICT (run, sequence) DO NOTHING",
+             ON CONFLICT (run, sequence, at) DO NOTHING",
         )
         .bind(row.run)
         .bind(row.sequence)
@@ -91,6 +93,17 @@ impl Store {
         .execute(self.pool())
         .await
         .map_err(StoreError::query("write a checkpoint"))?;
+        Ok(())
+    }
+
+    /// Makes the partition for a row, which maintenance may not have made: the row may have waited long.
+    async fn make_day(&self, table: &'static str, at: DateTime<Utc>) -> Result<(), StoreError> {
+        sqlx::query("SELECT create_day_partition($1::regclass, ($2 AT TIME ZONE 'UTC')::date)")
+            .bind(table)
+            .bind(at)
+            .execute(self.pool())
+            .await
+            .map_err(StoreError::query("make a partition for recorded inputs"))?;
         Ok(())
     }
 

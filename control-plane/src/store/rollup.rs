@@ -188,13 +188,6 @@ impl Store {
                 .execute(&mut *transaction)
                 .await?;
             hour::make_groups(&mut transaction, &[minute]).await?;
-            sqlx::query(
-                "INSERT INTO dirty_hour (hour, minutes) VALUES (date_trunc('hour', $1, 'UTC'), 1)
-                 ON CONFLICT (hour) DO UPDATE SET minutes = dirty_hour.minutes + 1",
-            )
-            .bind(minute)
-            .execute(&mut *transaction)
-            .await?;
         }
         transaction.commit().await?;
         Ok(true)

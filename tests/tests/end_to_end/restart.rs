@@ -90,14 +90,16 @@ async fn no_backend_is_taken_away_while_clairvoy_has_not_looked_at_it_yet() {
     ));
     let mut clairvoy = site.serve().await;
     let envoy = site.envoy().await;
+    let all_serve = async || {
+        let hosts = envoy.hosts("chat").await;
+        let serving = hosts.values().filter(|host| host.health == "HEALTHY").count();
+        if serving == 4 { Ok(()) } else { Err(format!("{hosts:#?}")) }
+    };
+    // It has what it asked for before it asks for the endpoints.
+    until("all backends are there", 20, all_serve).await;
     for restarts in [true, false] {
         clairvoy.in_sync().await;
-        holds_for("all backends stay", 7.0, async || {
-            let hosts = envoy.hosts("chat").await;
-            let serving = hosts.values().filter(|host| host.health == "HEALTHY").count();
-            if serving == 4 { Ok(()) } else { Err(format!("{hosts:#?}")) }
-        })
-        .await;
+        holds_for("all backends stay", 7.0, all_serve).await;
         if restarts {
             clairvoy.kill();
             clairvoy = site.serve().await;

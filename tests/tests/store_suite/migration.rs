@@ -1,5 +1,6 @@
 //! From the version before: its rows become hours, and it goes on writing beside the new one.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use clairvoy::store::Store;
@@ -8,20 +9,33 @@ use sqlx::{Connection, PgConnection};
 
 use crate::support::{SharedServer, external, today};
 
-/// Migrations of the version before.
-const BEFORE: i64 = 5;
+/// The oldest version that knew minutes: from it and from each one since, the way to the present one is gone here.
+const OLDEST: i64 = 5;
 
 #[tokio::test]
-async fn rows_of_the_version_before_become_hours_and_it_goes_on_writing() {
+async fn rows_of_older_versions_become_hours_and_those_go_on_writing() {
+    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
+    let versions = std::fs::read_dir(all).unwrap().flatten().map(|entry| version(&entry.file_name()));
+    let newest = versions.max().unwrap();
+    for before in OLDEST..newest {
+        beside_the_present_one(before).await;
+    }
+}
+
+fn version(file_name: &OsStr) -> i64 {
+    file_name.to_str().unwrap().split('_').next().unwrap().parse().unwrap()
+}
+
+/// A version before this one leaves rows, and goes on writing while the present one works.
+async fn beside_the_present_one(before: i64) {
     let server = SharedServer::get().await;
     let url = server.url(&server.database().await);
     let mut old = PgConnection::connect(&url).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
     let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
     for entry in std::fs::read_dir(all).unwrap().flatten() {
-        let name = entry.file_name().into_string().unwrap();
-        if name.split('_').next().unwrap().parse::<i64>().unwrap() <= BEFORE {
-            std::fs::copy(entry.path(), dir.path().join(name)).unwrap();
+        if version(&entry.file_name()) <= before {
+            std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
         }
     }
     Migrator::new(dir.path()).await.unwrap().run(&mut old).await.unwrap();
@@ -38,16 +52,12 @@ async fn rows_of_the_version_before_become_hours_and_it_goes_on_writing() {
 
     let store = Store::open(external(url)).await.unwrap();
     assert_eq!(store.roll_up_hours(today(9_000), 10).await.unwrap(), 1);
-    let hours: Vec<(i32, f64, f64)> = sqlx::query_as(
-        "SELECT h.samples, h.arrived, g.arrived FROM backend_hour h JOIN group_hour g USING (hour)
-         JOIN fleet_group f ON f.id = g.group_id AND f.kind = 'pool'",
-    )
-    .fetch_all(store.pool())
-    .await
-    .unwrap();
-    assert_eq!(hours, [(60, 300.0, 300.0)]);
+    assert_eq!(hours(&store).await, [(60, 300.0, 300.0)], "since version {before}");
 
     // Both run for a while when one replaces the other.
+    sqlx::query(OLD_MINUTE).bind(today(120)).execute(&mut old).await.unwrap();
+    assert_eq!(store.roll_up_hours(today(9_000), 10).await.unwrap(), 1);
+    assert_eq!(hours(&store).await, [(120, 600.0, 600.0)], "beside version {before}");
     for statement in [OLD_SAMPLE, OLD_DIRTY] {
         sqlx::query(statement).bind(today(60)).execute(&mut old).await.unwrap();
     }
@@ -57,6 +67,17 @@ async fn rows_of_the_version_before_become_hours_and_it_goes_on_writing() {
         (minutes[0].queue_depth_mean, minutes[0].ttft_p95_seconds, minutes[0].iterations),
         (Some(2.0), None, 0.0)
     );
+}
+
+/// Samples and arrivals of each hour: of its backend, and arrivals of its pool.
+async fn hours(store: &Store) -> Vec<(i32, f64, f64)> {
+    sqlx::query_as(
+        "SELECT h.samples, h.arrived, g.arrived FROM backend_hour h JOIN group_hour g USING (hour)
+         JOIN fleet_group f ON f.id = g.group_id AND f.kind = 'pool'",
+    )
+    .fetch_all(store.pool())
+    .await
+    .unwrap()
 }
 
 const OLD_MINUTE: &str = "
