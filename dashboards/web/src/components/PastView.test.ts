@@ -1,8 +1,8 @@
 import { render } from 'svelte/server';
 import { expect, test, vi } from 'vitest';
 
+import type { History } from '../lib/answers';
 import type { PastQuery } from '../lib/past';
-import type { History } from '../lib/types';
 import PastView from './PastView.svelte';
 
 // The theme asks the browser, which is not here.
