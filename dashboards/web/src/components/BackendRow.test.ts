@@ -42,7 +42,7 @@ test('says in full why a backend does not serve', () => {
 test('says who brought a backend in, and how long its lease still is', () => {
   expect(text({})).toContain('ready configured');
   expect(text({ origin: 'registered', lease_seconds: 30, lease_remaining_seconds: 21 })).toContain('ready lease 21 s');
-  expect(text({ origin: 'registered', lease_seconds: 30, lease_remaining_seconds: 4 })).toContain('ready ▲ lease 4 s');
+  expect(text({ origin: 'registered', lease_seconds: 30, lease_remaining_seconds: 4 })).toContain('ready lease 4 s (registered with a lease of 30 s, 4 s left: its renewal is late)');
 });
 
 test('has its details closed until they are opened', () => {
@@ -50,8 +50,8 @@ test('has its details closed until they are opened', () => {
   expect(body({})).not.toContain('backend-details');
   const shown = text({ gateway_errors: 6 }, true);
   expect(body({}, true)).toMatch(/aria-expanded="true" aria-controls="(\S+)"[^]*<tr id="\1"/);
-  expect(shown).toContain('in progress 3 first byte 0.25 s, of 95 % within 0.60 s');
-  expect(shown).toContain('requests ended 1 200 of these failed 6, 0.5 %');
+  expect(shown).toContain('in progress 3 first byte 0.25 s of 95 % within 0.60 s');
+  expect(shown).toContain('requests ended 1 200 failed there 6 (0.5 %)');
   expect(shown).toContain('brought in listed in the configuration file');
 });
 

@@ -17,7 +17,7 @@ export function backendDetails(backend: Backend, origin: OriginNote): DetailGrou
       rows: [
         ['address', backend.address],
         ['brought in', origin.long],
-        ['share', `${percent(backend.share, true)}, by capacity alone ${percent(backend.capacity_share, true)}`],
+        ['share', `${percent(backend.share, true)} (by capacity ${percent(backend.capacity_share, true)})`],
         ['because', backend.reason || NONE],
       ],
     },
@@ -25,9 +25,10 @@ export function backendDetails(backend: Backend, origin: OriginNote): DetailGrou
       title: 'As Envoys see it',
       rows: [
         ['in progress', backend.requests_in_progress === null ? 'unknown: not every Envoy reports' : count(backend.requests_in_progress)],
-        ['first byte', firstByte(backend)],
+        ['first byte', backend.first_byte_seconds === null ? 'none logged yet' : seconds(backend.first_byte_seconds)],
+        ['of 95 % within', seconds(backend.first_byte_p95_seconds)],
         ['requests ended', count(backend.gateway_requests)],
-        ['of these failed', failed(backend)],
+        ['failed there', failed(backend)],
       ],
     },
     {
@@ -36,7 +37,7 @@ export function backendDetails(backend: Backend, origin: OriginNote): DetailGrou
         ['telemetry', backend.telemetry_age_seconds === null ? 'none yet' : `${span(backend.telemetry_age_seconds)} old`],
         ['first token', seconds(backend.ttft_seconds)],
         ['between tokens', duration(backend.inter_token_seconds)],
-        ['iterations', `take ${rate(backend.slowdown)} times as long as usual`],
+        ['iterations', `${rate(backend.slowdown)} × the usual time`],
       ],
     },
     {
@@ -44,16 +45,12 @@ export function backendDetails(backend: Backend, origin: OriginNote): DetailGrou
       rows: [
         ['wait', waitSource(backend.wait_source)],
         ['usual capacity', backend.capacity_rps === null ? NONE : `${rate(backend.capacity_rps)} req/s`],
-        ['anomaly score', backend.anomaly === null ? 'not judged yet' : `${rate(backend.anomaly.score)} of 10, from 1 on suspicious`],
+        ['anomaly score', backend.anomaly === null ? 'not judged yet' : `${rate(backend.anomaly.score)} (suspect from 1)`],
       ],
     },
   ];
 }
 
-function firstByte({ first_byte_seconds: mean, first_byte_p95_seconds: p95 }: Backend): string {
-  return mean === null ? 'none logged yet' : `${seconds(mean)}, of 95 % within ${seconds(p95)}`;
-}
-
 function failed({ gateway_requests: requests, gateway_errors: errors }: Backend): string {
-  return requests > 0 ? `${count(errors)}, ${percent(errors / requests, true)}` : count(errors);
+  return errors > 0 ? `${count(errors)} (${percent(errors / requests, true)})` : count(errors);
 }

@@ -99,7 +99,7 @@ export interface KeyFigures {
   backendsReady: number;
   backendsWrong: number;
   backends: number;
-  /** Pools that keep backends for which nobody vouches any more. */
+  /** Pools whose backends nobody vouches for any more. */
   poolsStale: number;
 }
 
