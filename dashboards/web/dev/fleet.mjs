@@ -11,7 +11,7 @@ const MODELS = [
 
 const POOLS = [
   { name: 'large-h100-a', model: 'chat-large', zone: 'zone-a', capacity: 6, wait: 0.21, max: 4, cold: 15, ports: [9001, 9002] },
-  { name: 'large-a100-b', model: 'chat-large', zone: 'zone-b', capacity: 4, wait: 0.34, max: 6, cold: 20, ports: [9011, 9012, 9013] },
+  { name: 'large-a100-b', model: 'chat-large', zone: 'zone-b', capacity: 4, wait: 0.34, max: 40, cold: 20, ports: [9011, 9012, 9013] },
   { name: 'embed-l4-a', model: 'embed-small', zone: 'zone-a', capacity: 30, wait: 0.04, max: 3, cold: 10, ports: [9021, 9022] },
   { name: 'embed-l4-b', model: 'embed-small', zone: 'zone-b', capacity: 30, wait: 0.05, max: 3, cold: 10, ports: [] },
 ];
