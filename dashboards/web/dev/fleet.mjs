@@ -11,8 +11,9 @@ const MODELS = [
 
 const POOLS = [
   { name: 'large-h100-a', model: 'chat-large', zone: 'zone-a', capacity: 6, wait: 0.21, max: 4, cold: 15, ports: [9001, 9002] },
-  { name: 'large-a100-b', model: 'chat-large', zone: 'zone-b', capacity: 4, wait: 0.34, max: 6, cold: 20, ports: [9011, 9012, 9013] },
+  { name: 'large-a100-b', model: 'chat-large', zone: 'zone-b', capacity: 4, wait: 0.34, max: 40, cold: 20, ports: [9011, 9012, 9013] },
   { name: 'embed-l4-a', model: 'embed-small', zone: 'zone-a', capacity: 30, wait: 0.04, max: 3, cold: 10, ports: [9021, 9022] },
+  { name: 'embed-l4-b', model: 'embed-small', zone: 'zone-b', capacity: 30, wait: 0.05, max: 3, cold: 10, ports: [] },
 ];
 
 const noise = (seed) => {
@@ -62,6 +63,32 @@ const FAULTS = {
   9022: ['completed stands still while ttft_count grows', 'gpu_utilisation is dropped again and again: too_large'],
 };
 
+/** Lengths of the leases of the backends at these ports, seconds. */
+const LEASES = { 9001: 30, 9021: 30, 9022: 86_400 };
+
+/** Who brought a backend in. The one at 9021 renews late once in two minutes. */
+function membership(port, now) {
+  const length = LEASES[port] ?? null;
+  if (length === null) return { origin: port > 9010 && port < 9020 ? 'dns' : 'configured', lease_seconds: null, lease_remaining_seconds: null };
+  const sinceRenewal = port === 9021 && now % 120 < 28 ? now % 120 : now % 10;
+  return { origin: 'registered', lease_seconds: length, lease_remaining_seconds: Math.max(0, length - sinceRenewal) };
+}
+
+/** DNS: away for 80 s of each two minutes for one pool; for another it never had a backend. */
+function discovery(pool, now) {
+  const iso = (t) => new Date(t * 1000).toISOString();
+  if (pool.name === 'embed-l4-b') return { stale: true, stale_since: iso(now - 4000), reason: '_http._tcp.embed.internal does not exist in DNS (NXDOMAIN)', holding: false };
+  if (pool.name !== 'large-a100-b') return null;
+  const away = now % 120 < 80;
+  return { stale: away, stale_since: away ? iso(now - (now % 120)) : null, reason: away ? 'no DNS server answered for _http._tcp.large.internal in time' : null, holding: !away };
+}
+
+/** What Envoys tell of a backend. */
+function gateway(wait, load, port, now) {
+  const requests = Math.round((now % 100_000) * load * 3);
+  return { requests_in_progress: port === 9022 ? null : Math.round(load * 19), first_byte_seconds: port === 9022 ? null : wait * 1.05, first_byte_p95_seconds: port === 9022 ? null : wait * 2.4, gateway_requests: requests, gateway_errors: port === 9012 ? Math.round(requests * 0.004) : 0 };
+}
+
 /** Rows on disk: of each 90 s the database is away for 60, catches up in 20 and is well for 10. */
 function spooled(now) {
   const second = now % 90;
@@ -85,7 +112,8 @@ function backends(now) {
       const load = (demandAt(model, now) * weight) / weights / pool.capacity;
       return {
         address: `127.0.0.1:${port}`, model: model.name, pool: pool.name, zone: pool.zone, group: pool.name,
-        state: port === 9013 && now % 300 < 60 ? 'draining' : 'ready',
+        ...membership(port, now), ...gateway(wait, load, port, now),
+        state: port === 9013 ? (now % 300 < 60 ? 'draining' : now % 300 < 120 ? 'down' : 'ready') : 'ready',
         queue_depth: Math.max(0, Math.round(load * 3 + slow * 9 + noise(now + port))),
         running: Math.max(0, Math.round(load * 18 + noise(now + port) * 2)),
         kv_used: Math.min(0.99, 0.2 + load * 0.45 + slow * 0.3),
@@ -99,7 +127,7 @@ function backends(now) {
         anomaly: slow > 0.5 ? { score: 1.9, kind: 'slower_than_peers', reason: 'it takes 41.0 ms where its 2 peers take 18.2 ms: 2.3 times as long' } : { score: 0.3, kind: null, reason: null },
         share: weight / weights, capacity_share: pool.capacity / capacity,
         slowdown: 1 + slow, telemetry_age_seconds: 0.4, telemetry_faults: FAULTS[port] ?? [],
-        reason: slow > 0.2 ? `wait ${wait.toFixed(2)} s above the level 0.40 s` : 'wait at the level',
+        reason: port === 9013 && now % 300 > 60 && now % 300 < 120 ? 'no connection: connection refused' : slow > 0.2 ? `wait ${wait.toFixed(2)} s above the level 0.40 s` : 'wait at the level',
       };
     });
   });
@@ -145,7 +173,7 @@ export function state(now, scenario) {
     models: MODELS.map((model) => {
       const next = quantiles(model, now + 20, 20, issued);
       return {
-        name: model.name, demand_rps: empty ? 0 : demandAt(model, now), tokens_per_second: empty ? 0 : demandAt(model, now) * model.tokens,
+        name: model.name, demand_source: model.name === 'chat-large' ? 'envoys' : 'servers', demand_rps: empty ? 0 : demandAt(model, now), tokens_per_second: empty ? 0 : demandAt(model, now) * model.tokens,
         step_seconds: STEP, slo_ttft_seconds: model.slo,
         forecast: empty ? null : { issued_at: iso(issued), expert: model.name === 'chat-large' ? 'regression' : 'seasonal_naive', error_ratio: model.name === 'chat-large' ? 0.061 : 0.114, cold_start: { horizon_seconds: 20, q50: next.q50, q90: next.q90 }, record: model.name === 'chat-large' ? RECORD : [] },
         shares: [],
@@ -154,7 +182,7 @@ export function state(now, scenario) {
     pools: POOLS.map((pool) => {
       const ready = empty ? 0 : pool.ports.length;
       const rising = !empty && pool.name === 'large-h100-a' && Math.cos((2 * Math.PI * now) / 480) > 0;
-      return { name: pool.name, model: pool.model, zone: pool.zone, region: 'local', replicas: { ready, planned: ready + (rising ? 1 : 0), needed_now: ready, needed_forecast: ready + (rising ? 1 : 0), min: 1, max: pool.max, cold_start_seconds: pool.cold, reason: rising ? 'q90 of 24.6 req/s over 20 req/s of capacity' : 'enough for the q90 of the forecast' } };
+      return { name: pool.name, model: pool.model, zone: pool.zone, region: 'local', replicas: { ready, planned: ready + (rising ? 1 : 0), needed_now: ready, needed_forecast: ready + (rising ? 1 : 0), min: 1, max: pool.max, cold_start_seconds: pool.cold, reason: rising ? 'q90 of 24.6 req/s over 20 req/s of capacity' : 'enough for the q90 of the forecast' }, discovery: empty ? null : discovery(pool, now) };
     }),
     backends: list,
     proxies: empty ? [] : ['a', 'b', 'c'].map((letter, i) => ({

@@ -1,4 +1,4 @@
-// Checks that the page is alive: node e2e/live.mjs URL. Ends with 0 when it is, 1 when not, 2 without a Chromium.
+// Checks that the page is alive and opens a backend's details: node e2e/live.mjs URL. Ends with 0 when it is, 1 when not, 2 without a Chromium.
 import { watchErrors, withBrowser } from './browser.mjs';
 
 const url = process.argv[2];
@@ -49,6 +49,12 @@ const passed = await withBrowser({ viewport: { width: 1440, height: 900 } }, asy
     if (last.updated !== first.updated) missing.delete('the update clock');
     if (last.connection === 'live') missing.delete('live connection');
   }
+
+  const opener = page.locator('[data-testid="backend-row"] button').first();
+  await opener.focus({ timeout: 5000 }).catch(() => {});
+  await page.keyboard.press('Enter');
+  const details = page.locator('[data-testid="backend-details"]').first();
+  await details.waitFor({ timeout: 5000 }).catch(() => errors.push('the details of a backend do not open by keyboard'));
 
   console.log('first', JSON.stringify(first));
   console.log('last ', JSON.stringify(last));

@@ -1,43 +1,16 @@
 import { render } from 'svelte/server';
 import { expect, test } from 'vitest';
 
+import { backend, pool, words } from '../lib/fixtures';
 import type { Backend } from '../lib/types';
 import BackendRow from './BackendRow.svelte';
 
-const BACKEND: Backend = {
-  address: '10.0.0.1:8000',
-  model: 'chat',
-  pool: 'h100',
-  zone: 'zone-a',
-  group: 'h100',
-  state: 'ready',
-  queue_depth: 1,
-  running: 2,
-  kv_used: 0.4,
-  gpu_utilisation: 0.9,
-  ttft_seconds: 0.2,
-  inter_token_seconds: 0.02,
-  predicted_wait_seconds: 0.3,
-  predicted_wait_upper_seconds: 0.5,
-  wait_source: 'regression',
-  capacity_rps: 6,
-  share: 0.25,
-  capacity_share: 0.25,
-  telemetry_age_seconds: 0.4,
-  capacity: null,
-  anomaly: null,
-  slowdown: 1,
-  telemetry_faults: [],
-  reason: 'wait at the level',
-};
-
-function text(over: Partial<Backend>): string {
-  const { body } = render(BackendRow, { props: { backend: { ...BACKEND, ...over }, history: [], scale: 1, sloSeconds: 2 } });
-  return body
-    .replace(/<!--.*?-->/g, '')
-    .replace(/<[^>]+>/g, ' ')
-    .replace(/\s+/g, ' ');
+function body(over: Partial<Backend>, open = false): string {
+  const props = { backend: backend(over), pool: pool(), history: [], scale: 1, sloSeconds: 2, open, onToggle: () => {} };
+  return render(BackendRow, { props }).body;
 }
+
+const text = (over: Partial<Backend>, open = false) => words(body(over, open));
 
 test('shows the learned capacity with its interval', () => {
   const shown = text({ capacity: { rps: 7.5, lower_rps: 6.25, upper_rps: 8.1 } });
@@ -57,9 +30,34 @@ test('marks what is wrong with the telemetry, each fault with its kind and its s
   const shown = text({ telemetry_faults: [gone, still] });
   expect(shown).toContain(`metric gone ${gone}`);
   expect(shown).toContain(`counter stands still ${still}`);
-  expect(render(BackendRow, { props: { backend: BACKEND, history: [], scale: 1, sloSeconds: 2 } }).body).not.toContain('backend-faults');
+  expect(body({})).not.toContain('backend-faults');
 });
 
-test('shows a backend of which nothing was learned yet', () => {
-  expect(text({})).toContain('10.0.0.1:8000');
+test('says in full why a backend does not serve', () => {
+  const reason = 'metrics page answered with status 404';
+  expect(text({ state: 'down', reason })).toContain(`down ${reason}`);
+  expect(body({ reason })).not.toContain('backend-reason');
+});
+
+test('says who brought a backend in, and how long its lease still is', () => {
+  expect(text({})).toContain('ready configured');
+  expect(text({ origin: 'registered', lease_seconds: 30, lease_remaining_seconds: 21 })).toContain('ready lease 21 s');
+  expect(text({ origin: 'registered', lease_seconds: 30, lease_remaining_seconds: 4 })).toContain('ready lease 4 s (registered with a lease of 30 s, 4 s left: its renewal is late)');
+});
+
+test('has its details closed until they are opened', () => {
+  expect(body({})).toContain('aria-expanded="false"');
+  expect(body({})).not.toContain('backend-details');
+  const shown = text({ gateway_errors: 6 }, true);
+  expect(body({}, true)).toMatch(/aria-expanded="true" aria-controls="(\S+)"[^]*<tr id="\1"/);
+  expect(shown).toContain('in progress 3 first byte 0.25 s of 95 % within 0.60 s');
+  expect(shown).toContain('requests ended 1 200 failed there 6 (0.5 %)');
+  expect(shown).toContain('brought in listed in the configuration file');
+});
+
+test('details say what is not known', () => {
+  const shown = text({ requests_in_progress: null, first_byte_seconds: null, first_byte_p95_seconds: null, telemetry_age_seconds: null }, true);
+  expect(shown).toContain('in progress unknown: not every Envoy reports');
+  expect(shown).toContain('first byte none logged yet');
+  expect(shown).toContain('telemetry none yet');
 });

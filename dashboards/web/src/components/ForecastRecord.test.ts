@@ -1,18 +1,13 @@
 import { render } from 'svelte/server';
 import { describe, expect, test, vi } from 'vitest';
 
+import { model, words } from '../lib/fixtures';
 import type { HorizonRecord, Model } from '../lib/types';
 import ForecastRecord from './ForecastRecord.svelte';
 import ModelPanel from './ModelPanel.svelte';
 
 // The theme asks the browser, which is not here; the chart that needs it is not drawn on the server either.
 vi.mock('../lib/theme.svelte', () => ({ theme: {} }));
-
-const text = (html: string) =>
-  html
-    .replace(/<!--.*?-->/g, '')
-    .replace(/<[^>]+>/g, ' ')
-    .replace(/\s+/g, ' ');
 
 const GOOD: HorizonRecord = {
   horizon_seconds: 60,
@@ -30,7 +25,7 @@ const GOOD: HorizonRecord = {
 
 function show(...record: HorizonRecord[]) {
   const { body } = render(ForecastRecord, { props: { record, model: 'chat' } });
-  return { body, rows: body.split('<tr').slice(2).map(text), all: text(body) };
+  return { body, rows: body.split('<tr').slice(2).map(words), all: words(body) };
 }
 
 describe('the record of the forecasts', () => {
@@ -79,17 +74,8 @@ describe('the record of the forecasts', () => {
 
 describe('the panel of a model', () => {
   const forecast = { issued_at: '2026-11-21T04:30:00Z', expert: 'regression', error_ratio: 0.06, cold_start: { horizon_seconds: 60, q50: 12, q90: 15 } };
-  const model: Model = {
-    name: 'chat',
-    demand_rps: 12,
-    tokens_per_second: 240,
-    step_seconds: 10,
-    slo_ttft_seconds: 2,
-    forecast: null,
-    shares: [],
-  };
   const panel = (of: Model['forecast']) =>
-    text(render(ModelPanel, { props: { model: { ...model, forecast: of }, pools: [], now: '2026-11-21T04:30:05Z' } }).body);
+    words(render(ModelPanel, { props: { model: model({ forecast: of }), pools: [], now: '2026-11-21T04:30:05Z' } }).body);
 
   test('shows the record', () => {
     expect(panel({ ...forecast, record: [GOOD] })).toContain('38 % less');
@@ -98,5 +84,12 @@ describe('the panel of a model', () => {
   test('takes an empty record, and a model without forecast', () => {
     expect(panel({ ...forecast, record: [] })).toContain('No record yet');
     expect(panel(null)).toContain('No record yet');
+  });
+
+  test('says who counts the demand', () => {
+    const counted = (demand_source: Model['demand_source']) =>
+      words(render(ModelPanel, { props: { model: model({ demand_source }), pools: [], now: '2026-11-21T04:30:05Z' } }).body);
+    expect(counted('envoys')).toContain('now, by Envoys 5.0 req/s');
+    expect(counted('servers')).toContain('now, by servers 5.0 req/s');
   });
 });

@@ -1,8 +1,9 @@
 import { render } from 'svelte/server';
 import { expect, test, vi } from 'vitest';
 
+import type { History } from '../lib/answers';
+import { words } from '../lib/fixtures';
 import type { PastQuery } from '../lib/past';
-import type { History } from '../lib/types';
 import PastView from './PastView.svelte';
 
 // The theme asks the browser, which is not here.
@@ -24,11 +25,7 @@ const HISTORY: History = {
 
 function show(history: History | null, problem: string | null = null) {
   const { body } = render(PastView, { props: { query: QUERY, history, problem, onRetry: () => {} } });
-  const text = body
-    .replace(/<!--.*?-->/g, '')
-    .replace(/<[^>]+>/g, ' ')
-    .replace(/\s+/g, ' ');
-  return { body, text };
+  return { body, text: words(body) };
 }
 
 test('says what is shown, how finely, and where nothing was measured', () => {

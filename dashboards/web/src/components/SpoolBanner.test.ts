@@ -1,17 +1,13 @@
 import { render } from 'svelte/server';
 import { expect, test } from 'vitest';
 
+import { words } from '../lib/fixtures';
 import type { Spool } from '../lib/spool';
 import SpoolBanner from './SpoolBanner.svelte';
 
 const AWAY: Spool = { phase: 'away', rows: 1234, written: 100, dropped: 0, droppedBefore: 0 };
 
-const text = (spool: Spool | null) =>
-  render(SpoolBanner, { props: { spool } })
-    .body.replace(/<!--.*?-->/g, '')
-    .replace(/<[^>]+>/g, ' ')
-    .replaceAll('\u202f', ' ')
-    .replace(/\s+/g, ' ');
+const text = (spool: Spool | null) => words(render(SpoolBanner, { props: { spool } }).body);
 
 test('says that telemetry goes to disk and that nothing is lost', () => {
   expect(text(AWAY)).toContain('Postgres is away: telemetry goes to disk');

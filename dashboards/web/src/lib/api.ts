@@ -1,6 +1,7 @@
+import type { Demand, History, Metric } from './answers';
 import type { Subject } from './past';
 import { EventParser } from './sse';
-import type { Demand, History, Metric, State } from './types';
+import type { State } from './types';
 
 /** Why a request failed, with the HTTP status when the server answered. */
 export class ApiError extends Error {

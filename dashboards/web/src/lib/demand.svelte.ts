@@ -1,5 +1,6 @@
+import type { Demand } from './answers';
 import { fetchDemand } from './api';
-import type { Demand, Model } from './types';
+import type { Model } from './types';
 
 export const WINDOW_SECONDS = 480;
 

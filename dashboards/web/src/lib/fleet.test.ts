@@ -1,45 +1,11 @@
 import { expect, test } from 'vitest';
 
+import { backend as fullBackend, model as fullModel, pool, state } from './fixtures';
 import { backendsByModel, barScale, keyFigures, overObjective, shareTrend } from './fleet';
-import type { Backend, Model, State } from './types';
+import type { Backend, Proxy } from './types';
 
-const backend = (address: string, over: Partial<Backend> = {}): Backend => ({
-  address,
-  model: 'chat',
-  pool: 'h100',
-  zone: 'zone-a',
-  group: 'h100',
-  state: 'ready',
-  queue_depth: 1,
-  running: 2,
-  kv_used: 0.4,
-  gpu_utilisation: 0.9,
-  ttft_seconds: 0.2,
-  inter_token_seconds: 0.02,
-  predicted_wait_seconds: 0.3,
-  predicted_wait_upper_seconds: 0.5,
-  wait_source: 'regression',
-  capacity_rps: 6,
-  share: 0.25,
-  capacity_share: 0.25,
-  telemetry_age_seconds: 0.4,
-  capacity: null,
-  anomaly: null,
-  slowdown: 1,
-  telemetry_faults: [],
-  reason: 'wait at the level',
-  ...over,
-});
-
-const model = (name: string): Model => ({
-  name,
-  demand_rps: 5,
-  tokens_per_second: 120,
-  step_seconds: 10,
-  slo_ttft_seconds: 2,
-  forecast: null,
-  shares: [],
-});
+const backend = (address: string, over: Partial<Backend> = {}) => fullBackend({ address, ...over });
+const model = (name: string) => fullModel({ name });
 
 test('backends are grouped by model, then pool, zone and group', () => {
   const groups = backendsByModel(
@@ -49,6 +15,20 @@ test('backends are grouped by model, then pool, zone and group', () => {
   expect(groups.map((entry) => entry.model)).toEqual(['chat', 'code']);
   expect(groups[0]!.groups.map((group) => group.backends.map((b) => b.address))).toEqual([['a:1', 'c:1'], ['b:1']]);
   expect(groups[0]!.groups[0]).toMatchObject({ share: 0.5, capacityRps: 12 });
+});
+
+test('a pool is told of once, and also while it has no backend', () => {
+  const looking = (name: string) => pool({ name, discovery: { stale: false, stale_since: null, reason: null, holding: false } });
+  const [chat] = backendsByModel(
+    [model('chat')],
+    [backend('a:1'), backend('b:1', { group: 'h100-slow' })],
+    [looking('h100'), looking('a100'), pool({ name: 'l4' })],
+  );
+  expect(chat!.groups.map((group) => [group.group, group.leads?.name ?? null, group.backends.length])).toEqual([
+    ['h100', 'h100', 1],
+    ['h100-slow', null, 1],
+    ['a100', 'a100', 0],
+  ]);
 });
 
 test('a group without a known capacity has none, not zero', () => {
@@ -77,12 +57,15 @@ test('the objective is compared with the upper bound', () => {
 });
 
 test('key figures', () => {
-  const state = {
+  const stale = { stale: true, stale_since: null, reason: 'r', holding: false };
+  const proxies = [{ state: 'in_sync' }, { state: 'nacked' }, { state: 'pending' }] as Proxy[];
+  const shown = state({
     models: [model('chat'), model('embed')],
+    pools: [pool(), pool({ name: 'a100', discovery: stale })],
     backends: [backend('a:1'), backend('b:1', { state: 'down' }), backend('c:1', { state: 'draining' })],
-    proxies: [{ state: 'in_sync' }, { state: 'nacked' }, { state: 'pending' }],
-  } as unknown as State;
-  expect(keyFigures(state)).toEqual({
+    proxies,
+  });
+  expect(keyFigures(shown)).toEqual({
     demandRps: 10,
     tokensPerSecond: 240,
     proxiesInSync: 1,
@@ -91,5 +74,6 @@ test('key figures', () => {
     backendsReady: 1,
     backendsWrong: 1,
     backends: 3,
+    poolsStale: 1,
   });
 });

@@ -1,4 +1,4 @@
-import type { Backend, Model, Proxy, State } from './types';
+import type { Backend, Model, Pool, Proxy, State } from './types';
 
 export interface BackendGroup {
   key: string;
@@ -9,7 +9,10 @@ export interface BackendGroup {
   share: number;
   /** The same; null when no backend has a value. */
   capacityRps: number | null;
+  /** Empty for a pool that looks for backends and has none. */
   backends: Backend[];
+  /** Its pool, in the first group of that pool only: what is told of the pool is told once. */
+  leads: Pool | null;
 }
 
 export interface ModelBackends {
@@ -21,7 +24,7 @@ export interface ModelBackends {
 }
 
 /** Backends under their model, then under pool, zone and group; models in the order of the configuration. */
-export function backendsByModel(models: Model[], backends: Backend[]): ModelBackends[] {
+export function backendsByModel(models: Model[], backends: Backend[], pools: Pool[] = []): ModelBackends[] {
   const names = [...new Set([...models.map((model) => model.name), ...backends.map((backend) => backend.model)])];
   return names
     .map((name) => {
@@ -30,29 +33,32 @@ export function backendsByModel(models: Model[], backends: Backend[]): ModelBack
         model: name,
         barScale: barScale(own),
         sloSeconds: models.find((model) => model.name === name)?.slo_ttft_seconds ?? null,
-        groups: groupsOf(own),
+        groups: groupsOf(own, pools.filter((pool) => pool.model === name)),
       };
     })
     .filter((entry) => entry.groups.length > 0);
 }
 
-function groupsOf(backends: Backend[]): BackendGroup[] {
+function groupsOf(backends: Backend[], pools: Pool[]): BackendGroup[] {
   const groups = new Map<string, BackendGroup>();
+  const group = (pool: string, zone: string, name: string): BackendGroup => {
+    const key = [pool, zone, name].join('\u0000');
+    const found = groups.get(key);
+    if (found) return found;
+    const isFirst = ![...groups.values()].some((other) => other.pool === pool);
+    const leads = (isFirst && pools.find((entry) => entry.name === pool)) || null;
+    const made: BackendGroup = { key, pool, zone, group: name, share: 0, capacityRps: null, backends: [], leads };
+    groups.set(key, made);
+    return made;
+  };
   for (const backend of backends) {
-    const key = [backend.pool, backend.zone, backend.group].join('\u0000');
-    const group = groups.get(key) ?? {
-      key,
-      pool: backend.pool,
-      zone: backend.zone,
-      group: backend.group,
-      share: 0,
-      capacityRps: null,
-      backends: [],
-    };
-    group.share += backend.share;
-    group.capacityRps = plus(group.capacityRps, backend.capacity_rps);
-    group.backends.push(backend);
-    groups.set(key, group);
+    const own = group(backend.pool, backend.zone, backend.group);
+    own.share += backend.share;
+    own.capacityRps = plus(own.capacityRps, backend.capacity_rps);
+    own.backends.push(backend);
+  }
+  for (const pool of pools.filter((pool) => pool.discovery)) {
+    if (!backends.some((backend) => backend.pool === pool.name)) group(pool.name, pool.zone, pool.name);
   }
   return [...groups.values()];
 }
@@ -93,6 +99,8 @@ export interface KeyFigures {
   backendsReady: number;
   backendsWrong: number;
   backends: number;
+  /** Pools whose backends nobody vouches for any more. */
+  poolsStale: number;
 }
 
 export function keyFigures(state: State): KeyFigures {
@@ -106,5 +114,6 @@ export function keyFigures(state: State): KeyFigures {
     backendsReady: state.backends.filter((backend) => backend.state === 'ready').length,
     backendsWrong: state.backends.filter((backend) => ['stale', 'down'].includes(backend.state)).length,
     backends: state.backends.length,
+    poolsStale: state.pools.filter((pool) => pool.discovery?.stale).length,
   };
 }

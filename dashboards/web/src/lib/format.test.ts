@@ -1,12 +1,12 @@
 import { describe, expect, test } from 'vitest';
 
-import { clock, count, horizon, NONE, percent, plural, rate, seconds, secondsBetween, span } from './format';
+import { brief, clock, count, horizon, NONE, percent, plural, rate, seconds, secondsBetween, span } from './format';
 
 const flat = (text: string) => text.replaceAll('\u202f', ' ');
 
 describe('numbers', () => {
   test('an unknown value is a dash everywhere', () => {
-    for (const text of [count, rate, percent, seconds, span, horizon]) {
+    for (const text of [count, rate, percent, seconds, span, brief, horizon]) {
       expect(text(null)).toBe(NONE);
       expect(text(undefined)).toBe(NONE);
       expect(text(NaN)).toBe(NONE);
@@ -37,6 +37,14 @@ describe('numbers', () => {
 });
 
 describe('times', () => {
+  test('brief spans use one', () => {
+    expect(brief(24.6)).toBe('24 s');
+    expect(brief(0)).toBe('0 s');
+    expect(brief(200)).toBe('3 min');
+    expect(brief(7500)).toBe('2 h');
+    expect(brief(100 * 3600)).toBe('4 d');
+  });
+
   test('spans use two units', () => {
     expect(span(45.9)).toBe('45 s');
     expect(span(200)).toBe('3 min 20 s');

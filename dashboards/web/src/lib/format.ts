@@ -60,6 +60,12 @@ export function span(totalSeconds: Maybe): string {
   return `${s} s`;
 }
 
+/** A span in its largest unit, rounded down: `45 s`, `3 min`, `2 h`, `4 d`. */
+export function brief(totalSeconds: Maybe): string {
+  const [number = NONE, unit] = span(totalSeconds).split(' ');
+  return unit ? `${number} ${unit}` : number;
+}
+
 /** A horizon in full, without units that are zero: `5 min`, `1 h`, `1 d 12 h`. */
 export function horizon(totalSeconds: Maybe): string {
   if (!known(totalSeconds)) return NONE;

@@ -1,5 +1,5 @@
+import type { Metric } from './answers';
 import { count, duration, percent, rate } from './format';
-import type { Metric } from './types';
 
 export type Unit = 'requests' | 'ratio' | 'seconds' | 'requests/s' | 'tokens/s' | 'steps/s' | 'tokens';
 

@@ -1,6 +1,6 @@
+import type { History } from './answers';
 import { fetchHistory } from './api';
 import { rangeOf, type PastQuery } from './past';
-import type { History } from './types';
 
 /** The history that was asked for last. */
 export class PastFeed {

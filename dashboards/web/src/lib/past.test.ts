@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest';
 
+import type { History } from './answers';
 import { metricInfo } from './metrics';
 import { figures, gaps, lonely, pastData, pastTop, RANGES, refreshSeconds, subjectNames, valueWords } from './past';
-import type { History, State } from './types';
+import type { State } from './types';
 
 const at = (seconds: number) => new Date(seconds * 1000).toISOString();
 const history = (times: number[], over: Partial<History> = {}): History => ({

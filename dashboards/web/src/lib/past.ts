@@ -1,8 +1,9 @@
 /** What the page of the past shows: which span of which metric, as columns of a chart and as figures. */
 
+import type { History, HistoryPoint, Metric } from './answers';
 import { leastTop, type MetricInfo, type Unit } from './metrics';
 import { gapMarks, niceCeiling } from './series';
-import type { History, HistoryPoint, Metric, State } from './types';
+import type { State } from './types';
 
 export const RANGES = [
   { id: '1h', seconds: 3600, name: '1 h', long: 'hour' },

@@ -1,8 +1,8 @@
 /** Which page the address names: `#/` or `#/history?model=NAME&metric=queue_depth&range=1h`. */
 
+import type { Metric } from './answers';
 import { METRICS } from './metrics';
 import { RANGES, SUBJECT_KINDS, type RangeId, type Subject } from './past';
-import type { Metric } from './types';
 
 export interface PastRoute {
   page: 'history';

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
+import type { Demand } from './answers';
 import { ceiling, chartData, COLUMN, niceCeiling, timeRange } from './series';
-import type { Demand } from './types';
 
 const quantiles = (t: number, q50: number) => ({ t, q10: q50 - 2, q50, q90: q50 + 2, q95: q50 + 3, q99: q50 + 5 });
 

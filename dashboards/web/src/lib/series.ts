@@ -1,4 +1,4 @@
-import type { Demand } from './types';
+import type { Demand } from './answers';
 
 /** Columns of the demand chart, in the order of {@link chartData}. */
 export const COLUMN = {

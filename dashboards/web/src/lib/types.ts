@@ -1,4 +1,4 @@
-/** JSON shapes of the HTTP API. Times are RFC 3339 strings unless the name says otherwise. */
+/** JSON shapes of the live state. Times are RFC 3339 strings unless the name says otherwise. */
 
 export interface State {
   now: string;
@@ -19,12 +19,16 @@ export interface State {
 export interface Model {
   name: string;
   demand_rps: number;
+  demand_source: DemandSource;
   tokens_per_second: number;
   step_seconds: number;
   slo_ttft_seconds: number;
   forecast: Forecast | null;
   shares: GroupShare[];
 }
+
+/** Who counts the demand: the Envoys in their load reports, or the model servers in their metrics. */
+export type DemandSource = 'envoys' | 'servers';
 
 /** Name of a forecasting method, such as `seasonal_naive`; `expertName` has the words. */
 export type Expert = string;
@@ -70,6 +74,19 @@ export interface Pool {
   zone: string;
   region: string;
   replicas: ReplicaPlan;
+  /** Null where nothing is looked for and no lease is overdue. */
+  discovery: Discovery | null;
+}
+
+/** How finding the backends of a pool does. */
+export interface Discovery {
+  /** Backends are kept that their source no longer vouches for. */
+  stale: boolean;
+  /** Since when lookups give none; null when what is over is a lease. */
+  stale_since: string | null;
+  reason: string | null;
+  /** Backends are kept for a time because more than half of those found were gone at once. */
+  holding: boolean;
 }
 
 export interface ReplicaPlan {
@@ -83,6 +100,9 @@ export interface ReplicaPlan {
   reason: string;
 }
 
+/** Who brought a backend in: the file, the API or DNS. */
+export type Origin = 'configured' | 'registered' | 'dns';
+
 export type BackendState = 'ready' | 'draining' | 'waiting' | 'stale' | 'down';
 
 export interface Backend {
@@ -91,6 +111,10 @@ export interface Backend {
   pool: string;
   zone: string;
   group: string;
+  origin: Origin;
+  /** Length of its lease; null for one without an end. */
+  lease_seconds: number | null;
+  lease_remaining_seconds: number | null;
   state: BackendState;
   queue_depth: number | null;
   running: number | null;
@@ -98,6 +122,14 @@ export interface Backend {
   gpu_utilisation: number | null;
   ttft_seconds: number | null;
   inter_token_seconds: number | null;
+  /** Requests that Envoys have running there; null while not every Envoy reports. */
+  requests_in_progress: number | null;
+  /** Until the first byte of a streamed answer, as Envoys last logged it: mean and 95th percentile. */
+  first_byte_seconds: number | null;
+  first_byte_p95_seconds: number | null;
+  /** Requests that Envoys logged the end of since it joined, and those that failed at it. */
+  gateway_requests: number;
+  gateway_errors: number;
   predicted_wait_seconds: number | null;
   predicted_wait_upper_seconds: number | null;
   /** `last_observed`, `recent_service`, `service`, `corrected`, `regression` or `none`. */
@@ -193,71 +225,4 @@ export interface LogEvent {
   at: string;
   level: 'info' | 'warning' | 'error';
   message: string;
-}
-
-export interface Demand {
-  model: string;
-  step_seconds: number;
-  /** Horizon at which `issued` is shown. */
-  lead_seconds: number;
-  /** `t` is the start of the step, Unix seconds. */
-  actual: { t: number; rps: number }[];
-  issued: IssuedPoint[];
-  latest: { issued_at: number; points: QuantilePoint[] } | null;
-}
-
-export interface IssuedPoint {
-  t: number;
-  issued_at: number;
-  q10: number;
-  q50: number;
-  q90: number;
-}
-
-export interface QuantilePoint {
-  t: number;
-  q10: number;
-  q50: number;
-  q90: number;
-  q95: number;
-  q99: number;
-}
-
-export type Metric =
-  | 'queue_depth'
-  | 'running'
-  | 'kv_used'
-  | 'gpu_utilisation'
-  | 'ttft_seconds'
-  | 'ttft_p50_seconds'
-  | 'ttft_p95_seconds'
-  | 'inter_token_seconds'
-  | 'inter_token_p95_seconds'
-  | 'queue_wait_seconds'
-  | 'arrived_per_second'
-  | 'completed_per_second'
-  | 'prompt_tokens_per_second'
-  | 'output_tokens_per_second'
-  | 'iterations_per_second'
-  | 'preempted_per_second'
-  | 'tokens_per_iteration';
-
-/** One metric of a model, a pool or a backend over a span of time. */
-export interface History {
-  metric: Metric;
-  /** The rows it was made from. */
-  source: 'raw' | 'minutes' | 'hours';
-  step_seconds: number;
-  from: string;
-  to: string;
-  /** Oldest first; steps without a value are left out. */
-  points: HistoryPoint[];
-}
-
-export interface HistoryPoint {
-  /** Start of the step, Unix seconds. */
-  t: number;
-  value: number;
-  /** Largest value of a backend within the step; gauges and quantiles only. */
-  max?: number;
 }

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { anomalyMark, BACKEND_MARK, capacityText, changeValue, expertName, faultMark, PROXY_MARK } from './words';
+import { anomalyMark, BACKEND_MARK, capacityText, changeValue, expertName, faultMark, PROXY_MARK, waitSource } from './words';
 
 test('experts in words, unknown ones by their name', () => {
   expect(expertName('seasonal_naive')).toBe('last season');
@@ -46,4 +46,9 @@ test('a fault of the telemetry is told by its sentence', () => {
   expect(word('gpu_utilisation is dropped again and again: too_large')).toBe('values dropped');
   expect(word('running is 300, above the limit of 256')).toBe('above the limit');
   expect(word('something new')).toBe('telemetry fault');
+});
+
+test('who predicts a wait in words, unknown ones by their name', () => {
+  expect(waitSource('recent_service')).toBe('from the latest rate of service');
+  expect(waitSource('gradient_boosting')).toBe('gradient boosting');
 });

@@ -1,4 +1,4 @@
-import type { Anomaly, BackendState, Capacity, Decision, ProxyState } from './types';
+import type { Anomaly, BackendState, Capacity, Decision, DemandSource, ProxyState } from './types';
 import { count, NONE, percent, rate } from './format';
 
 const EXPERTS: Record<string, string> = {
@@ -28,6 +28,34 @@ const EXPERTS: Record<string, string> = {
 export function expertName(expert: string | null): string {
   if (expert === null) return NONE;
   return EXPERTS[expert] ?? expert.replaceAll('_', ' ');
+}
+
+/** Who counts a model's demand, and why it is them. */
+export function countedBy(source: DemandSource): { who: string; why: string } {
+  return COUNTED_BY[source] ?? { who: source, why: '' };
+}
+
+const COUNTED_BY: Record<DemandSource, { who: string; why: string }> = {
+  envoys: { who: 'Envoys', why: 'Counted by the Envoys, in their load reports' },
+  servers: {
+    who: 'servers',
+    why: 'Counted by the model servers, in their metrics: not every Envoy reports its load, or requests reach the servers past the Envoys',
+  },
+};
+
+const WAIT_SOURCES: Record<string, string> = {
+  regression: 'by regression',
+  recent_service: 'from the latest rate of service',
+  service: 'from the rate of service',
+  service_in_requests: 'from the rate of service, in requests',
+  corrected: 'from the rate of service, corrected by the last wait',
+  last_observed: 'no model yet: the last observed wait',
+  none: 'no prediction yet',
+};
+
+/** Who has the say in a predicted wait; one that this page does not know keeps its own name. */
+export function waitSource(source: string): string {
+  return WAIT_SOURCES[source] ?? source.replaceAll('_', ' ');
 }
 
 /** Shape and tone of a state's mark; the word stands beside it, so colour never tells alone. */

@@ -1,0 +1,94 @@
+/** What tests show: a model and a backend of which everything is known and nothing is wrong. */
+
+import type { Backend, Model, Pool, State } from './types';
+
+export const model = (over: Partial<Model> = {}): Model => ({
+  name: 'chat',
+  demand_rps: 5,
+  demand_source: 'envoys',
+  tokens_per_second: 120,
+  step_seconds: 10,
+  slo_ttft_seconds: 2,
+  forecast: null,
+  shares: [],
+  ...over,
+});
+
+export const pool = (over: Partial<Pool> = {}): Pool => ({
+  name: 'h100',
+  model: 'chat',
+  zone: 'zone-a',
+  region: '',
+  replicas: { ready: 1, planned: 1, needed_now: 1, needed_forecast: 1, min: 1, max: 4, cold_start_seconds: 60, reason: '' },
+  discovery: null,
+  ...over,
+});
+
+export const backend = (over: Partial<Backend> = {}): Backend => ({
+  address: '10.0.0.1:8000',
+  model: 'chat',
+  pool: 'h100',
+  zone: 'zone-a',
+  group: 'h100',
+  origin: 'configured',
+  lease_seconds: null,
+  lease_remaining_seconds: null,
+  state: 'ready',
+  queue_depth: 1,
+  running: 2,
+  kv_used: 0.4,
+  gpu_utilisation: 0.9,
+  ttft_seconds: 0.2,
+  inter_token_seconds: 0.02,
+  requests_in_progress: 3,
+  first_byte_seconds: 0.25,
+  first_byte_p95_seconds: 0.6,
+  gateway_requests: 1200,
+  gateway_errors: 0,
+  predicted_wait_seconds: 0.3,
+  predicted_wait_upper_seconds: 0.5,
+  wait_source: 'regression',
+  capacity_rps: 6,
+  capacity: null,
+  anomaly: null,
+  slowdown: 1,
+  share: 0.25,
+  capacity_share: 0.25,
+  telemetry_age_seconds: 0.4,
+  telemetry_faults: [],
+  reason: 'wait at the level',
+  ...over,
+});
+
+export const state = (over: Partial<State> = {}): State => ({
+  now: '2026-11-21T10:00:00Z',
+  version: '0.1.0',
+  simulated: false,
+  models: [model()],
+  pools: [],
+  backends: [],
+  proxies: [],
+  decisions: [],
+  totals: {
+    telemetry_rows: 0,
+    telemetry_dropped: 0,
+    telemetry_spooled: 0,
+    scrapes_failed: 0,
+    forecasts: 0,
+    decisions: 0,
+    weight_changes: 0,
+    webhooks_delivered: 0,
+    webhooks_failed: 0,
+  },
+  events: [],
+  ...over,
+});
+
+/** The words of what Svelte rendered on the server, with plain single spaces. */
+export function words(html: string): string {
+  return html
+    .replace(/<!--.*?-->/g, '')
+    .replace(/<[^>]+>/g, ' ')
+    .replace(/[\s\u202f]+/g, ' ')
+    .trim();
+}
