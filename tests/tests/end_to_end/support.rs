@@ -14,7 +14,7 @@ mod wait;
 pub(crate) use clairvoy::{Clairvoy, backend};
 pub(crate) use dns::Dns;
 pub(crate) use envoy::{Envoy, Host, bootstrap, validate};
-pub(crate) use http::{Chat, client, content_type, error_of};
+pub(crate) use http::{Chat, client, content_type, error_of, keeping_client};
 pub(crate) use load::Load;
 pub(crate) use process::{Process, processes_in, send_signal};
 pub(crate) use programs::{opentelemetry, prometheus_program};

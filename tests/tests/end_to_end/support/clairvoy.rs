@@ -169,7 +169,8 @@ impl Clairvoy {
         Ok(rows)
     }
 
-    async fn database(&self) -> Result<PgConnection, sqlx::Error> {
+    /// A connection to its Postgres.
+    pub(crate) async fn database(&self) -> Result<PgConnection, sqlx::Error> {
         let options = PgConnectOptions::new_without_pgpass()
             .socket(self.state_dir.join("postgres/run"))
             .username("postgres")

@@ -23,7 +23,7 @@ pub(crate) fn client() -> Client {
 }
 
 /// A client that keeps its connections, as applications do.
-pub(super) fn keeping_client() -> Client {
+pub(crate) fn keeping_client() -> Client {
     install_crypto_provider();
     Client::builder().no_proxy().timeout(LIMIT).tls_certs_only([]).build().unwrap()
 }
