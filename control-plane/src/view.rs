@@ -1,8 +1,12 @@
 //! View: what the API and the dashboard show, as plain serialisable data.
 
+mod proxies;
+
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use proxies::{NackView, ProxyState, ProxyView, QuarantineView};
 
 /// Everything that is shown live; one is sent each second.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -21,6 +25,9 @@ pub struct State {
     pub backends: Vec<BackendView>,
     /// Connected Envoys.
     pub proxies: Vec<ProxyView>,
+    /// Resources that are held back because Envoys refused them.
+    #[serde(default)]
+    pub quarantined: Vec<QuarantineView>,
     /// Newest decisions first.
     pub decisions: Vec<DecisionView>,
     /// Counts since the start of the process, unless said otherwise.
@@ -292,55 +299,6 @@ pub struct AnomalyView {
     pub kind: Option<String>,
     /// Why that is said, for a person.
     pub reason: Option<String>,
-}
-
-/// How far a proxy is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ProxyState {
-    /// Has ACKed the newest state.
-    InSync,
-    /// Has not ACKed all of it yet.
-    Pending,
-    /// Has refused something that is still wanted.
-    Nacked,
-}
-
-/// One connected Envoy.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct ProxyView {
-    /// `node.id`.
-    pub node_id: String,
-    /// `node.cluster`.
-    pub cluster: String,
-    /// Its zone.
-    pub zone: String,
-    /// Since when.
-    pub connected_at: DateTime<Utc>,
-    /// How far it is.
-    pub state: ProxyState,
-    /// Responses that it took.
-    pub acks: u64,
-    /// Responses that it refused.
-    pub nacks: u64,
-    /// Resources sent on this stream.
-    pub resources_sent: u64,
-    /// The last refusal.
-    pub last_nack: Option<NackView>,
-}
-
-/// A refusal.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct NackView {
-    /// Resource type, for example `Cluster`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Names in the refused response.
-    pub resources: Vec<String>,
-    /// What Envoy said.
-    pub message: String,
-    /// When.
-    pub at: DateTime<Utc>,
 }
 
 /// One decision.

@@ -5,11 +5,12 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use clairvoy_forecaster::{CapacityEstimate, WaitForecast};
-use clairvoy_xds::{ClientStatus, SyncState};
+use clairvoy_xds::{ClientStatus, Quarantined, SyncState};
 
 use crate::fleet::{Backend, Findings, Health, Membership};
 use crate::view::{
-    AnomalyView, BackendState, BackendView, CapacityView, NackView, ProxyState, ProxyView, State,
+    AnomalyView, BackendState, BackendView, CapacityView, NackView, ProxyState, ProxyView, QuarantineView,
+    State,
 };
 
 use super::steer::Steering;
@@ -111,6 +112,15 @@ fn anomaly(findings: &Findings) -> AnomalyView {
         score: findings.score,
         kind: worst.map(|anomaly| anomaly.kind.name().to_owned()),
         reason: worst.map(|anomaly| anomaly.reason.clone()),
+    }
+}
+
+pub(super) fn quarantined(held: &Quarantined) -> QuarantineView {
+    QuarantineView {
+        gateway: held.group.to_string(),
+        kind: held.resource_type.to_string(),
+        resource: held.resource.to_string(),
+        since: held.since.into(),
     }
 }
 

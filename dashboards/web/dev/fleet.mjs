@@ -190,6 +190,7 @@ export function state(now, scenario) {
       state: i === 2 && nacked ? 'nacked' : i === 1 && now % 30 < 3 ? 'pending' : 'in_sync', acks: 31 + rows % 500, nacks: i === 2 ? 1 : 0, resources_sent: 40 + rows % 900,
       last_nack: i === 2 ? { type: 'CDS', resources: ['embed-small'], message: 'Error adding/updating cluster(s) embed-small: hostname is not allowed for STATIC clusters', at: iso(now - (now % 120)) } : null,
     })),
+    quarantined: !empty && nacked ? [{ gateway: 'edge-b', type: 'Cluster', resource: 'embed-small', since: iso(now - (now % 120)) }] : [],
     decisions: empty ? [] : decisions(now),
     totals: { telemetry_rows: empty ? 0 : rows * 7, telemetry_dropped: 0, telemetry_spooled: scenario === 'away' ? spooled(now) : 0, scrapes_failed: 0, forecasts: empty ? 0 : 120, decisions: empty ? 0 : 412 + (rows % 1000), weight_changes: empty ? 0 : 133 + Math.floor((rows % 1000) / 7), webhooks_delivered: empty ? 0 : 9, webhooks_failed: 0 },
     events: empty ? [] : [

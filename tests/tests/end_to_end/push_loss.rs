@@ -15,10 +15,13 @@ use crate::support::{Clairvoy, Site, free_address, keeping_client, until};
 /// What a kill may lose at most: samples that wait for a batch, and the reading that is open.
 const IN_MEMORY: TimeDelta = TimeDelta::seconds(4);
 
+/// A value that was taken, and its time.
+type Taken = (DateTime<Utc>, u64);
+
 /// A server's counter of requests that ended, told ten times a second; a value that is not taken is sent again, and one
 /// that is taken once more all the same, as after a lost answer.
 struct Sender {
-    taken: Arc<Mutex<Vec<(DateTime<Utc>, u64)>>>,
+    taken: Arc<Mutex<Vec<Taken>>>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -53,7 +56,7 @@ impl Sender {
         Self { taken, stop, task }
     }
 
-    fn taken(&self) -> Vec<(DateTime<Utc>, u64)> {
+    fn taken(&self) -> Vec<Taken> {
         self.taken.lock().unwrap().clone()
     }
 
@@ -66,7 +69,7 @@ impl Sender {
         .await;
     }
 
-    async fn end(self) -> Vec<(DateTime<Utc>, u64)> {
+    async fn end(self) -> Vec<Taken> {
         self.stop.cancel();
         self.task.await.unwrap();
         Arc::into_inner(self.taken).unwrap().into_inner().unwrap()
@@ -102,7 +105,7 @@ async fn a_kill_loses_seconds_of_acknowledged_telemetry_at_most() {
 
     let clairvoy = site.serve().await;
     let (rows, times, counted) = stored(&clairvoy).await;
-    let value = |found: Option<&(DateTime<Utc>, u64)>| found.unwrap().1 as f64;
+    let value = |found: Option<&Taken>| found.unwrap().1 as f64;
     let all = value(taken.last()) - value(taken.first());
     assert!(counted <= all, "{counted} of {all}: something counts twice");
     assert_eq!(rows, times, "no sample is there twice");

@@ -45,6 +45,7 @@ impl Controller {
                 .collect(),
             backends,
             proxies: self.outputs.xds.clients().iter().map(show::proxy).collect(),
+            quarantined: self.outputs.xds.quarantined().iter().map(show::quarantined).collect(),
             decisions: self.decisions.newest(LISTED),
             totals: self.totals(),
             events: self.events.newest(LISTED),

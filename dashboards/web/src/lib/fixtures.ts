@@ -68,6 +68,7 @@ export const state = (over: Partial<State> = {}): State => ({
   pools: [],
   backends: [],
   proxies: [],
+  quarantined: [],
   decisions: [],
   totals: {
     telemetry_rows: 0,

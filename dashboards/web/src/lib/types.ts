@@ -9,11 +9,20 @@ export interface State {
   pools: Pool[];
   backends: Backend[];
   proxies: Proxy[];
+  /** Versions of resources that are held back because Envoys refused them. */
+  quarantined: Quarantined[];
   /** Newest first. */
   decisions: Decision[];
   totals: Totals;
   /** Newest first. */
   events: LogEvent[];
+}
+
+export interface Quarantined {
+  gateway: string;
+  type: string;
+  resource: string;
+  since: string;
 }
 
 export interface Model {
