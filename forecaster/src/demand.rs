@@ -20,6 +20,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod track;
+mod young;
 
 pub use config::{DemandConfig, Grid, HISTORY_SEASONS};
 pub use experts::Expert;
@@ -32,7 +33,7 @@ use regression::Measure;
 use track::{Now, Track};
 
 /// Format of a saved [`DemandModel`].
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Seasons at the end of a history that are replayed with a refit each, so that the regressions are judged on what
 /// they had not seen.
@@ -49,8 +50,8 @@ const STEP_MAX: i64 = 1 << 53;
 /// Around the median lie bounds, each a blend of candidates by what they cost lately, stretched until it holds as
 /// often as it promises (adaptive conformal inference).
 ///
-/// A step is a number on an absolute clock: Unix seconds divided by the length of a step. Observing costs some ten
-/// microseconds a horizon; [`refit`](Self::refit) costs some ten milliseconds a horizon and can run elsewhere, on a
+/// A step is a number on an absolute clock: Unix seconds divided by the length of a step. Observing costs some tens
+/// of microseconds a horizon; [`refit`](Self::refit) costs some ten milliseconds a horizon and can run elsewhere, on a
 /// clone.
 ///
 /// The state serialises with serde and goes on exactly where it was, given a format that keeps every digit of an

@@ -18,7 +18,7 @@ pub struct Forecast {
     /// How far ahead to forecast; multiples of `step` (default 1, 5, 10, 30 and 60 minutes, 6 and 24 hours).
     #[garde(length(min = 1, max = 64))]
     pub horizons: Vec<Span>,
-    /// How often the regressions are fitted anew (default 1 hour); they go on learning in between.
+    /// How often the regressions are fitted anew (default 1 hour).
     pub refit_every: Span,
 }
 

@@ -133,8 +133,8 @@ mod tests {
         fn nothing_after_the_origin_is_known(
             mut all in series(3, 180),
             noise in series(3, 180),
-            season in prop_oneof![Just(6_u32), Just(24)],
-            origin in 90_usize..170,
+            season in prop_oneof![Just(6_u32), Just(24), Just(144)],
+            origin in 65_usize..170,
         ) {
             let grid = Grid { step_seconds: 600, season_steps: season };
             let config = DemandConfig { grid, horizons: vec![1, 2, 5, season, 2 * season] };

@@ -47,7 +47,8 @@ const SPREAD_ASSUMED: [f64; 4] = [-0.3, 0.4, 0.6, 1.2];
 /// The stretch that is learned stays within these, as a logarithm.
 const STRETCH_LIMIT: f64 = 1.5;
 
-/// What the candidates say at each of [`OUTER`], NaN for silence, and what the juries' gradients make of it.
+/// How far from the median the candidates are at each of [`OUTER`], NaN for silence, and where the juries' gradients are:
+/// what the bounds were blended from, in short, to be scored.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Candidates {
     rows: [[Brief; CANDIDATES]; OUTER.len()],
@@ -145,10 +146,13 @@ impl Bounds {
         regression: Option<Quantiles>,
         settings: &Settings,
     ) -> (Candidates, [f64; OUTER.len()]) {
-        let mut candidates = self.candidates(centre, now, regression, settings);
+        let said = self.candidates(centre, now, regression, settings);
         let median = centre.median();
+        let offset = |value: f64| Brief::from((value - median) as f32);
+        let rows = said.map(|row| row.map(|value| offset(value.into())));
+        let mut candidates = Candidates { rows, gradients: [Brief::from(f32::NAN); OUTER.len()] };
         let bounds = std::array::from_fn(|i| {
-            let row = candidates.rows[i].map(Brief::value);
+            let row = said[i];
             let verdict = self.juries[i].blend(&row, &settings.bounds[i]);
             let plain = || {
                 let spoken = || row.iter().filter(|point| point.is_finite()).map(|point| f64::from(*point));
@@ -156,7 +160,7 @@ impl Bounds {
             };
             let (point, gradient) =
                 verdict.map_or_else(|| (plain(), plain()), |verdict| (verdict.point, verdict.gradient));
-            candidates.gradients[i] = (gradient as f32).into();
+            candidates.gradients[i] = offset(gradient);
             let spread = (point - median) * self.stretch[i].exp();
             median + if QUANTILES[OUTER[i]] < 0.5 { spread.min(0.0) } else { spread.max(0.0) }
         });
@@ -169,15 +173,12 @@ impl Bounds {
         now: &Now<'_>,
         regression: Option<Quantiles>,
         settings: &Settings,
-    ) -> Candidates {
-        let silent = Brief::from(f32::NAN);
-        let mut candidates =
-            Candidates { rows: [[silent; CANDIDATES]; OUTER.len()], gradients: [silent; OUTER.len()] };
+    ) -> [[f32; CANDIDATES]; OUTER.len()] {
+        let mut candidates = [[f32::NAN; CANDIDATES]; OUTER.len()];
         let highest = HEADROOM * now.origin.highest.max(centre.median());
         let mut set = |candidate: usize, values: [f64; OUTER.len()]| {
-            for (row, value) in candidates.rows.iter_mut().zip(values).filter(|(_, value)| value.is_finite())
-            {
-                row[candidate] = (value.min(highest) as f32).into();
+            for (row, value) in candidates.iter_mut().zip(values).filter(|(_, value)| value.is_finite()) {
+                row[candidate] = value.min(highest) as f32;
             }
         };
         let own = (self.errors.0.len() as f64 / RESIDUALS_ENOUGH).min(1.0);
@@ -234,8 +235,9 @@ impl Bounds {
             }
         }
         for (i, place) in OUTER.into_iter().enumerate() {
-            let gradient = f64::from(candidates.gradients[i].value());
-            let row = candidates.rows[i].map(Brief::value);
+            let at = |offset: Brief| centre.median() + f64::from(offset.value());
+            let gradient = at(candidates.gradients[i]);
+            let row = candidates.rows[i].map(|offset| at(offset) as f32);
             self.juries[i].score(&row, gradient, actual, unit, &settings.bounds[i]);
             let (level, bound) = (QUANTILES[place], issued.values()[place]);
             let beyond = if level < 0.5 { actual < bound } else { actual > bound };

@@ -1,6 +1,5 @@
 use serde::{Deserialize, Serialize};
 
-use super::autoregression::autoregression;
 use super::features::back_to_known;
 use super::history::History;
 
@@ -266,9 +265,7 @@ impl Origin {
         if self.filters.smoothed.is_some() && horizon < season {
             points.set(Expert::DampedTrend, Some(self.filters.damped_trend(horizon)));
         }
-        if history.len() < history.season() {
-            points.set(Expert::Autoregression, autoregression(history, horizon));
-        } else {
+        if history.len() >= history.season() {
             points.set(Expert::Calmed, None);
         }
         if let Some(hour) = hour {

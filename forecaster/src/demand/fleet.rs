@@ -53,6 +53,11 @@ impl FleetFit {
         Some(Self { config, regressions })
     }
 
+    pub(super) fn is_sound(&self) -> bool {
+        self.regressions.len() == self.config.horizons.len()
+            && self.regressions.iter().flatten().all(LinearFit::is_sound)
+    }
+
     pub(super) fn config(&self) -> &DemandConfig {
         &self.config
     }

@@ -7,7 +7,7 @@ use crate::Error;
 use super::{DemandConfig, DemandForecast, DemandModel, FleetFit, Grid, HorizonForecast, Standing};
 
 /// Format of a saved [`DemandForecaster`].
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Steps that make a coarse one.
 const COARSENESS: u32 = 10;
@@ -58,7 +58,9 @@ struct Coarse {
 
 /// Regressions that a fleet has in common, near and far; see [`FleetFit`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "SavedFits")]
 pub struct FleetFits {
+    version: u32,
     near: Option<Arc<FleetFit>>,
     far: Option<Arc<FleetFit>>,
 }
@@ -164,7 +166,7 @@ impl FleetFits {
     pub fn fit<'a>(forecasters: impl IntoIterator<Item = &'a DemandForecaster> + Clone) -> Self {
         let near = FleetFit::fit(forecasters.clone().into_iter().filter_map(|each| each.near.as_ref()));
         let far = FleetFit::fit(forecasters.into_iter().filter_map(|each| Some(&each.far.as_ref()?.model)));
-        Self { near: near.map(Arc::new), far: far.map(Arc::new) }
+        Self { version: VERSION, near: near.map(Arc::new), far: far.map(Arc::new) }
     }
 }
 
@@ -256,6 +258,29 @@ struct Saved {
     newest_step: i64,
     near: Option<DemandModel>,
     far: Option<Coarse>,
+}
+
+#[derive(Deserialize)]
+struct SavedFits {
+    version: u32,
+    near: Option<Arc<FleetFit>>,
+    far: Option<Arc<FleetFit>>,
+}
+
+impl TryFrom<SavedFits> for FleetFits {
+    type Error = Error;
+
+    fn try_from(saved: SavedFits) -> Result<Self, Error> {
+        let SavedFits { version, near, far } = saved;
+        if version != VERSION {
+            return Err(Error::Version { found: version, supported: VERSION });
+        }
+        let sound = |fit: &Option<Arc<FleetFit>>| fit.as_ref().is_none_or(|fit| fit.is_sound());
+        if !sound(&near) || !sound(&far) {
+            return Err(Error::Inconsistent("regressions of the fleet"));
+        }
+        Ok(Self { version, near, far })
+    }
 }
 
 impl TryFrom<Saved> for DemandForecaster {

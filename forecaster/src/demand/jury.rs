@@ -93,6 +93,13 @@ impl Jury {
         [self.recent.len(), self.lasting.len(), self.regret.len()] == [members; 3]
     }
 
+    /// Forgets a member: it will not speak again, and what it missed is no measure for the others.
+    pub(super) fn forget(&mut self, place: usize) {
+        self.recent[place] = Mean::default();
+        self.lasting[place] = Mean::default();
+        self.regret[place] = Regret::default();
+    }
+
     /// Scores what the members said (NaN: nothing), and the gradient's verdict, with what came. Losses count by
     /// `unit`, so that those of a busy hour do not drown those of a quiet one.
     pub(super) fn score(&mut self, points: &[f32], gradient: f64, actual: f64, unit: f64, rules: &Rules) {

@@ -1,7 +1,8 @@
 //! What differs from horizon to horizon.
 //!
 //! A short horizon follows the last hours; the error of a long one is known late and says something about the
-//! pattern rather than about the moment. Lengths are in parts of a season, so that any grid has the same ones.
+//! pattern rather than about the moment. Lengths of memory are in parts of a season, so that any grid has the same
+//! ones; how many residuals make a bound, and how many steps an autoregression, is a number.
 
 use crate::quantiles::QUANTILES;
 
@@ -23,6 +24,9 @@ const LASTING_SEASONS: f64 = 4.0;
 /// An expert whose loss is so many times the least has broken.
 const BROKEN_FROM: f64 = 4.0;
 
+/// Seasons after which an outcome weighs half in the choice between a young series' two ways.
+const YOUNG_SEASONS: f64 = 0.25;
+
 /// Seasons after which an outcome in the record weighs half.
 const RECORD_SEASONS: f64 = 2.0;
 
@@ -43,6 +47,8 @@ pub(super) struct Settings {
     pub(super) candidates: [bool; CANDIDATES],
     /// Neighbouring residuals that tell the same.
     pub(super) dependent: f64,
+    /// What is left of what a young series' two ways have missed when the next outcome comes.
+    pub(super) keep_young: f64,
     /// What is left of an outcome in the record when the next one comes.
     pub(super) keep_record: f64,
     /// How fast the stretch of the bounds follows.
@@ -81,11 +87,13 @@ impl Settings {
         };
         let gain = |gain: f64| gain * f64::from(stride);
         let keep_record = keep(RECORD_SEASONS * season);
+        let keep_young = keep(YOUNG_SEASONS * season);
         match part {
             part if part <= 1.0 / 72.0 => Self {
                 far: false,
                 stride,
                 keep_record,
+                keep_young,
                 median: median(5.0, season / 12.0, 1.5),
                 bounds: bounds(BOUND_POWERS, season / 2.0, 0.5, 2.0),
                 candidates: [false, true, true, true, false, true],
@@ -96,6 +104,7 @@ impl Settings {
                 far: false,
                 stride,
                 keep_record,
+                keep_young,
                 median: median(5.0, season / 12.0, 1.5),
                 bounds: bounds(BOUND_POWERS, season / 2.0, 0.5, 2.0),
                 candidates: [true, true, true, true, false, true],
@@ -106,6 +115,7 @@ impl Settings {
                 far: false,
                 stride,
                 keep_record,
+                keep_young,
                 median: median(5.0, season / 6.0, 1.5),
                 bounds: bounds(BOUND_POWERS, LASTING_SEASONS * season, 0.0, 2.0),
                 candidates: [true, true, false, false, false, true],
@@ -116,6 +126,7 @@ impl Settings {
                 far: true,
                 stride,
                 keep_record,
+                keep_young,
                 median: median(5.0, season, 1.0),
                 bounds: bounds(BOUND_POWERS_FAR, 2.0 * LASTING_SEASONS * season, 0.0, 0.0),
                 candidates: [false, true, false, false, true, true],

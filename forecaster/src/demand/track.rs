@@ -14,11 +14,7 @@ use super::jury::{Jury, Verdict};
 use super::record::Record;
 use super::regression::{self, Measure, predict};
 use super::settings::Settings;
-
-/// What a young series' forecast rests on, before a season is known: there is not yet much to choose from. On how it
-/// moves, where that tells anything, else on its last value; these are their parts in the median.
-const MOVING_SHARE: f64 = 0.85;
-const STANDING_SHARE: f64 = 0.5;
+use super::young::{Anchor, Young};
 
 /// Everything about one horizon: its regressions, what every expert forecast, and how that went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +26,8 @@ pub(super) struct Track {
     record: Record,
     pending: VecDeque<Pending>,
     issued: Issued,
+    /// Until a season is known.
+    young: Option<Young>,
 }
 
 /// A forecast as it went out.
@@ -38,6 +36,7 @@ pub(super) struct Issued {
     pub(super) quantiles: Quantiles,
     /// The expert with the most weight, if any has something to say.
     pub(super) champion: Option<Expert>,
+    anchor: Option<Anchor>,
 }
 
 /// A forecast whose target is still to come.
@@ -46,6 +45,8 @@ struct Pending {
     target_step: i64,
     points: Points,
     blend: f32,
+    /// The blend without an anchor.
+    verdict: f32,
     gradient: f32,
     centre: Centre,
     candidates: Candidates,
@@ -70,6 +71,7 @@ impl Track {
             record: Record::default(),
             pending: VecDeque::new(),
             issued: Issued::default(),
+            young: Some(Young::default()),
         }
     }
 
@@ -104,6 +106,13 @@ impl Track {
                 self.score(&due, actual, now);
             }
         }
+        if now.history.len() < now.history.season() {
+            self.young.get_or_insert_default().learn(now.history, self.horizon_steps.into());
+        } else if self.young.take().is_some() {
+            for expert in [Expert::Calmed, Expert::Autoregression] {
+                self.experts.forget(expert as usize);
+            }
+        }
         let pending = self.issue(now, fleet);
         if newest.rem_euclid(i64::from(self.settings(now.grid).stride)) == 0 {
             if self.pending.len() == self.pending.capacity() {
@@ -136,13 +145,15 @@ impl Track {
         self.regression.as_ref().is_none_or(LinearFit::is_sound)
             && self.experts.has(Expert::COUNT)
             && self.bounds.is_sound()
+            && self.young.as_ref().is_none_or(Young::is_sound)
     }
 
     /// Returns each expert that spoke last, with its weight and its recent loss, the heaviest first.
     pub(super) fn standings(&self, grid: Grid) -> Vec<(Expert, f64, Option<f64>)> {
-        let rules = self.settings(grid).median;
-        let verdict = self.pending.back().and_then(|last| self.experts.blend(last.points.as_slice(), &rules));
-        let mut weights = verdict.map(|verdict| verdict.weights).unwrap_or_default();
+        let settings = self.settings(grid);
+        let verdict = self.pending.back().map(|last| self.verdict(&last.points, &settings));
+        let weights = verdict.map(|verdict| verdict.weights).unwrap_or_default();
+        let mut weights = anchored(weights, self.issued.anchor);
         weights.sort_by(|a, b| b.1.total_cmp(&a.1));
         let standing =
             |(place, weight): (usize, f64)| (Expert::ALL[place], weight, self.experts.lasting(place));
@@ -158,27 +169,18 @@ impl Track {
             points.set(Expert::Regression, own.map(|quantiles| quantiles.median()));
         }
         let regression = if settings.far { fleet } else { own.or(fleet) };
+        points.set(Expert::Autoregression, self.young.as_ref().and_then(|young| young.point(history)));
         points.close();
 
         let grown = history.len() >= history.season();
-        let last = points.get(Expert::LastValue).unwrap_or(0.0);
-        let verdict = self.experts.blend(points.as_slice(), &settings.median).unwrap_or_else(|| Verdict {
-            point: last,
-            gradient: last,
-            weights: points
-                .get(Expert::LastValue)
-                .map(|_| (Expert::LastValue as usize, 1.0))
-                .into_iter()
-                .collect(),
+        let verdict = self.verdict(&points, &settings);
+        let anchor = self.young.as_ref().and_then(|young| young.anchor(&points));
+        let blend = anchor.map_or(verdict.point, |Anchor { expert, share }| {
+            (1.0 - share) * verdict.point + share * points.get(expert).unwrap_or(verdict.point)
         });
-        let (careful, anchor) = match points.get(Expert::Autoregression) {
-            _ if grown => (0.0, last),
-            Some(moved) => (MOVING_SHARE, moved),
-            None => (STANDING_SHARE, last),
-        };
-        let blend = (1.0 - careful) * verdict.point + careful * anchor;
         let gate = self.record.gate().and_then(|expert| Some((expert, points.get(expert)?)));
-        let heaviest = verdict.weights.iter().max_by(|a, b| a.1.total_cmp(&b.1));
+        let weights = anchored(verdict.weights, anchor);
+        let heaviest = weights.iter().max_by(|a, b| a.1.total_cmp(&b.1));
         let (median, champion) = match gate {
             Some((expert, point)) => (point, Some(expert)),
             None => (blend, heaviest.map(|(place, _)| Expert::ALL[*place])),
@@ -191,11 +193,21 @@ impl Track {
         let mut values = [median; QUANTILES.len()];
         OUTER.into_iter().zip(outer).for_each(|(place, bound)| values[place] = bound);
         let quantiles = if champion.is_some() { Quantiles::new(values) } else { Quantiles::default() };
-        self.issued = Issued { quantiles, champion };
+        self.issued = Issued { quantiles, champion, anchor };
         let target_step = history.newest_step() + horizon;
-        let (blend, gradient) = (blend as f32, verdict.gradient as f32);
+        let [blend, verdict, gradient] = [blend, verdict.point, verdict.gradient].map(|point| point as f32);
         let quantiles = quantiles.values().map(|value| value as f32);
-        Pending { target_step, points, blend, gradient, centre, candidates, quantiles }
+        Pending { target_step, points, blend, verdict, gradient, centre, candidates, quantiles }
+    }
+
+    /// What the experts make of it together; before any was scored often enough, the last value alone.
+    fn verdict(&self, points: &Points, settings: &Settings) -> Verdict {
+        self.experts.blend(points.as_slice(), &settings.median).unwrap_or_else(|| {
+            let last = points.get(Expert::LastValue);
+            let weights = last.map(|_| (Expert::LastValue as usize, 1.0)).into_iter().collect();
+            let last = last.unwrap_or(0.0);
+            Verdict { point: last, gradient: last, weights }
+        })
     }
 
     /// What the regressions say: the series' own, and the fleet's.
@@ -209,6 +221,10 @@ impl Track {
         let settings = self.settings(now.grid);
         let issued = Quantiles::new(due.quantiles.map(f64::from));
         let unit = now.origin.unit;
+        if let (Some(young), Some(moved)) = (&mut self.young, due.points.get(Expert::Autoregression)) {
+            let misses = [due.verdict.into(), moved].map(|point: f64| (actual - point).abs() * unit);
+            young.score(misses, settings.keep_young);
+        }
         self.experts.score(due.points.as_slice(), due.gradient.into(), actual, unit, &settings.median);
         self.bounds.score(actual, unit, &due.centre, &due.candidates, &issued, &settings);
         let baselines = Expert::BASELINES.map(|expert| due.points.get(expert));
@@ -220,4 +236,15 @@ impl Track {
     fn settings(&self, grid: Grid) -> Settings {
         Settings::new(grid, self.horizon_steps)
     }
+}
+
+/// The weights of a blend, by place, when its median rests on an anchor, too.
+fn anchored(mut weights: Vec<(usize, f64)>, anchor: Option<Anchor>) -> Vec<(usize, f64)> {
+    let Some(Anchor { expert, share }) = anchor else { return weights };
+    weights.iter_mut().for_each(|(_, weight)| *weight *= 1.0 - share);
+    match weights.iter_mut().find(|(place, _)| *place == expert as usize) {
+        Some((_, weight)) => *weight += share,
+        None => weights.push((expert as usize, share)),
+    }
+    weights
 }

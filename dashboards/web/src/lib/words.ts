@@ -20,6 +20,8 @@ const EXPERTS: Record<string, string> = {
   season_median: 'median of a season',
   three_seasons_median: "median of three seasons' steps",
   season_mean: 'mean of a season',
+  calmed: 'last value, calmed',
+  autoregression: 'how it moves',
   regression: 'regression',
   median: 'median of all',
 };
