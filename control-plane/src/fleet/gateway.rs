@@ -1,3 +1,5 @@
+use chrono::{DateTime, Utc};
+
 use crate::envoy::{BackendLog, FirstBytes};
 
 /// What Envoys tell of one backend.
@@ -9,12 +11,17 @@ pub struct GatewayView {
     pub errors: f64,
     /// The newest times to the first byte.
     pub first_bytes: Option<FirstBytes>,
+    /// When Envoys last told of a request that it answered.
+    pub served_at: Option<DateTime<Utc>>,
 }
 
 impl GatewayView {
-    pub(super) fn observe(&mut self, log: &BackendLog) {
+    pub(super) fn observe(&mut self, log: &BackendLog, now: DateTime<Utc>) {
         self.requests += log.requests;
         self.errors += log.errors;
         self.first_bytes = log.first_bytes.last().copied().or(self.first_bytes);
+        if log.requests > log.errors || !log.first_bytes.is_empty() {
+            self.served_at = Some(now);
+        }
     }
 }
