@@ -1,4 +1,5 @@
 mod decode;
 mod http;
+mod processes;
 mod proto;
 mod site;

@@ -221,6 +221,9 @@ impl Shared {
         memory.limits = Limits::of(&target.limits, &page.reading, &memory.learned);
         let seen = Observation { page: &page, promises, limits: &memory.limits, restarted };
         let drift = self.watch(target, &mut memory.watch, &seen, findings);
+        if let (false, Some((before, _))) = (restarted, &previous) {
+            page.reading.keep_counters(before);
+        }
         memory.previous = Some((page.reading, instant));
         (Ok(sample), drift)
     }

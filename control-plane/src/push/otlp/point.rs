@@ -76,16 +76,20 @@ pub(super) struct Scope<'a> {
     resource: Identity<'a>,
     /// Whom the resource alone names.
     member: Result<u32, PointRefusal>,
+    /// Which process it is.
+    source: u64,
 }
 
 impl<'a> Scope<'a> {
     pub(super) fn new(resource: &[Label<'a>], collector: &mut Collector<'_>) -> Self {
         if resource.len() > MOST_LABELS {
-            return Self { resource: Identity::default(), member: Err(PointRefusal::TooManyLabels) };
+            let member = Err(PointRefusal::TooManyLabels);
+            return Self { resource: Identity::default(), member, source: 0 };
         }
-        let resource = collector.identity(resource);
-        let member = collector.find(&Identity::default(), &resource);
-        Self { resource, member }
+        let identity = collector.identity(resource);
+        let member = collector.find(&Identity::default(), &identity);
+        let source = collector.source(resource, member.ok());
+        Self { resource: identity, member, source }
     }
 
     /// Takes one point of a known metric.
@@ -117,6 +121,7 @@ impl<'a> Scope<'a> {
         match collector.series(known, labels) {
             Ok(series) => {
                 let at_ms = i64::try_from(data.at_ns / 1_000_000).unwrap_or(i64::MAX);
+                collector.batch.source = self.source;
                 collector.add(member, series, at_ms, shape, value)
             }
             Err(refusal) => collector.refuse(1, refusal, || known.series.to_owned()),

@@ -133,6 +133,32 @@ async fn counters_become_counts_and_a_restart_starts_anew() {
 }
 
 #[tokio::test]
+async fn a_counter_that_is_missing_for_a_while_counts_once() {
+    let scrapes = Arc::new(AtomicUsize::new(0));
+    let completed = [Some(100), Some(105), None, None, Some(112), Some(113)];
+    let backend = backend(move || {
+        let scrape = scrapes.fetch_add(1, Ordering::SeqCst).min(completed.len() - 1);
+        let counter = completed[scrape].map(|count| {
+            format!(
+                "vllm:request_success_total {count}\nvllm:time_to_first_token_seconds_count {count}\n\
+                 vllm:time_to_first_token_seconds_bucket{{le=\"1\"}} {count}\n"
+            )
+        });
+        format!("vllm:num_requests_running 3\n{}", counter.unwrap_or_default())
+    })
+    .await;
+    let mut bench = Bench::of(&backend);
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        let sample = bench.sample().await;
+        seen.push((sample.completed, sample.ttft_p95_seconds.is_some()));
+    }
+    let none = (0.0, false);
+    assert_eq!(seen, [none, (5.0, true), none, none, (7.0, true), (1.0, true)]);
+    assert_eq!(bench.metrics.restarts.get(), 0);
+}
+
+#[tokio::test]
 async fn a_page_of_nonsense_values_keeps_its_good_fields() {
     let page =
         "vllm:num_requests_running NaN\nvllm:num_requests_waiting -3\nvllm:kv_cache_usage_perc 0.5\nx{ 1\n";
