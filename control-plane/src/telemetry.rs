@@ -33,6 +33,7 @@ mod reading;
 mod sample;
 mod scrape;
 mod settings;
+mod steps;
 mod target;
 
 pub use alias::{Alias, AliasPack, Meaning};

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{Engine, GpuMetrics, GpuPageSettings, GpuPlace, LabelValues, Pool};
+use crate::config::{Config, Engine, GpuMetrics, GpuPageSettings, GpuPlace, LabelValues, Pool};
 
 use super::alias::AliasPack;
 use super::gpu::GpuSelector;
@@ -66,11 +66,22 @@ pub struct PoolTargets<'a> {
 impl<'a> PoolTargets<'a> {
     /// Takes the settings of a pool.
     pub fn new(pool: &'a Pool) -> Self {
+        Self::serving(pool, None)
+    }
+
+    /// The same, with the model that the pool serves.
+    pub fn of(config: &Config, pool: &'a Pool) -> Self {
+        let model = config.models.iter().find(|model| model.pools.contains(&pool.name));
+        Self::serving(pool, model.map(|model| model.name.clone()))
+    }
+
+    fn serving(pool: &'a Pool, model: Option<String>) -> Self {
         let custom = settings::custom(&pool.metrics);
         let names = PackChoice {
             engines: pack(pool.engine),
             gpu: gpu_page(&pool.gpu_metrics) == Some(None),
             custom: (!custom.is_empty()).then_some(custom),
+            model,
         };
         Self { pool, names: Arc::new(names) }
     }
