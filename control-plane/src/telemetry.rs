@@ -33,6 +33,7 @@ mod reading;
 mod sample;
 mod scrape;
 mod settings;
+mod slots;
 mod steps;
 mod target;
 

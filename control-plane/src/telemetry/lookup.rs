@@ -87,8 +87,7 @@ impl Packs {
     }
 
     fn build(choice: &PackChoice) -> Builder {
-        let mut builder =
-            Builder { model: choice.model.as_deref().map(Into::into), ..Builder::default() };
+        let mut builder = Builder { model: choice.model.as_deref().map(Into::into), ..Builder::default() };
         if let Some(custom) = &choice.custom {
             custom.spell(&mut builder);
         }

@@ -4,10 +4,10 @@ use super::gpu::GpuSelector;
 use super::labels::Labels;
 use super::lookup::{Packs, Source, Spelling};
 use super::parts::Parts;
-use super::steps::Steps;
 use super::prometheus::{self, PageTally};
 use super::protobuf;
 use super::reading::EngineReading;
+use super::steps::Steps;
 
 /// The form of a metrics page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -190,6 +190,37 @@ async fn a_server_that_never_answers_times_out_and_delays_nobody() {
 }
 
 #[tokio::test]
+async fn a_pool_that_hangs_keeps_no_slot_from_another() {
+    let silent = serve(Router::new().route("/metrics", get(std::future::pending::<String>))).await;
+    let good = backend(|| "vllm:num_requests_running 1\n").await;
+    let of = |name: &str, backend: String, url: &Arc<str>| ScrapeTarget {
+        backend: backend.into(),
+        pool: name.into(),
+        url: format!("http://{url}/metrics"),
+        ..ScrapeTarget::new("".into())
+    };
+    let mut targets: Vec<ScrapeTarget> =
+        (0..40).map(|index| of("hangs", format!("10.0.0.{index}:1"), &silent)).collect();
+    targets.extend((0..4).map(|index| of("serves", format!("10.0.1.{index}:1"), &good)));
+    let options = ScrapeOptions { deadline: Duration::from_millis(400), ..OPTIONS };
+    let mut bench = Bench::start(options, targets);
+    let mut samples = 0;
+    while samples < 60 {
+        let outcome = bench.next().await;
+        if outcome.backend.starts_with("10.0.1.") {
+            outcome.result.expect("the other pool is scraped as if nothing were");
+            samples += 1;
+        }
+    }
+    bench.eventually(|bench| bench.metrics.scrapes_failed() > 40).await;
+    let mut shown = String::new();
+    encode(&mut shown, &bench.registry).unwrap();
+    assert!(shown.contains("clairvoy_telemetry_no_slot_total{pool=\"hangs\"}"), "{shown}");
+    assert!(!shown.contains("clairvoy_telemetry_no_slot_total{pool=\"serves\"}"), "{shown}");
+    assert!(shown.contains("clairvoy_telemetry_slots_in_use{pool=\"hangs\"} 8"), "{shown}");
+}
+
+#[tokio::test]
 async fn an_endless_page_is_cut_off() {
     let sent = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&sent);
