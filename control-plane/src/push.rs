@@ -19,6 +19,7 @@ mod batch;
 mod body;
 mod collector;
 mod directory;
+mod doors;
 mod intake;
 mod listen;
 mod metrics;

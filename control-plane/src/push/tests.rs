@@ -1,3 +1,4 @@
+mod connections;
 mod decode;
 mod http;
 mod processes;
