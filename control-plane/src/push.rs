@@ -20,6 +20,7 @@ mod body;
 mod collector;
 mod directory;
 mod doors;
+mod exponential;
 mod intake;
 mod listen;
 mod metrics;

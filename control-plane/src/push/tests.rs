@@ -1,5 +1,6 @@
 mod connections;
 mod decode;
+mod exponential;
 mod http;
 mod processes;
 mod proto;

@@ -1,5 +1,6 @@
 use super::super::batch::PointValue;
 use super::super::collector::{Collector, Identity, Label, MOST_BUCKETS, MOST_LABELS, Shape};
+use super::super::exponential::Exponential;
 use super::super::refusal::{PointRefusal, RequestRefusal};
 use super::super::wire::{BadWire, Value, fixed64s};
 
@@ -28,6 +29,8 @@ pub(super) struct Spread<'a> {
     pub(super) sum: Option<f64>,
     pub(super) counts: List<'a>,
     pub(super) bounds: List<'a>,
+    /// In place of counts and bounds.
+    pub(super) exponential: Option<Exponential>,
 }
 
 /// A list of 64-bit values: packed as it came, or read one by one.
@@ -157,6 +160,15 @@ fn histogram(
     let count = spread.count as f64;
     if !has_buckets {
         return Ok(Ok(PointValue::Histogram { sum, count, buckets: 0..0 }));
+    }
+    if let Some(exponential) = &spread.exponential {
+        return Ok(match exponential.cumulative(known.factor, count) {
+            Some(edges) => {
+                let buckets = collector.batch.add_buckets(edges);
+                Ok(PointValue::Histogram { sum, count, buckets })
+            }
+            None => Err(PointRefusal::BadHistogram),
+        });
     }
     let (mut counts, mut bounds) = (Vec::new(), Vec::new());
     spread.counts.values(&mut counts)?;
