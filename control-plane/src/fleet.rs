@@ -10,6 +10,7 @@ mod gateway;
 mod leases;
 mod membership;
 mod reports;
+mod silence;
 
 pub use arrivals::{Arrivals, Step};
 pub use backend::{Backend, Findings, Health};
@@ -25,7 +26,7 @@ use std::net::SocketAddr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Pool};
+use crate::config::{Config, Pool, PoolTelemetry};
 use crate::telemetry::Sample;
 
 /// Reports of one time may come this long after each other, seconds: the longest interval, missed three times.
@@ -112,6 +113,7 @@ impl Fleet {
         }
         for backend in self.backends.values_mut() {
             let pool = config.pool(&backend.pool);
+            backend.set_pushed(pool.is_some_and(|pool| pool.telemetry == PoolTelemetry::Push));
             let is_configured = pool.is_some_and(|pool| pool.backends.contains(&backend.address));
             let is_found =
                 self.found.get(&backend.pool).is_some_and(|found| found.contains(&backend.address));
@@ -134,6 +136,7 @@ impl Fleet {
             backend.origin = origin;
             backend.lease = None;
         }
+        backend.set_pushed(pool.telemetry == PoolTelemetry::Push);
     }
 
     /// Adds a backend to a pool, or takes back one that was draining.
@@ -221,7 +224,7 @@ impl Fleet {
             let Sample { at, arrived, output_tokens, interval_seconds, .. } = sample;
             arrivals.observe(at, arrived, output_tokens, interval_seconds, now);
         }
-        backend.observe(sample);
+        backend.observe(sample, now);
         true
     }
 

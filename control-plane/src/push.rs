@@ -19,6 +19,8 @@ mod batch;
 mod body;
 mod collector;
 mod directory;
+mod doors;
+mod exponential;
 mod intake;
 mod listen;
 mod metrics;

@@ -33,6 +33,8 @@ mod reading;
 mod sample;
 mod scrape;
 mod settings;
+mod slots;
+mod steps;
 mod target;
 
 pub use alias::{Alias, AliasPack, Meaning};

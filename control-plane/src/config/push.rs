@@ -22,6 +22,10 @@ pub struct Push {
     pub max_body_bytes: usize,
     /// Most points of one request (default 500,000).
     pub max_points: usize,
+    /// Most connections at once; more are closed (default 4,096).
+    pub max_connections: usize,
+    /// Most of them from one address (IPv6: one /64); more are closed (default 512).
+    pub max_connections_per_peer: usize,
     /// Most requests at once; more are told to come back (default 256).
     pub max_requests: usize,
     /// Most bytes of bodies in memory, all requests together; more are told to come back (default 256 MiB).
@@ -54,6 +58,8 @@ impl Default for Push {
             tokens: Vec::new(),
             max_body_bytes: 20 * 1024 * 1024,
             max_points: 500_000,
+            max_connections: 4096,
+            max_connections_per_peer: 512,
             max_requests: 256,
             max_buffered_bytes: 256 * 1024 * 1024,
             body_deadline: Span::seconds(10),
@@ -136,6 +142,8 @@ impl Config {
         let counts = [
             ("max_body_bytes", push.max_body_bytes, 1024),
             ("max_points", push.max_points, 1),
+            ("max_connections", push.max_connections, 1),
+            ("max_connections_per_peer", push.max_connections_per_peer, 1),
             ("max_requests", push.max_requests, 1),
             ("max_buffered_bytes", push.max_buffered_bytes, push.max_body_bytes.saturating_mul(2)),
             ("queue_points", push.queue_points, push.max_points),

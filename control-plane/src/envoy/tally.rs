@@ -26,6 +26,13 @@ pub struct BackendLog {
     pub first_bytes: Vec<FirstBytes>,
 }
 
+impl BackendLog {
+    /// Whether the backend answered anything.
+    pub fn has_answers(&self) -> bool {
+        self.requests > self.errors || !self.first_bytes.is_empty()
+    }
+}
+
 /// Times to the first byte of streamed answers whose requests arrived within one second.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FirstBytes {

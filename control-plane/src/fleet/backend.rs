@@ -10,6 +10,7 @@ use crate::decide::{Capacity, Iterations, Speed};
 use crate::discovery::Lease;
 use crate::telemetry::{Limits, Sample, TelemetryFault};
 
+use super::silence::Silence;
 use super::{GatewayView, Membership, Origin};
 
 /// Refused connections in a row before a backend counts as down.
@@ -64,6 +65,8 @@ pub struct Backend {
     /// What is wrong with its telemetry.
     pub telemetry_faults: Arc<[TelemetryFault]>,
     refusals: u32,
+    /// Of one whose telemetry is pushed; none of one that is scraped.
+    pub(super) silence: Option<Silence>,
 }
 
 /// Whether anything is wrong with a backend.
@@ -84,7 +87,7 @@ pub enum Health {
     Waiting,
     /// Old telemetry.
     Stale,
-    /// Connections are refused.
+    /// Connections are refused, or a sender has been silent for long.
     Down,
 }
 
@@ -117,6 +120,7 @@ impl Backend {
             limits: Limits::default(),
             telemetry_faults: Arc::default(),
             refusals: 0,
+            silence: None,
         }
     }
 
@@ -131,9 +135,25 @@ impl Backend {
         }
     }
 
-    pub(super) fn observe(&mut self, sample: Sample) {
+    /// Says whether its telemetry is pushed.
+    pub(super) fn set_pushed(&mut self, pushed: bool) {
+        match (pushed, self.silence) {
+            (true, None) => {
+                self.silence = Some(Silence::default());
+                self.failure = None;
+                self.refusals = 0;
+            }
+            (false, Some(_)) => self.silence = None,
+            _ => {}
+        }
+    }
+
+    pub(super) fn observe(&mut self, sample: Sample, now: DateTime<Utc>) {
         self.failure = None;
         self.refusals = 0;
+        if let Some(silence) = &mut self.silence {
+            silence.heard(sample.interval_seconds, now);
+        }
         let busy = sample.queue_depth.is_some_and(|waiting| waiting >= 1.0);
         self.capacity.observe(sample.completed, sample.interval_seconds, busy);
         if let (Some(inter_token), Some(running)) = (sample.inter_token_seconds, sample.running)
@@ -178,9 +198,20 @@ impl Backend {
         predicted.or_else(|| self.age_seconds(now))
     }
 
+    /// For how long nothing was pushed of it, seconds, where that is too long.
+    fn silent_seconds(&self, now: DateTime<Utc>) -> Option<f64> {
+        self.silence?.too_long(self.gateway.served_at, now)
+    }
+
+    /// What is wrong with its telemetry as a whole, in words.
+    pub fn trouble(&self, now: DateTime<Utc>) -> Option<String> {
+        let silence = || Some(format!("no telemetry has been pushed for {:.0} s", self.silent_seconds(now)?));
+        self.failure.clone().or_else(silence)
+    }
+
     /// What its telemetry says of it.
     pub fn health(&self, now: DateTime<Utc>) -> Health {
-        if self.refusals >= DOWN_AFTER_REFUSALS {
+        if self.refusals >= DOWN_AFTER_REFUSALS || self.silent_seconds(now).is_some() {
             return Health::Down;
         }
         match self.age_seconds(now) {

@@ -58,7 +58,7 @@ impl Fleet {
     pub fn observe_log(&mut self, summary: &LogSummary, now: DateTime<Utc>) {
         for (address, log) in &summary.backends {
             if let Some(backend) = self.backends.get_mut(address) {
-                backend.gateway.observe(log);
+                backend.gateway.observe(log, now);
             }
         }
         // No endpoint was sent these, so no load report has them.

@@ -1,6 +1,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::config;
+use crate::envoy::{BackendLog, LogSummary};
 use crate::telemetry::Sample;
 
 use super::{Expiry, Fleet, FleetError, Health, Membership, Origin, Registration};
@@ -101,6 +102,44 @@ fn health_follows_the_telemetry() {
         fleet.observe_failure(address, Some(true), "connection refused".to_owned());
     }
     assert_eq!(health(&fleet, 2.0), Health::Down);
+}
+
+#[test]
+fn a_backend_that_ceases_to_push_is_down_until_it_pushes_again() {
+    let text = "telemetry: { push: { http: 127.0.0.1:4318 } }\nmodels: [{ name: m, pools: [p, q] }]\npools:\n\
+                - { name: p, telemetry: push, backends: [\"127.0.0.1:1\"] }\n\
+                - { name: q, backends: [\"127.0.0.1:2\"] }\n";
+    let mut fleet = Fleet::default();
+    fleet.reconcile(&config::parse(text).unwrap(), at(0.0));
+    let [pushes, is_scraped] = ["127.0.0.1:1", "127.0.0.1:2"].map(|address| address.parse().unwrap());
+    let of = |fleet: &Fleet, address, now| fleet.backend(address).unwrap().health(at(now));
+    assert_eq!(of(&fleet, pushes, 100.0), Health::Waiting, "it has never pushed");
+    // A sender's clock that is 20 s behind makes its samples old, not its backend dead.
+    for second in [100.0, 101.0] {
+        fleet.observe(pushes, sample(second - 20.0, 1.0), at(second));
+        fleet.observe(is_scraped, sample(second, 1.0), at(second));
+    }
+    assert_eq!(of(&fleet, pushes, 116.0), Health::Stale);
+    assert_eq!(of(&fleet, pushes, 116.5), Health::Down);
+    assert_eq!(of(&fleet, is_scraped, 1000.0), Health::Stale, "silence of a page says nothing");
+    let backend = fleet.backend(pushes).unwrap();
+    assert!(!backend.is_eligible(at(116.5)));
+    assert_eq!(backend.trouble(at(121.0)).unwrap(), "no telemetry has been pushed for 20 s");
+    assert_eq!(backend.trouble(at(116.0)), None);
+    fleet.observe(pushes, sample(130.0, 1.0), at(130.0));
+    assert_eq!(of(&fleet, pushes, 130.0), Health::Ready);
+
+    // One that pushes once a minute may be silent for three.
+    fleet.observe(pushes, Sample { interval_seconds: 60.0, ..sample(190.0, 1.0) }, at(190.0));
+    assert_eq!(of(&fleet, pushes, 370.0), Health::Stale);
+    assert_eq!(of(&fleet, pushes, 370.5), Health::Down);
+    // Envoys tell that it answers: then its sender is what has failed.
+    let log = BackendLog { requests: 3.0, errors: 1.0, ..BackendLog::default() };
+    fleet.observe_log(&LogSummary { backends: [(pushes, log)].into(), ..LogSummary::default() }, at(400.0));
+    assert_eq!(of(&fleet, pushes, 400.0), Health::Stale);
+    let text = text.replace("telemetry: push,", "");
+    fleet.reconcile(&config::parse(&text).unwrap(), at(1000.0));
+    assert_eq!(of(&fleet, pushes, 1000.0), Health::Stale, "it is scraped from now on");
 }
 
 #[test]

@@ -5,7 +5,9 @@
 //! and what follows is what follows on a scrape. So ranks, spellings, units, histograms and unbelievable values are
 //! treated alike, however telemetry comes.
 
+mod held;
 mod series;
+mod source;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use super::batch::{Batch, Point};
 use super::directory::{Directory, Member};
 
 use series::{Outcome, SeriesTable};
+use source::{Moment, Side};
 
 /// Points that are less than this apart are of one reading: senders stamp each series by itself, milliseconds apart.
 const SAME_READING_MS: i64 = 500;
@@ -75,6 +78,8 @@ struct Pending {
     newest_ms: i64,
     /// When its first point came, by the own clock.
     since_ms: i64,
+    /// When its newest point came.
+    heard_ms: i64,
 }
 
 impl Assembler {
@@ -105,6 +110,8 @@ impl Assembler {
             };
             if let Some(pending) = backend.pending
                 && point.at_ms - pending.first_ms >= SAME_READING_MS
+                // A reading waits for the other senders until one of those that it has comes again.
+                && backend.series.is_in_reading(point)
                 && backend.may_close(self.turn)
             {
                 samples.extend(backend.close(pending, now_ms, &mut self.page, &mut self.noticed));
@@ -175,7 +182,7 @@ impl Backend {
     }
 
     fn take(&mut self, batch: &Batch, point: &Point, now_ms: i64, max_series: usize, noticed: &mut Noticed) {
-        match self.series.take(batch, point, max_series) {
+        match self.series.take(batch, point, max_series, now_ms) {
             Outcome::Late => noticed.late += 1,
             Outcome::Taken { evicted } => {
                 noticed.evicted += evicted as u64;
@@ -187,8 +194,11 @@ impl Backend {
                     first_ms: point.at_ms,
                     newest_ms: point.at_ms,
                     since_ms: now_ms,
+                    heard_ms: now_ms,
                 });
+                pending.heard_ms = now_ms;
                 pending.newest_ms = pending.newest_ms.max(point.at_ms);
+                self.series.join_reading(point);
             }
         }
     }
@@ -202,8 +212,9 @@ impl Backend {
     ) -> Option<Sample> {
         self.pending = None;
         let at_ms = pending.newest_ms;
+        let moment = Moment { at_ms, heard_ms: pending.heard_ms };
         page.clear();
-        self.series.write_page(at_ms, page);
+        self.series.write_page(moment, Side::Now, page);
         let mut read = read_page(page.as_bytes(), &self.member.packs);
         if !self.member.reads_gpu {
             read.reading.clear(Field::GpuUtilisation);
@@ -212,6 +223,14 @@ impl Backend {
         if read.known_series == 0 {
             return None;
         }
+        if let Some((previous, _)) = &mut self.previous
+            && self.series.has_changed(moment)
+        {
+            page.clear();
+            self.series.write_page(moment, Side::Before, page);
+            *previous = read_page(page.as_bytes(), &self.member.packs).reading;
+        }
+        let one_restarted = self.series.settle(moment);
         // A sender's clock may be ahead of ours; a sample from the future would look fresh for too long.
         let at = DateTime::from_timestamp_millis(at_ms.min(now_ms))?;
         let previous = self.previous.as_ref().map(|(reading, closed_ms)| {
@@ -220,13 +239,16 @@ impl Backend {
         let Difference { sample, restarted, drops } =
             difference(Arc::clone(&self.member.address), at, previous, &read.reading);
         noticed.drops.merge(&drops);
-        if restarted {
+        if restarted || one_restarted {
             noticed.restarts += 1;
             // It may run with other settings now.
             self.learned = LearnedLimits::default();
         }
         self.learned.observe(&sample);
         self.limits = Limits::of(&self.member.limits, &read.reading, &self.learned);
+        if let (false, Some((before, _))) = (restarted, &self.previous) {
+            read.reading.keep_counters(before);
+        }
         self.previous = Some((read.reading, at_ms));
         Some(sample)
     }

@@ -8,6 +8,8 @@ use super::directory::Directory;
 pub(super) struct Batch {
     pub(super) directory: Arc<Directory>,
     pub(super) points: Vec<Point>,
+    /// Who sends what is added next; 0 where that is not told.
+    pub(super) source: u64,
     /// The series' names and labels, as a metrics page has them.
     text: String,
     /// Upper bounds and cumulative counts.
@@ -19,6 +21,8 @@ pub(super) struct Batch {
 pub(super) struct Point {
     /// Index in the directory.
     pub(super) member: u32,
+    /// Who sent it, by what tells processes apart.
+    pub(super) source: u64,
     series: Range<u32>,
     /// Milliseconds since 1970, by the sender's clock.
     pub(super) at_ms: i64,
@@ -52,7 +56,7 @@ pub(super) enum PointValue {
 
 impl Batch {
     pub(super) fn new(directory: Arc<Directory>) -> Self {
-        Self { directory, points: Vec::new(), text: String::new(), buckets: Vec::new() }
+        Self { directory, points: Vec::new(), source: 0, text: String::new(), buckets: Vec::new() }
     }
 
     /// Bytes of texts and buckets.
@@ -90,7 +94,7 @@ impl Batch {
         growth: Growth,
         value: PointValue,
     ) {
-        self.points.push(Point { member, series, at_ms, growth, value });
+        self.points.push(Point { member, source: self.source, series, at_ms, growth, value });
     }
 
     pub(super) fn add_buckets(&mut self, buckets: impl IntoIterator<Item = (f64, f64)>) -> Range<u32> {

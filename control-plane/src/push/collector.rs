@@ -1,8 +1,11 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::ops::Range;
 use std::sync::Arc;
+
+use foldhash::fast::FixedState;
 
 use crate::config::Push;
 
@@ -20,6 +23,19 @@ pub(super) const MOST_BUCKETS: usize = 64;
 pub(super) const MOST_LABELS: usize = 128;
 /// Longest label value that can name a backend, in bytes.
 const LONGEST_NAME: usize = 512;
+
+/// Attributes of a resource by which OpenTelemetry tells processes apart, in the form of labels.
+const PROCESSES: [&str; 9] = [
+    "service_instance_id",
+    "host_name",
+    "host_id",
+    "process_pid",
+    "container_id",
+    "container_name",
+    "k8s_pod_uid",
+    "k8s_pod_name",
+    "k8s_container_name",
+];
 
 /// A label or attribute.
 pub(super) type Label<'a> = (Cow<'a, str>, Cow<'a, str>);
@@ -50,6 +66,8 @@ pub(super) struct Rules {
     left_out: HashSet<String>,
     /// Those of them that name the backend.
     identity: Vec<String>,
+    /// Attributes of a resource by which the processes of one backend differ.
+    processes: Vec<String>,
     max_age_ms: i64,
     max_future_ms: i64,
     max_points: usize,
@@ -74,12 +92,16 @@ impl Rules {
             })
             .collect();
         let ignored = options.ignored_labels.iter().map(|name| label_name(name).into_owned());
+        let ignored: HashSet<String> = ignored.collect();
+        let processes =
+            PROCESSES.iter().map(|name| (*name).to_owned()).filter(|name| !ignored.contains(name)).collect();
         let left_out = identity.iter().cloned().chain(ignored).collect();
         let milliseconds = |span: crate::config::Span| i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX);
         Self {
             backends,
             left_out,
             identity,
+            processes,
             max_age_ms: milliseconds(options.max_age),
             max_future_ms: milliseconds(options.max_future),
             max_points: options.max_points,
@@ -100,6 +122,21 @@ impl Rules {
             }
         }
         found
+    }
+
+    /// A number for the process that a resource is of; 0 where it says no more than the backend's address.
+    fn source(&self, resource: &[Label<'_>], backend: &str) -> u64 {
+        let mut hasher = FixedState::default().build_hasher();
+        let mut known = false;
+        for (place, wanted) in self.processes.iter().enumerate() {
+            if let Some((_, value)) = resource.iter().find(|(name, _)| same_name(name, wanted))
+                && value != backend
+            {
+                (place, value).hash(&mut hasher);
+                known = true;
+            }
+        }
+        if known { hasher.finish().max(1) } else { 0 }
     }
 
     /// Tells which labels a refused point had, as far as they could have named a backend.
@@ -204,6 +241,12 @@ impl<'a> Collector<'a> {
 
     pub(super) fn identity<'l>(&self, labels: &[Label<'l>]) -> Identity<'l> {
         self.rules.identity(labels)
+    }
+
+    /// A number for the process that a resource is of.
+    pub(super) fn source(&self, resource: &[Label<'_>], member: Option<u32>) -> u64 {
+        let member = member.and_then(|index| self.directory.member(index));
+        self.rules.source(resource, member.map_or("", |member| &member.address))
     }
 
     /// Finds the backend that labels and, behind them, the resource's attributes name, and checks that the sender may write

@@ -13,6 +13,7 @@ use super::batch::Batch;
 use super::body::{BodyLimits, Held, Packing};
 use super::collector::{Collector, Rules};
 use super::directory::Directory;
+use super::doors::Doors;
 use super::metrics::{Protocol, PushMetrics};
 use super::queue::Assembly;
 use super::refusal::{RequestRefusal, Tally};
@@ -39,6 +40,7 @@ struct Shared {
     directory: Arc<ArcSwap<Directory>>,
     tokens: PushTokens,
     limits: BodyLimits,
+    doors: Arc<Doors>,
     requests: Semaphore,
     room: Arc<Semaphore>,
     byte_room: Arc<Semaphore>,
@@ -92,6 +94,7 @@ impl Intake {
                 deadline: options.body_deadline.0,
                 memory: Arc::new(Semaphore::new(options.max_buffered_bytes)),
             },
+            doors: Arc::new(Doors::new(options.max_connections, options.max_connections_per_peer)),
             requests: Semaphore::new(options.max_requests),
             room: Arc::new(Semaphore::new(options.queue_points)),
             byte_room: Arc::new(Semaphore::new(QUEUE_BYTES)),
@@ -103,6 +106,10 @@ impl Intake {
 
     pub(super) fn metrics(&self) -> &PushMetrics {
         &self.shared.metrics
+    }
+
+    pub(super) fn doors(&self) -> &Arc<Doors> {
+        &self.shared.doors
     }
 
     pub(super) fn limits(&self) -> &BodyLimits {

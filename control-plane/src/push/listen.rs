@@ -1,20 +1,17 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::intake::Intake;
 use super::serve::Surface;
 
-/// Connections at once on one address; more are closed.
-const MAX_CONNECTIONS: usize = 4096;
 /// A connection on which nothing was asked for this long to twice as long is closed, however far it came.
 const IDLE: Duration = Duration::from_secs(60);
 /// Longest time for the head of a request.
@@ -42,31 +39,33 @@ impl Intake {
             .initial_stream_window_size(256 * 1024)
             .initial_connection_window_size(1024 * 1024);
         let builder = Arc::new(builder);
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
-            let Ok((socket, _)) = accepted else {
+            let Ok((socket, peer)) = accepted else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                self.metrics().connections_refused.inc();
-                continue;
+            let entered = match self.doors().enter(peer.ip()) {
+                Ok(entered) => entered,
+                Err(full) => {
+                    self.metrics().connection_refused(full);
+                    self.doors().tell(peer.ip(), full, Instant::now());
+                    continue;
+                }
             };
             let (intake, builder, stop) = (self.clone(), Arc::clone(&builder), stop.clone());
             tokio::spawn(async move {
                 intake.metrics().connections.inc();
                 connection(&intake, &builder, socket, surface, &stop).await;
                 intake.metrics().connections.dec();
-                drop(place);
+                drop(entered);
             });
         }
-        let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
         // Those that take longer are cut off with the process.
-        let _ = tokio::time::timeout(GRACE * 2, places.acquire_many(all)).await;
+        let _ = tokio::time::timeout(GRACE * 2, self.doors().emptied()).await;
     }
 }
 

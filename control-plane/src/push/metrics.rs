@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::doors::Full;
 use super::refusal::{PointRefusal, Tally};
 
 /// What the intakes count; clones share the counts.
@@ -20,7 +21,7 @@ pub struct PushMetrics {
     pub(super) late: Counter,
     pub(super) evicted: Counter,
     pub(super) outcomes_dropped: Counter,
-    pub(super) connections_refused: Counter,
+    connections_refused: Family<FullLabels, Counter>,
     pub(super) connections: Gauge,
     pub(super) backends: Gauge,
     pub(super) queued_points: Gauge,
@@ -65,6 +66,11 @@ struct OutcomeLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FullLabels {
+    bound: Full,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusedLabels {
     protocol: Protocol,
     reason: PointRefusal,
@@ -94,7 +100,7 @@ impl PushMetrics {
         );
         registry.register(
             "connections_refused",
-            "Connections closed because there were too many",
+            "Connections closed because there were too many, in whole or of their peer",
             metrics.connections_refused.clone(),
         );
         registry.register("connections", "Open connections of senders", metrics.connections.clone());
@@ -105,6 +111,16 @@ impl PushMetrics {
             metrics.queued_points.clone(),
         );
         metrics
+    }
+
+    pub(super) fn connection_refused(&self, bound: Full) {
+        self.connections_refused.get_or_create(&FullLabels { bound }).inc();
+    }
+
+    /// Connections that were closed because there were too many, in whole or of their peer.
+    #[cfg(test)]
+    pub(super) fn connections_refused(&self, bound: Full) -> u64 {
+        self.connections_refused.get(&FullLabels { bound }).map_or(0, |count| count.get())
     }
 
     pub(super) fn request(&self, protocol: Protocol, outcome: &'static str) {

@@ -6,8 +6,9 @@ mod point;
 use std::borrow::Cow;
 
 use super::collector::{Collector, Label, MOST_LABELS, Shape};
+use super::exponential::{Exponential, MOST_COUNTS};
 use super::refusal::RequestRefusal;
-use super::wire::{BadWire, Fields, Value, fields};
+use super::wire::{BadWire, Fields, Value, fields, push_varints};
 
 use point::{Data, Number, Scope, Spread};
 
@@ -93,8 +94,8 @@ fn metric<'a>(
         let point = match kind {
             5 | 7 => number_point(bytes, labels)?,
             9 => histogram_point(bytes, labels)?,
-            10 => spread_point(bytes, labels, Places { attributes: 1, flags: 10 })?,
-            _ => spread_point(bytes, labels, Places { attributes: 7, flags: 8 })?,
+            10 => exponential_point(bytes, labels)?,
+            _ => summary_point(bytes, labels)?,
         };
         scope.take(shape, point, labels, collector)
     })
@@ -136,18 +137,58 @@ fn histogram_point<'a>(message: &'a [u8], labels: &mut Vec<Label<'a>>) -> Result
     Ok(data)
 }
 
-/// Where the fields of exponential histograms and summaries differ.
-struct Places {
-    attributes: u32,
-    flags: u32,
+fn exponential_point<'a>(message: &'a [u8], labels: &mut Vec<Label<'a>>) -> Result<Data<'a>, BadWire> {
+    let mut data = Data::default();
+    let mut spread = Spread::default();
+    let mut exponential = Exponential::default();
+    let mut parts = fields(message);
+    while let Some((number, value)) = parts.next()? {
+        match number {
+            1 => attribute(value.bytes().ok_or(BadWire)?, labels)?,
+            3 => data.at_ns = value.fixed64().ok_or(BadWire)?,
+            4 => spread.count = value.fixed64().ok_or(BadWire)?,
+            5 => spread.sum = Some(value.double().ok_or(BadWire)?),
+            6 => exponential.scale = small(value)?,
+            7 => exponential.zeros += value.fixed64().ok_or(BadWire)? as f64,
+            8 => {
+                let (offset, counts) = buckets(value.bytes().ok_or(BadWire)?)?;
+                exponential.offset = offset;
+                exponential.counts = counts.into_iter().map(|count| count as f64).collect();
+            }
+            // Below zero there are no times; who has some is not told more of them than that.
+            9 => {
+                let (_, counts) = buckets(value.bytes().ok_or(BadWire)?)?;
+                exponential.zeros += counts.into_iter().map(|count| count as f64).sum::<f64>();
+            }
+            10 => data.flags = value.varint().ok_or(BadWire)?,
+            _ => {}
+        }
+    }
+    spread.exponential = Some(exponential);
+    data.spread = Some(spread);
+    Ok(data)
 }
 
-/// Of exponential histograms and summaries only count and sum are read.
-fn spread_point<'a>(
-    message: &'a [u8],
-    labels: &mut Vec<Label<'a>>,
-    places: Places,
-) -> Result<Data<'a>, BadWire> {
+/// The first bucket's index, and the counts; one more than can be taken where there are more.
+fn buckets(message: &[u8]) -> Result<(i32, Vec<u64>), BadWire> {
+    let (mut offset, mut counts) = (0, Vec::new());
+    let mut parts = fields(message);
+    while let Some((number, value)) = parts.next()? {
+        match number {
+            1 => offset = small(value)?,
+            2 => push_varints(value, MOST_COUNTS + 1, &mut counts)?,
+            _ => {}
+        }
+    }
+    Ok((offset, counts))
+}
+
+fn small(value: Value<'_>) -> Result<i32, BadWire> {
+    value.zigzag().and_then(|value| i32::try_from(value).ok()).ok_or(BadWire)
+}
+
+/// Of a summary only count and sum are read.
+fn summary_point<'a>(message: &'a [u8], labels: &mut Vec<Label<'a>>) -> Result<Data<'a>, BadWire> {
     let mut data = Data::default();
     let mut spread = Spread::default();
     let mut parts = fields(message);
@@ -156,8 +197,8 @@ fn spread_point<'a>(
             3 => data.at_ns = value.fixed64().ok_or(BadWire)?,
             4 => spread.count = value.fixed64().ok_or(BadWire)?,
             5 => spread.sum = Some(value.double().ok_or(BadWire)?),
-            number if number == places.attributes => attribute(value.bytes().ok_or(BadWire)?, labels)?,
-            number if number == places.flags => data.flags = value.varint().ok_or(BadWire)?,
+            7 => attribute(value.bytes().ok_or(BadWire)?, labels)?,
+            8 => data.flags = value.varint().ok_or(BadWire)?,
             _ => {}
         }
     }

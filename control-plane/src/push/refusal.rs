@@ -58,7 +58,7 @@ impl PointRefusal {
             Self::Future => "from the future",
             Self::LabelsTooLong => "name and labels are longer than 512 bytes",
             Self::TooManyLabels => "more than 128 labels or attributes",
-            Self::BadHistogram => "bounds and counts do not fit together, or are more than 64",
+            Self::BadHistogram => "its buckets do not fit together, or are too many",
             Self::NoValue => "no value",
         }
     }

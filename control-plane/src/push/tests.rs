@@ -1,4 +1,7 @@
+mod connections;
 mod decode;
+mod exponential;
 mod http;
+mod processes;
 mod proto;
 mod site;

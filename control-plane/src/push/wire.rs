@@ -41,6 +41,11 @@ impl<'a> Value<'a> {
         self.fixed64().map(f64::from_bits)
     }
 
+    /// A signed number that is small whatever its sign.
+    pub(super) fn zigzag(self) -> Option<i64> {
+        self.varint().map(|value| (value >> 1).cast_signed() ^ -(value & 1).cast_signed())
+    }
+
     pub(super) fn varint(self) -> Option<u64> {
         match self {
             Self::Varint(value) => Some(value),
@@ -125,6 +130,22 @@ pub(super) fn fixed64s(value: Value<'_>) -> Result<impl Iterator<Item = u64> + '
     };
     let (chunks, _) = packed.as_chunks::<8>();
     Ok(single.into_iter().chain(chunks.iter().map(|chunk| u64::from_le_bytes(*chunk))))
+}
+
+/// Appends up to `most` numbers of a list: packed, or one of those that came one by one.
+pub(super) fn push_varints(value: Value<'_>, most: usize, into: &mut Vec<u64>) -> Result<(), BadWire> {
+    match value {
+        Value::Varint(number) if into.len() < most => into.push(number),
+        Value::Varint(_) => {}
+        Value::Bytes(bytes) => {
+            let mut packed = Fields { rest: bytes };
+            while !packed.rest.is_empty() && into.len() < most {
+                into.push(packed.varint()?);
+            }
+        }
+        _ => return Err(BadWire),
+    }
+    Ok(())
 }
 
 /// Appends a field of bytes.

@@ -53,8 +53,8 @@ pub(super) fn backend(
         (Membership::Active, Health::Stale) => BackendState::Stale,
         (Membership::Active, Health::Down) => BackendState::Down,
     };
-    let reason = match (&backend.failure, decided) {
-        (Some(failure), _) => failure.clone(),
+    let reason = match (backend.trouble(now), decided) {
+        (Some(trouble), _) => trouble,
         (None, Some(decided)) => decided.reason.clone(),
         (None, None) => String::new(),
     };

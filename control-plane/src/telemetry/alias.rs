@@ -13,6 +13,8 @@ pub struct Alias {
     pub scale: f64,
     /// Only series with this label and value.
     pub only: Option<(&'static str, &'static str)>,
+    /// The label that tells apart the models that one request runs through; each of them counts it.
+    pub steps: Option<&'static str>,
 }
 
 /// What the series of a family mean.
@@ -41,7 +43,7 @@ pub struct AliasPack {
 
 impl Alias {
     const fn new(family: &'static str, meaning: Meaning) -> Self {
-        Self { family, meaning, preference: 0, scale: 1.0, only: None }
+        Self { family, meaning, preference: 0, scale: 1.0, only: None, steps: None }
     }
 
     /// Values under exactly this name.
@@ -80,5 +82,11 @@ impl Alias {
     #[must_use]
     pub const fn only(self, label: &'static str, value: &'static str) -> Self {
         Self { only: Some((label, value)), ..self }
+    }
+
+    /// The same where each model that a request runs through counts it.
+    #[must_use]
+    pub const fn steps(self, label: &'static str) -> Self {
+        Self { steps: Some(label), ..self }
     }
 }

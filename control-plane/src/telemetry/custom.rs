@@ -58,6 +58,7 @@ impl CustomMetrics {
                 preference: metric.preference,
                 source: Source::Value,
                 only: metric.only.clone(),
+                steps: None,
                 pack: 0,
             };
             builder.add(&metric.name, spelling);

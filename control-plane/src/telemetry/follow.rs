@@ -90,7 +90,7 @@ pub(super) async fn follow(shared: Arc<Shared>, target: ScrapeTarget, names: Nam
         ticks.tick().await;
         let started = Instant::now();
         shared.metrics.scrapes.inc();
-        let result = shared.scrape(&pages, &memory.watch.inquiry(), started).await;
+        let result = shared.scrape(&target.pool, &pages, &memory.watch.inquiry(), started).await;
         shared.metrics.duration_seconds.observe(started.elapsed().as_secs_f64());
         let (at, result, drift) = match result {
             Ok(arrived) => {
@@ -116,6 +116,7 @@ impl Shared {
     /// Reads the engine's page, and beside it the GPU page where that is another one.
     async fn scrape(
         &self,
+        pool: &str,
         pages: &Pages,
         inquiry: &Inquiry,
         started: Instant,
@@ -125,8 +126,11 @@ impl Shared {
         // A slot that comes later than half-way would leave a healthy server too little time and blame it.
         let slot_patience = deadline / 2;
         let no_slot = || ScrapeFailure::NoSlot(milliseconds(slot_patience));
-        let slot = timeout_at(started + slot_patience, self.slots.acquire()).await.map_err(|_| no_slot())?;
-        let _slot = slot.map_err(|_| no_slot())?;
+        let slot = timeout_at(started + slot_patience, self.slots.acquire(pool)).await;
+        let _slot = slot.ok().flatten().ok_or_else(|| {
+            self.metrics.no_slot(pool);
+            no_slot()
+        })?;
         let engine = async {
             let how = How { packs: &pages.names.engine, gpus: &pages.gpus, inquiry };
             let (page, findings) = self.read(&pages.engine, how, end, deadline).await?;
@@ -221,6 +225,9 @@ impl Shared {
         memory.limits = Limits::of(&target.limits, &page.reading, &memory.learned);
         let seen = Observation { page: &page, promises, limits: &memory.limits, restarted };
         let drift = self.watch(target, &mut memory.watch, &seen, findings);
+        if let (false, Some((before, _))) = (restarted, &previous) {
+            page.reading.keep_counters(before);
+        }
         memory.previous = Some((page.reading, instant));
         (Ok(sample), drift)
     }

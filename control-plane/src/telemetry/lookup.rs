@@ -25,6 +25,8 @@ pub struct Spelling {
     pub source: Source,
     /// Only series with these labels.
     pub only: Vec<(Box<str>, Box<str>)>,
+    /// The label that tells apart the models that one request runs through: only one of them counts.
+    pub steps: Option<Box<str>>,
     pub(super) pack: u8,
 }
 
@@ -44,6 +46,8 @@ pub struct Packs {
     /// Those of one name in a row.
     pub(crate) spellings: Vec<Spelling>,
     pub(super) packs: Vec<PackInfo>,
+    /// What the backend serves; none where that is not known.
+    pub(super) model: Option<Box<str>>,
 }
 
 /// What is kept of a pack.
@@ -64,6 +68,8 @@ pub struct PackChoice {
     pub gpu: bool,
     /// Names of the user's own, read before those of the engine.
     pub custom: Option<CustomMetrics>,
+    /// What the backend serves, for engines that count a request once for each model that it runs through.
+    pub model: Option<String>,
 }
 
 impl Packs {
@@ -81,7 +87,7 @@ impl Packs {
     }
 
     fn build(choice: &PackChoice) -> Builder {
-        let mut builder = Builder::default();
+        let mut builder = Builder { model: choice.model.as_deref().map(Into::into), ..Builder::default() };
         if let Some(custom) = &choice.custom {
             custom.spell(&mut builder);
         }
@@ -97,7 +103,7 @@ impl Packs {
 
     /// The tables of some engines, with the GPU gauge.
     pub fn of(engines: &[&'static AliasPack]) -> Self {
-        Self::new(&PackChoice { engines: Some(engines.to_vec()), gpu: true, custom: None })
+        Self::new(&PackChoice { engines: Some(engines.to_vec()), gpu: true, ..PackChoice::default() })
     }
 
     /// The tables of all engines, with the GPU gauge.
@@ -152,6 +158,7 @@ impl Packs {
 pub(super) struct Builder {
     named: HashMap<Box<str>, Vec<Spelling>>,
     packs: Vec<PackInfo>,
+    model: Option<Box<str>>,
     /// Added to preferences from now on.
     behind: u16,
 }
@@ -184,6 +191,7 @@ impl Builder {
             preference,
             source: Source::Value,
             only: only.clone(),
+            steps: alias.steps.map(Into::into),
             pack: 0,
         };
         match alias.meaning {
@@ -213,7 +221,7 @@ impl Builder {
     }
 
     fn finish(self) -> Packs {
-        let mut packs = Packs { packs: self.packs, ..Packs::default() };
+        let mut packs = Packs { packs: self.packs, model: self.model, ..Packs::default() };
         for (name, mut spellings) in self.named {
             let from = packs.spellings.len();
             packs.spellings.append(&mut spellings);

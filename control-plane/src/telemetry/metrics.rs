@@ -1,4 +1,5 @@
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -23,9 +24,22 @@ pub struct TelemetryMetrics {
     pub(super) targets: Gauge,
     pub(super) duration_seconds: Histogram,
     failures: Family<FailureLabels, Counter>,
+    slots_in_use: Family<PoolLabels, Gauge>,
+    no_slot: Family<PoolLabels, Counter>,
     fields_dropped: Family<DropLabels, Counter>,
     faults_began: Family<FaultLabels, Counter>,
     faults_ended: Family<FaultLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolLabels {
+    pool: String,
+}
+
+impl PoolLabels {
+    fn of(pool: &str) -> Self {
+        Self { pool: pool.to_owned() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -73,6 +87,8 @@ impl Default for TelemetryMetrics {
                 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
             ]),
             failures: Family::default(),
+            slots_in_use: Family::default(),
+            no_slot: Family::default(),
             fields_dropped: Family::default(),
             faults_began: Family::default(),
             faults_ended: Family::default(),
@@ -105,6 +121,12 @@ impl TelemetryMetrics {
             metrics.duration_seconds.clone(),
         );
         registry.register("failures", "Metrics pages that could not be read", metrics.failures.clone());
+        registry.register("slots_in_use", "Scrapes under way", metrics.slots_in_use.clone());
+        registry.register(
+            "no_slot",
+            "Scrapes that found all slots of their pool taken for half the deadline",
+            metrics.no_slot.clone(),
+        );
         registry.register(
             "fields_dropped",
             "Values that no working server could have reported",
@@ -143,6 +165,22 @@ impl TelemetryMetrics {
     pub(crate) fn dropped(&self, drops: &Drops) {
         for (field, reason, count) in drops.iter() {
             self.fields_dropped.get_or_create(&DropLabels { field, reason }).inc_by(u64::from(count));
+        }
+    }
+
+    pub(super) fn no_slot(&self, pool: &str) {
+        self.no_slot.get_or_create(&PoolLabels::of(pool)).inc();
+    }
+
+    pub(super) fn slots_in_use(&self, pool: &str) -> Gauge {
+        self.slots_in_use.get_or_create(&PoolLabels::of(pool)).clone()
+    }
+
+    pub(super) fn forget_pools<'a>(&self, pools: impl Iterator<Item = &'a Arc<str>>) {
+        for pool in pools {
+            let labels = PoolLabels::of(pool);
+            self.slots_in_use.remove(&labels);
+            self.no_slot.remove(&labels);
         }
     }
 

@@ -7,6 +7,7 @@ use super::parts::Parts;
 use super::prometheus::{self, PageTally};
 use super::protobuf;
 use super::reading::EngineReading;
+use super::steps::Steps;
 
 /// The form of a metrics page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +83,8 @@ struct Reader<'a> {
     gpus: Option<&'a GpuSelector>,
     /// One for each spelling.
     parts: Vec<Parts>,
+    /// Of those of which one model counts for all.
+    steps: Steps,
     /// Fields with a series on the page, for each pack.
     present: Vec<FieldSet>,
     result: PageReading,
@@ -91,7 +94,7 @@ impl<'a> Reader<'a> {
     fn new(packs: &'a Packs, gpus: Option<&'a GpuSelector>) -> Self {
         let parts = packs.spellings().iter().map(|_| Parts::default()).collect();
         let present = vec![FieldSet::default(); packs.packs.len()];
-        Self { packs, gpus, parts, present, result: PageReading::default() }
+        Self { packs, gpus, parts, steps: Steps::default(), present, result: PageReading::default() }
     }
 
     fn take(&mut self, range: std::ops::Range<usize>, labels: Labels<'_>, value: f64) {
@@ -119,7 +122,10 @@ impl<'a> Reader<'a> {
 
     fn take_as(&mut self, at: usize, spelling: &Spelling, labels: Labels<'_>, value: f64) {
         let Spelling { field, scale, .. } = *spelling;
-        let parts = &mut self.parts[at];
+        let parts = match &spelling.steps {
+            None => &mut self.parts[at],
+            Some(label) => self.steps.of(at, labels.get(label).as_deref(), self.packs.model.as_deref()),
+        };
         if field.kind() == Kind::Bucket {
             match (labels.edge(), field.believe(value)) {
                 (Some(edge), Ok(count)) if !edge.is_nan() => parts.add_edge(labels, edge * scale, count),
@@ -158,12 +164,17 @@ impl<'a> Reader<'a> {
         self.result.engine = chosen.map(|pack| self.packs.packs[pack].name);
         let is_read = |pack: usize| chosen == Some(pack) || self.packs.packs[pack].always;
         let mut best: [Option<u16>; Field::COUNT] = [None; Field::COUNT];
-        for (spelling, parts) in self.packs.spellings().iter().zip(&mut self.parts) {
+        self.steps.choose(|at| {
+            let spelling = &self.packs.spellings()[at];
+            is_read(usize::from(spelling.pack)) && spelling.field == Field::Completed
+        });
+        for (at, (spelling, parts)) in self.packs.spellings().iter().zip(&mut self.parts).enumerate() {
             let field = spelling.field;
             let is_better = best[field as usize].is_none_or(|held| spelling.preference < held);
             if !is_read(usize::from(spelling.pack)) || !is_better {
                 continue;
             }
+            let parts = self.steps.chosen(at).unwrap_or(parts);
             if field.kind() == Kind::Bucket {
                 let Some(buckets) = parts.join_edges(field, &mut self.result.drops) else { continue };
                 self.result.reading.set_buckets(field, buckets);

@@ -73,6 +73,26 @@ impl EngineReading {
         }
     }
 
+    /// Takes over the counters of an earlier reading that this one lacks: when they come back, the next difference is to
+    /// what was last known.
+    pub(crate) fn keep_counters(&mut self, earlier: &Self) {
+        for field in Field::ALL {
+            if let (Kind::Counter | Kind::Sum, None, Some(before)) =
+                (field.kind(), self.get(field), earlier.get(field))
+            {
+                self.set(field, before);
+            }
+        }
+        for (held, before) in [
+            (&mut self.ttft_buckets, &earlier.ttft_buckets),
+            (&mut self.inter_token_buckets, &earlier.inter_token_buckets),
+        ] {
+            if held.is_none() {
+                held.clone_from(before);
+            }
+        }
+    }
+
     /// Fills what other values tell: the part of the cache in use, where the page has both its use and its size.
     pub(super) fn complete(&mut self) {
         if self.get(Field::KvUsed).is_none()

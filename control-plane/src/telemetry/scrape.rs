@@ -1,9 +1,9 @@
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use super::limits::Limits;
 use super::lookup::{PackChoice, Packs};
 use super::metrics::TelemetryMetrics;
 use super::sample::Sample;
+use super::slots::Slots;
 use super::target::ScrapeTarget;
 
 /// How backends are scraped.
@@ -27,7 +28,8 @@ pub struct ScrapeOptions {
     pub deadline: Duration,
     /// Longest page that is read, in bytes.
     pub max_page_bytes: usize,
-    /// Most scrapes that are outstanding at once; each holds a connection or two and one page.
+    /// Most scrapes that are outstanding at once, shared out evenly among the pools; each holds a connection or two and one
+    /// page.
     pub max_concurrent: usize,
 }
 
@@ -79,7 +81,7 @@ pub struct Scraper {
 pub(super) struct Shared {
     pub(super) options: ScrapeOptions,
     pub(super) fetcher: Fetcher,
-    pub(super) slots: Semaphore,
+    pub(super) slots: Slots,
     pub(super) outcomes: mpsc::Sender<ScrapeOutcome>,
     pub(super) metrics: TelemetryMetrics,
 }
@@ -134,7 +136,7 @@ impl Scraper {
         metrics: TelemetryMetrics,
     ) -> Result<Self, reqwest::Error> {
         let fetcher = Fetcher::new(options.deadline, options.max_page_bytes, metrics.bytes.clone())?;
-        let slots = Semaphore::new(options.max_concurrent.max(1));
+        let slots = Slots::new(options.max_concurrent, metrics.clone());
         Ok(Self { shared: Arc::new(Shared { options, fetcher, slots, outcomes, metrics }), targets })
     }
 
@@ -173,6 +175,8 @@ impl Scraper {
     ) {
         let wanted: HashMap<&str, &ScrapeTarget> =
             wanted.iter().map(|target| (target.backend.as_ref(), target)).collect();
+        let pools: BTreeSet<Arc<str>> = wanted.values().map(|target| Arc::clone(&target.pool)).collect();
+        self.shared.slots.share(&pools);
         followed.retain(|backend, held| {
             let keep = wanted.get(backend.as_ref()).is_some_and(|target| **target == held.target);
             if !keep {

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{Engine, GpuMetrics, GpuPageSettings, GpuPlace, LabelValues, Pool};
+use crate::config::{Config, Engine, GpuMetrics, GpuPageSettings, GpuPlace, LabelValues, Pool};
 
 use super::alias::AliasPack;
 use super::gpu::GpuSelector;
@@ -15,6 +15,8 @@ use super::settings;
 pub struct ScrapeTarget {
     /// The backend's address, `host:port`, as configured; the name under which its samples come out.
     pub backend: Arc<str>,
+    /// Its pool; scrapes at once are shared out among pools.
+    pub pool: Arc<str>,
     /// URL of the engine's metrics page.
     pub url: String,
     /// The names that are read on it.
@@ -44,7 +46,8 @@ impl ScrapeTarget {
     pub fn new(backend: Arc<str>) -> Self {
         let url = format!("http://{backend}/metrics");
         let names = Arc::new(PackChoice { gpu: true, ..PackChoice::default() });
-        Self { backend, url, names, gpu: GpuPage::Same, gpus: None, limits: ConfiguredLimits::default() }
+        let limits = ConfiguredLimits::default();
+        Self { backend, pool: Arc::default(), url, names, gpu: GpuPage::Same, gpus: None, limits }
     }
 
     /// Reads the GPU gauge from elsewhere: a URL in which `{host}` and `{port}` stand for the backend's.
@@ -60,19 +63,31 @@ impl ScrapeTarget {
 #[derive(Debug)]
 pub struct PoolTargets<'a> {
     pool: &'a Pool,
+    name: Arc<str>,
     names: Arc<PackChoice>,
 }
 
 impl<'a> PoolTargets<'a> {
     /// Takes the settings of a pool.
     pub fn new(pool: &'a Pool) -> Self {
+        Self::serving(pool, None)
+    }
+
+    /// The same, with the model that the pool serves.
+    pub fn of(config: &Config, pool: &'a Pool) -> Self {
+        let model = config.models.iter().find(|model| model.pools.contains(&pool.name));
+        Self::serving(pool, model.map(|model| model.name.clone()))
+    }
+
+    fn serving(pool: &'a Pool, model: Option<String>) -> Self {
         let custom = settings::custom(&pool.metrics);
         let names = PackChoice {
             engines: pack(pool.engine),
             gpu: gpu_page(&pool.gpu_metrics) == Some(None),
             custom: (!custom.is_empty()).then_some(custom),
+            model,
         };
-        Self { pool, names: Arc::new(names) }
+        Self { pool, name: pool.name.as_str().into(), names: Arc::new(names) }
     }
 
     /// The target of one of its backends.
@@ -95,7 +110,8 @@ impl<'a> PoolTargets<'a> {
         };
         let limits = settings::limits(&self.pool.limits);
         let url = expand(template, &backend);
-        ScrapeTarget { backend, url, names: Arc::clone(&self.names), gpu, gpus, limits }
+        let (pool, names) = (Arc::clone(&self.name), Arc::clone(&self.names));
+        ScrapeTarget { backend, pool, url, names, gpu, gpus, limits }
     }
 }
 
@@ -163,7 +179,8 @@ mod tests {
 
     #[test]
     fn engines_have_their_pages() {
-        assert_eq!(target(""), ScrapeTarget::new("10.0.0.1:8000".into()));
+        let plain = ScrapeTarget { pool: "p".into(), ..ScrapeTarget::new("10.0.0.1:8000".into()) };
+        assert_eq!(target(""), plain);
         assert_eq!(target("    engine: triton\n").url, "http://10.0.0.1:8002/metrics");
         assert_eq!(target("    engine: trtllm\n").url, "http://10.0.0.1:8000/prometheus/metrics");
         let own = "    engine: llamacpp\n    metrics_url: \"http://{host}:{port}/metrics?model=m\"\n";

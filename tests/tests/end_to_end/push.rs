@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use clairvoy::view::BackendState;
+use clairvoy::view::{BackendState, State};
 use clairvoy_tests::SpeedClass;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -68,7 +68,7 @@ async fn telemetry_comes_from_real_senders() {
     let _grpc = otlp(&site, "grpc", &format!("http://{grpc}"), &by_grpc, 3);
     let _http = otlp(&site, "http", &format!("http://{http}/v1/metrics"), &by_http, 4);
     let body = json!({"backend": by_curl.to_string(), "queue_depth": 5, "running": 8, "kv_used": 0.5});
-    let _curl = shell(&site, &format!("http://{http}/api/v1/telemetry"), &body.to_string());
+    let curl = shell(&site, &format!("http://{http}/api/v1/telemetry"), &body.to_string());
 
     let expected = [(by_grpc, Some(3.0)), (by_http, Some(4.0)), (by_curl, Some(5.0))];
     let state = clairvoy
@@ -84,8 +84,8 @@ async fn telemetry_comes_from_real_senders() {
         .await;
     let ttft = backend(&state, by_http).unwrap().ttft_seconds.unwrap();
     assert!((ttft - 0.25).abs() < 1e-6, "of a histogram: {ttft}");
-    let by_curl = backend(&state, by_curl).unwrap();
-    assert_eq!((by_curl.running, by_curl.kv_used), (Some(8.0), Some(0.5)));
+    let seen = backend(&state, by_curl).unwrap();
+    assert_eq!((seen.running, seen.kv_used), (Some(8.0), Some(0.5)));
 
     until("each has rows in the database", 30, async || {
         let rows = clairvoy.rows_by_backend().await.map_err(|error| error.to_string())?;
@@ -116,6 +116,14 @@ async fn telemetry_comes_from_real_senders() {
         })
         .await;
     load.end().await;
+
+    drop(curl);
+    let is_down = |state: &State| {
+        backend(state, by_curl).is_some_and(|backend| {
+            backend.state == BackendState::Down && backend.reason.contains("no telemetry has been pushed")
+        })
+    };
+    clairvoy.state_where("the one that pushes no more is down", is_down).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,10 +1,13 @@
 //! Clairvoy itself is killed. Clients notice nothing, and Envoy is not told again what it knows.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use clairvoy_tests::{Faults, SpeedClass};
 use reqwest::StatusCode;
 
 use crate::support::{Chat, Host, Load, Site, backend, holds_for, model_server, until};
+
+/// The newest decision, and the smoothed share of each backend.
+type Seen = (Option<String>, Vec<f64>);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_clairvoy_breaks_no_stream_and_comes_back_with_what_it_knew() {
@@ -40,27 +43,34 @@ async fn a_killed_clairvoy_breaks_no_stream_and_comes_back_with_what_it_knew() {
     assert!(envoy.hosts("chat").await.contains_key(&registered));
     load.end().await;
 
-    // An idle fleet changes nothing, so there is nothing to send after the next restart either.
-    let mut unchanged = None;
+    // An idle fleet changes nothing, so there is nothing to send after the next restart either. It is at rest when the wait
+    // models have learned of the last requests, which they do up to 10 s later, and the smoothed shares have followed: shares
+    // as published stand still before that, too.
+    let mut unchanged: Option<(Seen, DateTime<Utc>)> = None;
     until("the weights are at rest", 90, async || {
         let state = clairvoy.state().await?;
         let idle = state.models[0].demand_rps == 0.0;
         let decision = state.decisions.first().map(|decision| decision.id.clone());
-        let shares = state.models[0].shares.iter().map(|share| share.share).collect::<Vec<_>>();
-        let seen = (decision, shares);
-        let since = match &unchanged {
-            Some((before, since)) if *before == seen => *since,
-            _ => state.now,
+        let shares: Vec<f64> = state.backends.iter().map(|backend| backend.share).collect();
+        let stands = |before: &[f64]| {
+            before.len() == shares.len()
+                && before.iter().zip(&shares).all(|(before, share)| (before - share).abs() < 0.002)
+        };
+        let (seen, since) = match unchanged.take() {
+            Some((before, since)) if before.0 == decision && stands(&before.1) => (before, since),
+            _ => ((decision, shares.clone()), state.now),
         };
         unchanged = Some((seen, since));
         let rested = state.now - since >= TimeDelta::seconds(12);
-        if idle && rested { Ok(()) } else { Err(format!("{:#?}", state.models)) }
+        if idle && rested { Ok(()) } else { Err(format!("{shares:?}, {:#?}", state.models)) }
     })
     .await;
     let decisions = clairvoy.state().await.unwrap().totals.decisions;
     holds_for("an idle fleet keeps its weights", 4.0, async || {
-        let now = clairvoy.state().await?.totals.decisions;
-        if now == decisions { Ok(()) } else { Err(format!("{now} decisions, {decisions} before")) }
+        let state = clairvoy.state().await?;
+        let now = state.totals.decisions;
+        let newest = || format!("{now} decisions, {decisions} before: {:#?}", state.decisions.first());
+        if now == decisions { Ok(()) } else { Err(newest()) }
     })
     .await;
     clairvoy.kill();

@@ -1,27 +1,32 @@
-use std::collections::HashMap;
-use std::fmt::Write as _;
+use super::super::batch::{Batch, Point, PointValue};
+use super::SAME_READING_MS;
+use super::held::Held;
+use super::source::{COUNTER_LASTS_MS, Moment, Series, Side, Source};
 
-use super::super::batch::{Batch, Growth, Point, PointValue};
-
-/// Gauges older than this at the time of a reading are not part of it: their sender has stopped.
-const GAUGE_LASTS_MS: i64 = 5_000;
-/// Counters stand still while nothing happens, and some senders then say nothing; beyond this they are forgotten.
-const COUNTER_LASTS_MS: i64 = 300_000;
-
+/// Most senders of one backend that are held apart; beyond it the one that has been silent for longest is forgotten.
+const MOST_SOURCES: usize = 64;
 /// Most bytes of a backend's series in memory.
 const MOST_BYTES: usize = 1024 * 1024;
 /// Most bytes of the page that they are written as, which repeats the labels of a histogram with each bucket.
 const MOST_PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// A series beside its name and its buckets.
-const SERIES_BYTES: usize = 128;
-/// A line of the page beside the series' name: the end of the name, the edge and the value.
-const LINE_BYTES: usize = 48;
+const SERIES_BYTES: usize = 192;
+/// A line of the page beside the series' name: the end of the name, the sender, the edge and the value.
+const LINE_BYTES: usize = 80;
 
-/// The newest value of every series of one backend.
+/// The newest value of every series of one backend, by sender.
+///
+/// A reading is compared with the one before over the same series: one that comes, ends, falls silent, comes back or is
+/// forgotten changes no sum by what it has counted long ago.
 #[derive(Debug, Default)]
 pub(super) struct SeriesTable {
-    series: HashMap<Box<str>, Series>,
+    sources: Vec<Source>,
+    count: usize,
     bytes: Bytes,
+    /// Series that the reading before had were forgotten.
+    lost: bool,
+    /// A sender began anew while others went on.
+    restarted: bool,
 }
 
 /// What series take, about.
@@ -33,12 +38,10 @@ struct Bytes {
 
 impl Bytes {
     fn of(name: &str, value: &Held) -> Self {
-        let (buckets, lines) = match value {
-            Held::Number { .. } => (0, 1),
-            Held::Histogram(histogram) => (histogram.buckets.len(), histogram.buckets.len() + 2),
-        };
+        let (buckets, lines) = value.size();
+        // Buckets are held as they are and as they were at the reading before.
         Self {
-            held: SERIES_BYTES + name.len() + buckets * size_of::<(f64, f64)>(),
+            held: SERIES_BYTES + name.len() + 2 * buckets * size_of::<(f64, f64)>(),
             page: lines * (LINE_BYTES + name.len()),
         }
     }
@@ -58,26 +61,6 @@ impl Bytes {
     }
 }
 
-#[derive(Debug)]
-struct Series {
-    at_ms: i64,
-    value: Held,
-}
-
-#[derive(Debug)]
-enum Held {
-    Number { value: f64, growth: Growth },
-    Histogram(Box<Histogram>),
-}
-
-#[derive(Debug, Default)]
-struct Histogram {
-    sum: Option<f64>,
-    count: f64,
-    /// Upper bounds and cumulative counts.
-    buckets: Vec<(f64, f64)>,
-}
-
 /// What became of a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -87,40 +70,79 @@ pub(super) enum Outcome {
 
 impl SeriesTable {
     /// Takes a point, unless its series has one that is not older.
-    pub(super) fn take(&mut self, batch: &Batch, point: &Point, max_series: usize) -> Outcome {
+    pub(super) fn take(&mut self, batch: &Batch, point: &Point, max_series: usize, now_ms: i64) -> Outcome {
         let name = batch.series(point);
-        if let Some(series) = self.series.get_mut(name) {
+        let goes_on = self.sources.len() > 1;
+        if let Some(source) = self.sources.iter_mut().find(|source| source.key == point.source)
+            && let Some(series) = source.series.get_mut(name)
+        {
             if point.at_ms <= series.at_ms {
                 return Outcome::Late;
             }
             self.bytes.take(Bytes::of(name, &series.value));
-            if point.value == PointValue::Ended {
-                self.series.remove(name);
+            if point.value == PointValue::Ended && series.value.is_gauge() {
+                source.series.remove(name);
+                self.count -= 1;
+                self.lost = true;
                 return Outcome::Taken { evicted: 0 };
             }
-            series.at_ms = point.at_ms;
-            series.value.update(batch, point);
+            self.restarted |= series.update(batch, point, goes_on);
             self.bytes.add(Bytes::of(name, &series.value));
+            source.hear(point.at_ms, SAME_READING_MS, now_ms);
             return Outcome::Taken { evicted: self.evict_bytes() };
         }
         if point.value == PointValue::Ended {
             return Outcome::Late;
         }
-        let evicted = if self.series.len() >= max_series { self.evict() } else { 0 };
-        let mut value = match point.value {
-            PointValue::Histogram { .. } => Held::Histogram(Box::default()),
-            _ => Held::Number { value: 0.0, growth: point.growth },
-        };
-        value.update(batch, point);
-        self.bytes.add(Bytes::of(name, &value));
-        self.series.insert(name.into(), Series { at_ms: point.at_ms, value });
+        let mut evicted = if self.count >= max_series { self.evict() } else { 0 };
+        evicted += self.admit(point, now_ms);
+        if let Some(source) = self.sources.iter_mut().find(|source| source.key == point.source) {
+            source.hear(point.at_ms, SAME_READING_MS, now_ms);
+            source.insert(name, batch, point);
+            self.count += 1;
+            if let Some(series) = source.series.get(name) {
+                self.bytes.add(Bytes::of(name, &series.value));
+            }
+        }
         Outcome::Taken { evicted: evicted + self.evict_bytes() }
+    }
+
+    /// Makes room for the sender of a point; returns how many series were forgotten for it.
+    fn admit(&mut self, point: &Point, now_ms: i64) -> usize {
+        if self.sources.iter().any(|source| source.key == point.source) {
+            return 0;
+        }
+        let mut evicted = 0;
+        if self.sources.len() >= MOST_SOURCES {
+            let longest = self.sources.iter().enumerate().min_by_key(|(_, source)| source.heard_ms);
+            if let Some(index) = longest.map(|(index, _)| index) {
+                let gone = self.sources.swap_remove(index);
+                evicted = gone.series.len();
+                self.count -= evicted;
+                gone.series.iter().for_each(|(name, series)| self.bytes.take(Bytes::of(name, &series.value)));
+                self.lost = true;
+            }
+        }
+        self.sources.push(Source::new(point.source, point, now_ms));
+        evicted
+    }
+
+    /// Whether the sender of a point is part of the reading that is coming in.
+    pub(super) fn is_in_reading(&self, point: &Point) -> bool {
+        self.sources.iter().any(|source| source.key == point.source && source.in_reading)
+    }
+
+    /// Notes that the sender of a point is part of it.
+    pub(super) fn join_reading(&mut self, point: &Point) {
+        if let Some(source) = self.sources.iter_mut().find(|source| source.key == point.source) {
+            source.in_reading = true;
+        }
     }
 
     /// Forgets the oldest series until the rest is within its bytes.
     fn evict_bytes(&mut self) -> usize {
         let mut evicted = 0;
-        while self.bytes.is_too_much() && !self.series.is_empty() {
+        while self.bytes.is_too_much() && self.count > 0 {
             evicted += self.evict();
         }
         evicted
@@ -128,124 +150,65 @@ impl SeriesTable {
 
     /// Forgets the oldest quarter at once, so that a flood of series costs each of them little.
     fn evict(&mut self) -> usize {
-        let before = self.series.len();
-        let mut times: Vec<i64> = self.series.values().map(|series| series.at_ms).collect();
-        let quarter = (before / 4).max(1);
-        let (_, limit, _) = times.select_nth_unstable(quarter - 1);
-        let limit = *limit;
+        let all = self.sources.iter().flat_map(|source| source.series.values());
+        let mut times: Vec<i64> = all.map(|series| series.at_ms).collect();
+        let quarter = (times.len() / 4).max(1).min(times.len());
+        let Some(last) = quarter.checked_sub(1) else { return 0 };
+        let limit = *times.select_nth_unstable(last).1;
         let mut left = quarter;
-        let bytes = &mut self.bytes;
-        self.series.retain(|name, series| {
+        self.remove(|_, series| {
             let goes = series.at_ms <= limit && left > 0;
-            if goes {
-                left -= 1;
-                bytes.take(Bytes::of(name, &series.value));
-            }
-            !goes
-        });
-        before - self.series.len()
+            left -= usize::from(goes);
+            goes
+        })
     }
 
-    /// Writes the series as a metrics page of that time, and forgets those that are long gone.
-    pub(super) fn write_page(&mut self, at_ms: i64, page: &mut String) {
-        let bytes = &mut self.bytes;
-        self.series.retain(|name, series| {
-            let lasts = at_ms - series.at_ms <= COUNTER_LASTS_MS;
-            if !lasts {
-                bytes.take(Bytes::of(name, &series.value));
-            }
-            lasts
-        });
-        for (name, series) in &self.series {
-            match &series.value {
-                Held::Number { value, growth } => {
-                    let lasts = if *growth == Growth::None { GAUGE_LASTS_MS } else { COUNTER_LASTS_MS };
-                    if at_ms - series.at_ms <= lasts {
-                        line(page, name, value);
-                    }
+    /// Forgets series; returns how many.
+    fn remove(&mut self, mut goes: impl FnMut(&str, &Series) -> bool) -> usize {
+        let (bytes, before) = (&mut self.bytes, self.count);
+        for source in &mut self.sources {
+            let held = source.series.len();
+            source.series.retain(|name, series| {
+                let goes = goes(name, series);
+                if goes {
+                    bytes.take(Bytes::of(name, &series.value));
                 }
-                Held::Histogram(histogram) => histogram.write(name, page),
-            }
+                !goes
+            });
+            let gone = held - source.series.len();
+            self.count -= gone;
+            source.forgot |= gone > 0;
         }
+        let gone = before - self.count;
+        self.lost |= gone > 0;
+        gone
     }
-}
 
-fn line(page: &mut String, series: &str, value: &f64) {
-    // Writing to a string does not fail.
-    let _ = writeln!(page, "{series} {value}");
-}
-
-impl Held {
-    fn update(&mut self, batch: &Batch, point: &Point) {
-        match (self, &point.value) {
-            (Self::Number { value, growth: Growth::SinceBefore }, PointValue::Number(more))
-                if point.growth == Growth::SinceBefore =>
-            {
-                *value += more;
-            }
-            (held, PointValue::Number(value)) => {
-                *held = Self::Number { value: *value, growth: point.growth };
-            }
-            (held, PointValue::Histogram { sum, count, buckets }) => {
-                let buckets = batch.buckets(buckets);
-                match held {
-                    Self::Histogram(histogram) if point.growth == Growth::SinceBefore => {
-                        histogram.add(*sum, *count, buckets);
-                    }
-                    held => {
-                        *held = Self::Histogram(Box::new(Histogram {
-                            sum: *sum,
-                            count: *count,
-                            buckets: buckets.to_vec(),
-                        }));
-                    }
-                }
-            }
-            (_, PointValue::Ended) => {}
-        }
+    /// Whether the reading before was made of other series than the one of this moment.
+    pub(super) fn has_changed(&self, moment: Moment) -> bool {
+        self.lost || self.sources.iter().any(|source| source.has_changed(moment))
     }
-}
 
-impl Histogram {
-    /// Adds what came since the point before. Other bounds than before begin anew, which is seen as a restart.
-    fn add(&mut self, sum: Option<f64>, count: f64, buckets: &[(f64, f64)]) {
-        let is_first = self.count == 0.0 && self.buckets.is_empty();
-        let same = self.buckets.len() == buckets.len()
-            && self.buckets.iter().zip(buckets).all(|(held, more)| held.0 == more.0);
-        if is_first || !same {
-            *self = Self { sum, count, buckets: buckets.to_vec() };
-            return;
-        }
-        self.sum = self.sum.zip(sum).map(|(held, more)| held + more);
-        self.count += count;
-        for (held, more) in self.buckets.iter_mut().zip(buckets) {
-            held.1 += more.1;
+    /// Writes the series of a reading as a metrics page, as they are or as they were at the reading before.
+    pub(super) fn write_page(&self, moment: Moment, side: Side, page: &mut String) {
+        for source in &self.sources {
+            let label = (self.sources.len() > 1).then_some(source.key);
+            source.write(moment, side, label, page);
         }
     }
 
-    fn write(&self, series: &str, page: &mut String) {
-        let (name, labels) = match series.split_once('{') {
-            Some((name, labels)) => (name, labels.strip_suffix('}').unwrap_or(labels)),
-            None => (series, ""),
-        };
-        let mut part = |end: &str, bound: Option<f64>, value: f64| {
-            // Writing to a string does not fail.
-            let _ = write!(page, "{name}{end}{{{labels}");
-            if let Some(bound) = bound {
-                let comma = if labels.is_empty() { "" } else { "," };
-                let _ = match bound.is_infinite() {
-                    true => write!(page, "{comma}le=\"+Inf\""),
-                    false => write!(page, "{comma}le=\"{bound}\""),
-                };
-            }
-            let _ = writeln!(page, "}} {value}");
-        };
-        for (bound, count) in &self.buckets {
-            part("_bucket", Some(*bound), *count);
+    /// Notes that a reading is over, and forgets what is long gone; returns whether a sender began anew while others went on.
+    pub(super) fn settle(&mut self, moment: Moment) -> bool {
+        self.sources.iter_mut().for_each(|source| source.settle(moment));
+        self.lost = false;
+        let is_gone = |series: &Series| moment.at_ms - series.at_ms > COUNTER_LASTS_MS;
+        let forgot: Vec<bool> = self.sources.iter().map(|source| source.forgot).collect();
+        if self.remove(|_, series| series.value.is_gauge() && is_gone(series)) > 0 {
+            // They were part of no reading since, and do not count.
+            self.lost = false;
+            self.sources.iter_mut().zip(forgot).for_each(|(source, forgot)| source.forgot = forgot);
         }
-        if let Some(sum) = self.sum {
-            part("_sum", None, sum);
-        }
-        part("_count", None, self.count);
+        self.sources.retain(|source| !source.series.is_empty());
+        std::mem::take(&mut self.restarted)
     }
 }

@@ -103,6 +103,42 @@ fn a_series_that_ended_or_fell_silent_is_gone() {
     assert_eq!(assembler.flush(NOW + 21_000), [], "there is nothing to tell");
 }
 
+const LENGTH: &str = "vllm:request_success_total{finished_reason=\"length\"}";
+
+#[test]
+fn a_counter_that_falls_silent_and_comes_back_counts_once() {
+    let directory = directory();
+    let mut assembler = Assembler::new(FLUSH, 100);
+    let mut push = |after: i64, points: &[(&str, f64)], ended: bool| {
+        let points: Vec<_> = points.iter().map(|(series, value)| (*series, after, *value)).collect();
+        let mut batch = batch(&directory, &points);
+        for point in &mut batch.points {
+            point.growth = Growth::SinceStart;
+            if ended {
+                point.value = PointValue::Ended;
+            }
+        }
+        assembler.take(batch, NOW + after);
+        let completed = assembler.flush(NOW + after + 1000).first().map(|sample| sample.completed);
+        (completed, assembler.noticed.restarts)
+    };
+    assert_eq!(push(0, &[(DONE, 1000.0), (LENGTH, 50.0)], false), (Some(0.0), 0));
+    // For ten minutes only one of them is told of.
+    for minute in 1..10 {
+        let done = 1000.0 + minute as f64;
+        assert_eq!(push(60_000 * minute, &[(DONE, done)], false), (Some(1.0), 0), "minute {minute}");
+    }
+    assert_eq!(push(600_000, &[(DONE, 1010.0), (LENGTH, 53.0)], false), (Some(4.0), 0));
+    // Prometheus says of all series that they have ended when one scrape fails.
+    assert_eq!(push(601_000, &[(DONE, 0.0), (LENGTH, 0.0)], true), (None, 0));
+    assert_eq!(push(605_000, &[(DONE, 1012.0), (LENGTH, 53.0)], false), (Some(2.0), 0));
+    assert_eq!(push(606_000, &[(LENGTH, 0.0)], true).1, 0);
+    assert_eq!(push(607_000, &[(DONE, 1013.0)], false), (Some(1.0), 0));
+    assert_eq!(push(608_000, &[(DONE, 1014.0), (LENGTH, 54.0)], false), (Some(2.0), 0));
+    // It fell: now that is a restart.
+    assert_eq!(push(609_000, &[(DONE, 2.0), (LENGTH, 1.0)], false), (Some(0.0), 1));
+}
+
 #[test]
 fn the_state_of_a_backend_is_bounded() {
     let directory = directory();

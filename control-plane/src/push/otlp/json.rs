@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::super::collector::{Collector, Label, MOST_BUCKETS, MOST_LABELS, Shape};
+use super::super::exponential::{Exponential, MOST_COUNTS};
 use super::super::plain::each;
 use super::super::refusal::RequestRefusal;
 use super::DELTA;
@@ -97,6 +98,40 @@ struct Point<'a> {
     explicit_bounds: Raw<'a>,
     #[serde(default)]
     flags: Loose<'a>,
+    #[serde(default)]
+    scale: Loose<'a>,
+    #[serde(default)]
+    zero_count: Loose<'a>,
+    #[serde(borrow)]
+    positive: Option<Buckets<'a>>,
+    #[serde(borrow)]
+    negative: Option<Buckets<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Buckets<'a> {
+    #[serde(default)]
+    offset: Loose<'a>,
+    #[serde(borrow)]
+    bucket_counts: Raw<'a>,
+}
+
+/// Reads the buckets of an exponential histogram.
+fn exponential(point: &Point<'_>) -> Result<Exponential, RequestRefusal> {
+    let counts = |buckets: &Option<Buckets<'_>>| -> Result<Vec<f64>, RequestRefusal> {
+        let list = buckets.as_ref().and_then(|buckets| buckets.bucket_counts);
+        let counts = values(list, loose::<u64>, MOST_COUNTS + 1)?;
+        Ok(counts.into_iter().map(|count| count as f64).collect())
+    };
+    let offset = point.positive.as_ref().map(|buckets| buckets.offset.read()).transpose()?;
+    let zeros: u64 = point.zero_count.read()?.unwrap_or(0);
+    Ok(Exponential {
+        scale: point.scale.read()?.unwrap_or(0),
+        zeros: zeros as f64 + counts(&point.negative)?.iter().sum::<f64>(),
+        offset: offset.flatten().unwrap_or(0),
+        counts: counts(&point.positive)?,
+    })
 }
 
 /// A number, or a string with one.
@@ -180,6 +215,7 @@ fn metric(text: &str, scope: &Scope<'_>, collector: &mut Collector<'_>) -> Resul
     let Metric { name, unit, gauge, sum, histogram, exponential_histogram, summary } = read(text)?;
     let is_number = gauge.is_some() || sum.is_some();
     let has_buckets = histogram.is_some();
+    let is_exponential = !has_buckets && !is_number && exponential_histogram.is_some();
     let data = gauge.or(sum).or(histogram).or(exponential_histogram).or(summary);
     let Some(Points { data_points, temporality }) = data else { return Ok(()) };
     let known = match is_number {
@@ -218,10 +254,13 @@ fn metric(text: &str, scope: &Scope<'_>, collector: &mut Collector<'_>) -> Resul
                 sum: point.sum.read()?,
                 ..Spread::default()
             };
+            if is_exponential {
+                spread.exponential = Some(exponential(&point)?);
+            }
             if has_buckets {
-                spread.counts = List::Read(values(point.bucket_counts, loose::<u64>)?);
+                spread.counts = List::Read(values(point.bucket_counts, loose::<u64>, MOST_BUCKETS + 2)?);
                 let bounds = |text: &str| loose::<f64>(text).map(f64::to_bits);
-                spread.bounds = List::Read(values(point.explicit_bounds, bounds)?);
+                spread.bounds = List::Read(values(point.explicit_bounds, bounds, MOST_BUCKETS + 2)?);
             }
             data.spread = Some(spread);
         }
@@ -233,11 +272,12 @@ fn metric(text: &str, scope: &Scope<'_>, collector: &mut Collector<'_>) -> Resul
 fn values(
     list: Raw<'_>,
     read: impl Fn(&str) -> Result<u64, RequestRefusal>,
+    most: usize,
 ) -> Result<Vec<u64>, RequestRefusal> {
     let mut values = Vec::new();
     each_of(list, |text| {
         let value = read(text)?;
-        if values.len() < MOST_BUCKETS + 2 {
+        if values.len() < most {
             values.push(value);
         }
         Ok(())

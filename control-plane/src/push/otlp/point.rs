@@ -1,5 +1,6 @@
 use super::super::batch::PointValue;
 use super::super::collector::{Collector, Identity, Label, MOST_BUCKETS, MOST_LABELS, Shape};
+use super::super::exponential::Exponential;
 use super::super::refusal::{PointRefusal, RequestRefusal};
 use super::super::wire::{BadWire, Value, fixed64s};
 
@@ -28,6 +29,8 @@ pub(super) struct Spread<'a> {
     pub(super) sum: Option<f64>,
     pub(super) counts: List<'a>,
     pub(super) bounds: List<'a>,
+    /// In place of counts and bounds.
+    pub(super) exponential: Option<Exponential>,
 }
 
 /// A list of 64-bit values: packed as it came, or read one by one.
@@ -76,16 +79,20 @@ pub(super) struct Scope<'a> {
     resource: Identity<'a>,
     /// Whom the resource alone names.
     member: Result<u32, PointRefusal>,
+    /// Which process it is.
+    source: u64,
 }
 
 impl<'a> Scope<'a> {
     pub(super) fn new(resource: &[Label<'a>], collector: &mut Collector<'_>) -> Self {
         if resource.len() > MOST_LABELS {
-            return Self { resource: Identity::default(), member: Err(PointRefusal::TooManyLabels) };
+            let member = Err(PointRefusal::TooManyLabels);
+            return Self { resource: Identity::default(), member, source: 0 };
         }
-        let resource = collector.identity(resource);
-        let member = collector.find(&Identity::default(), &resource);
-        Self { resource, member }
+        let identity = collector.identity(resource);
+        let member = collector.find(&Identity::default(), &identity);
+        let source = collector.source(resource, member.ok());
+        Self { resource: identity, member, source }
     }
 
     /// Takes one point of a known metric.
@@ -117,6 +124,7 @@ impl<'a> Scope<'a> {
         match collector.series(known, labels) {
             Ok(series) => {
                 let at_ms = i64::try_from(data.at_ns / 1_000_000).unwrap_or(i64::MAX);
+                collector.batch.source = self.source;
                 collector.add(member, series, at_ms, shape, value)
             }
             Err(refusal) => collector.refuse(1, refusal, || known.series.to_owned()),
@@ -152,6 +160,15 @@ fn histogram(
     let count = spread.count as f64;
     if !has_buckets {
         return Ok(Ok(PointValue::Histogram { sum, count, buckets: 0..0 }));
+    }
+    if let Some(exponential) = &spread.exponential {
+        return Ok(match exponential.cumulative(known.factor, count) {
+            Some(edges) => {
+                let buckets = collector.batch.add_buckets(edges);
+                Ok(PointValue::Histogram { sum, count, buckets })
+            }
+            None => Err(PointRefusal::BadHistogram),
+        });
     }
     let (mut counts, mut bounds) = (Vec::new(), Vec::new());
     spread.counts.values(&mut counts)?;

@@ -56,7 +56,7 @@ pub(crate) struct Metric {
     pub(crate) name: String,
     #[prost(string, tag = "3")]
     pub(crate) unit: String,
-    #[prost(oneof = "Data", tags = "5, 7, 9")]
+    #[prost(oneof = "Data", tags = "5, 7, 9, 10")]
     pub(crate) data: Option<Data>,
 }
 
@@ -68,6 +68,40 @@ pub(crate) enum Data {
     Sum(Sum),
     #[prost(message, tag = "9")]
     Histogram(Histogram),
+    #[prost(message, tag = "10")]
+    Exponential(Exponential),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Exponential {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) data_points: Vec<ExponentialPoint>,
+    #[prost(int32, tag = "2")]
+    pub(crate) temporality: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ExponentialPoint {
+    #[prost(fixed64, tag = "3")]
+    pub(crate) at_ns: u64,
+    #[prost(fixed64, tag = "4")]
+    pub(crate) count: u64,
+    #[prost(double, optional, tag = "5")]
+    pub(crate) sum: Option<f64>,
+    #[prost(sint32, tag = "6")]
+    pub(crate) scale: i32,
+    #[prost(fixed64, tag = "7")]
+    pub(crate) zero_count: u64,
+    #[prost(message, optional, tag = "8")]
+    pub(crate) positive: Option<Buckets>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Buckets {
+    #[prost(sint32, tag = "1")]
+    pub(crate) offset: i32,
+    #[prost(uint64, repeated, tag = "2")]
+    pub(crate) bucket_counts: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

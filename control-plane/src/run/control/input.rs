@@ -65,8 +65,8 @@ impl Input {
         matches!(self, Self::Looked { .. } | Self::Order { .. } | Self::Config { .. } | Self::Tick { .. })
     }
 
-    /// What is written down of it: all that decides. What runs at endpoints, and the numbers of requests and errors in
-    /// logs, are only shown.
+    /// What is written down of it: all that decides. What runs at endpoints is only shown, and backends
+    /// that answered nothing are left out of logs.
     pub(crate) fn as_recorded(&self) -> Self {
         match self {
             Self::Load(load) => Self::Load(NodeLoad {
@@ -76,8 +76,8 @@ impl Input {
                 endpoints: Vec::new(),
             }),
             Self::Log { at, summary } => {
-                let teaches = |(_, log): &(&SocketAddr, &BackendLog)| !log.first_bytes.is_empty();
-                let backends = summary.backends.iter().filter(teaches);
+                let counts = |(_, log): &(&SocketAddr, &BackendLog)| log.has_answers();
+                let backends = summary.backends.iter().filter(counts);
                 let backends = backends.map(|(address, log)| (*address, log.clone())).collect();
                 let unplaced = summary.unplaced.clone();
                 Self::Log { at: *at, summary: LogSummary { backends, unplaced } }

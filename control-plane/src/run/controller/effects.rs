@@ -76,7 +76,7 @@ impl Controller {
             .push
             .store(Arc::new(Directory::new(pushing, scraped.iter().map(|(address, _)| address.ip()))));
         let pools: HashMap<&str, PoolTargets<'_>> =
-            config.pools.iter().map(|pool| (pool.name.as_str(), PoolTargets::new(pool))).collect();
+            config.pools.iter().map(|pool| (pool.name.as_str(), PoolTargets::of(config, pool))).collect();
         let target =
             |(address, pool): &(SocketAddr, &Pool)| Some(pools.get(pool.name.as_str())?.target(*address));
         let targets: Vec<ScrapeTarget> = scraped.iter().filter_map(target).collect();

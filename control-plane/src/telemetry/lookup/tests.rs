@@ -27,7 +27,8 @@ fn names_of_the_user_go_before_those_of_the_engine() {
     custom.value("my_queue", Field::QueueDepth, 1.0, &[]);
     custom.value("my_done", Field::Completed, 1.0, &[("pool".into(), "a".into())]);
     custom.histogram("my_first_token_ms", Timing::Ttft, 0.001, &[]);
-    let packs = Packs::new(&PackChoice { engines: Some(vec![&VLLM]), gpu: false, custom: Some(custom) });
+    let packs =
+        Packs::new(&PackChoice { engines: Some(vec![&VLLM]), gpu: false, custom: Some(custom), model: None });
     let (own, engines) = (packs.resolve("my_queue"), packs.resolve("vllm:num_requests_waiting"));
     assert!(own[0].preference < engines[0].preference);
     assert_eq!(packs.resolve("my_done_total")[0].only, [("pool".into(), "a".into())]);

@@ -3,7 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::telemetry::drops::DropReason;
 use crate::telemetry::histogram::Buckets;
-use crate::telemetry::packs::VLLM;
+use crate::telemetry::lookup::PackChoice;
+use crate::telemetry::packs::{TRITON, VLLM};
 
 const CURRENT: &[u8] = include_bytes!("../fixtures/vllm.txt");
 const OLD: &[u8] = include_bytes!("../fixtures/vllm_old.txt");
@@ -136,6 +137,42 @@ fn triton_names_are_told_apart_by_their_labels() {
         reading,
         self::reading(&[(Field::QueueDepth, 3.0), (Field::Running, 12.0), (Field::QueueWaitSum, 2.5),])
     );
+}
+
+#[test]
+fn a_request_through_an_ensemble_counts_once() {
+    let page = |models: &[(&str, u32)]| -> String {
+        let lines = models.iter().map(|(model, count)| {
+            let labels = format!("{{model=\"{model}\",version=\"1\"}}");
+            format!(
+                "nv_inference_request_success{labels} {count}\nnv_inference_queue_duration_us{labels} {}\n",
+                count * 1000
+            )
+        });
+        lines.collect()
+    };
+    let counted = |page: &str, model: Option<&str>| {
+        let choice = PackChoice {
+            engines: Some(vec![&TRITON]),
+            model: model.map(str::to_owned),
+            ..PackChoice::default()
+        };
+        let reading = read_page(page.as_bytes(), &Packs::new(&choice)).reading;
+        (reading.get(Field::Completed), reading.get(Field::QueueWaitCount))
+    };
+    let all = |count: f64| (Some(count), Some(count));
+    let steps = [("preprocessing", 90), ("tensorrt_llm", 93), ("postprocessing", 90), ("ensemble", 90)];
+    let pipeline = page(&steps);
+    assert_eq!(counted(&pipeline, None), all(90.0));
+    assert_eq!(counted(&pipeline, Some("org/tensorrt_llm")), all(93.0), "what the backend is said to serve");
+    assert_eq!(counted(&pipeline, Some("elsewhere")), all(90.0));
+    let both = page(&[("tensorrt_llm", 100), ("tensorrt_llm_bls", 30), ("ensemble", 70)]);
+    assert_eq!(counted(&both, None), all(100.0), "two ways in");
+    let unnamed = page(&[("tokenize", 40), ("generate", 41), ("chat", 40)]);
+    assert_eq!(counted(&unnamed, None), all(41.0));
+    let reading = read_page(pipeline.as_bytes(), &Packs::of(&[&TRITON])).reading;
+    let waited = reading.get(Field::QueueWaitSum).unwrap();
+    assert!((waited - 0.363).abs() < 1e-9, "the waits of a request's steps add up: {waited}");
 }
 
 #[test]

@@ -133,6 +133,32 @@ async fn counters_become_counts_and_a_restart_starts_anew() {
 }
 
 #[tokio::test]
+async fn a_counter_that_is_missing_for_a_while_counts_once() {
+    let scrapes = Arc::new(AtomicUsize::new(0));
+    let completed = [Some(100), Some(105), None, None, Some(112), Some(113)];
+    let backend = backend(move || {
+        let scrape = scrapes.fetch_add(1, Ordering::SeqCst).min(completed.len() - 1);
+        let counter = completed[scrape].map(|count| {
+            format!(
+                "vllm:request_success_total {count}\nvllm:time_to_first_token_seconds_count {count}\n\
+                 vllm:time_to_first_token_seconds_bucket{{le=\"1\"}} {count}\n"
+            )
+        });
+        format!("vllm:num_requests_running 3\n{}", counter.unwrap_or_default())
+    })
+    .await;
+    let mut bench = Bench::of(&backend);
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        let sample = bench.sample().await;
+        seen.push((sample.completed, sample.ttft_p95_seconds.is_some()));
+    }
+    let none = (0.0, false);
+    assert_eq!(seen, [none, (5.0, true), none, none, (7.0, true), (1.0, true)]);
+    assert_eq!(bench.metrics.restarts.get(), 0);
+}
+
+#[tokio::test]
 async fn a_page_of_nonsense_values_keeps_its_good_fields() {
     let page =
         "vllm:num_requests_running NaN\nvllm:num_requests_waiting -3\nvllm:kv_cache_usage_perc 0.5\nx{ 1\n";
@@ -161,6 +187,37 @@ async fn a_server_that_never_answers_times_out_and_delays_nobody() {
         samples += 1;
     }
     assert!(samples >= 5, "{samples} samples of the healthy backend while the other hung");
+}
+
+#[tokio::test]
+async fn a_pool_that_hangs_keeps_no_slot_from_another() {
+    let silent = serve(Router::new().route("/metrics", get(std::future::pending::<String>))).await;
+    let good = backend(|| "vllm:num_requests_running 1\n").await;
+    let of = |name: &str, backend: String, url: &Arc<str>| ScrapeTarget {
+        backend: backend.into(),
+        pool: name.into(),
+        url: format!("http://{url}/metrics"),
+        ..ScrapeTarget::new("".into())
+    };
+    let mut targets: Vec<ScrapeTarget> =
+        (0..40).map(|index| of("hangs", format!("10.0.0.{index}:1"), &silent)).collect();
+    targets.extend((0..4).map(|index| of("serves", format!("10.0.1.{index}:1"), &good)));
+    let options = ScrapeOptions { deadline: Duration::from_millis(400), ..OPTIONS };
+    let mut bench = Bench::start(options, targets);
+    let mut samples = 0;
+    while samples < 60 {
+        let outcome = bench.next().await;
+        if outcome.backend.starts_with("10.0.1.") {
+            outcome.result.expect("the other pool is scraped as if nothing were");
+            samples += 1;
+        }
+    }
+    bench.eventually(|bench| bench.metrics.scrapes_failed() > 40).await;
+    let mut shown = String::new();
+    encode(&mut shown, &bench.registry).unwrap();
+    assert!(shown.contains("clairvoy_telemetry_no_slot_total{pool=\"hangs\"}"), "{shown}");
+    assert!(!shown.contains("clairvoy_telemetry_no_slot_total{pool=\"serves\"}"), "{shown}");
+    assert!(shown.contains("clairvoy_telemetry_slots_in_use{pool=\"hangs\"} 8"), "{shown}");
 }
 
 #[tokio::test]
