@@ -24,7 +24,7 @@ use crate::config::{Gateway, Timeouts};
 pub use access_log::{AccessLogIntent, BearerToken};
 pub use bootstrap::{
     BootstrapOptions, ClusterChoice, Format, MergeError, MergeOptions, Merged, NodeOptions, Serve,
-    SyntaxError, Variant, XDS_CLUSTER, XdsAddress, bootstrap, merge,
+    SyntaxError, Variant, XDS_CLUSTER, XdsAddress, XdsTls, bootstrap, merge,
 };
 
 /// What one gateway's Envoys should do.

@@ -20,6 +20,7 @@ mod retention;
 mod root;
 mod signals;
 mod spool;
+mod tls;
 mod token;
 mod validate;
 
@@ -39,4 +40,5 @@ pub use retention::RetentionPeriods;
 pub use root::{AccessLog, Config, Telemetry, schema};
 pub use signals::{Signals, Webhook};
 pub use spool::{Size, Spool};
+pub use tls::{GatewayClient, ListenerTls, PoolClient, is_named};
 pub use token::PoolToken;

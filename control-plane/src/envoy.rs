@@ -29,3 +29,8 @@ pub fn gateway_of(config: &Config, node_cluster: &str) -> Option<Gateway> {
     let named = gateways.iter().find(|gateway| gateway.node_cluster.as_deref() == Some(node_cluster));
     named.or_else(|| gateways.iter().find(|gateway| gateway.node_cluster.is_none())).cloned()
 }
+
+/// The same, but none that the names in the Envoy's certificate do not open.
+pub fn gateway_for(config: &Config, node_cluster: &str, identities: &[String]) -> Option<Gateway> {
+    gateway_of(config, node_cluster).filter(|gateway| config.listen.opens(&gateway.name, identities))
+}

@@ -31,7 +31,7 @@ mod remote_write;
 mod serve;
 mod wire;
 
-pub use access::PushTokens;
+pub use access::PushSenders;
 pub use directory::{Directory, Member};
 pub use intake::Intake;
 pub use metrics::{Protocol, PushMetrics};

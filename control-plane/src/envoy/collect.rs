@@ -9,7 +9,7 @@ use clairvoy_xds::{AccessLogEntries, AccessLogs, IntakeReceiver, LoadReport, Rep
 
 use crate::config::Config;
 
-use super::{EnvoyMetrics, Exchange, LogSummary, NodeLoad, Sampler, Tally, gateway_of};
+use super::{EnvoyMetrics, Exchange, LogSummary, NodeLoad, Sampler, Tally, gateway_for};
 
 /// How often what the logs told is handed on.
 const HAND_ON_EVERY: Duration = Duration::from_secs(1);
@@ -109,7 +109,7 @@ impl Collector {
     }
 
     fn gateway(&self, node: &ReportingNode) -> Option<String> {
-        gateway_of(&self.config.load(), &node.cluster).map(|gateway| gateway.name)
+        gateway_for(&self.config.load(), &node.cluster, &node.identities).map(|gateway| gateway.name)
     }
 }
 

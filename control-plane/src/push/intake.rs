@@ -1,14 +1,14 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use chrono::Utc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 
 use crate::config::Push;
 use crate::telemetry::{ScrapeOutcome, TelemetryMetrics};
 
-use super::access::{Access, PushTokens};
+use super::access::{Access, Certified, PushSenders};
 use super::batch::Batch;
 use super::body::{BodyLimits, Held, Packing};
 use super::collector::{Collector, Rules};
@@ -37,7 +37,7 @@ pub struct Intake {
 struct Shared {
     rules: Rules,
     directory: Arc<ArcSwap<Directory>>,
-    tokens: PushTokens,
+    senders: PushSenders,
     limits: BodyLimits,
     requests: Semaphore,
     room: Arc<Semaphore>,
@@ -74,7 +74,7 @@ impl Intake {
     /// Makes an intake, and the assembly that turns its points into `outcomes`. `directory` can be replaced at any time.
     pub fn new(
         options: &Push,
-        tokens: PushTokens,
+        senders: PushSenders,
         directory: Arc<ArcSwap<Directory>>,
         outcomes: mpsc::Sender<ScrapeOutcome>,
         metrics: PushMetrics,
@@ -86,7 +86,7 @@ impl Intake {
         let shared = Shared {
             rules: Rules::new(options),
             directory,
-            tokens,
+            senders,
             limits: BodyLimits {
                 max_bytes: options.max_body_bytes,
                 deadline: options.body_deadline.0,
@@ -109,13 +109,19 @@ impl Intake {
         &self.shared.limits
     }
 
+    /// What the certificate of a connection opens.
+    pub(super) fn certified(&self, identities: &[String]) -> Option<Certified> {
+        self.shared.senders.certified(identities)
+    }
+
     /// What a sender may write to; a browser may not.
-    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<Access, RequestRefusal> {
+    pub(super) fn admit(&self, head: &Parts) -> Result<Access, RequestRefusal> {
         // No sender of telemetry says where a page came from. Without a token it could be any page.
-        if headers.contains_key(axum::http::header::ORIGIN) {
+        if head.headers.contains_key(axum::http::header::ORIGIN) {
             return Err(RequestRefusal::Browser);
         }
-        self.shared.tokens.access(headers).ok_or(RequestRefusal::Unauthenticated)
+        let access = self.shared.senders.access(&head.headers, head.extensions.get());
+        access.ok_or(RequestRefusal::Unauthenticated)
     }
 
     /// A place among the requests at once.

@@ -21,6 +21,7 @@ pub struct PushMetrics {
     pub(super) evicted: Counter,
     pub(super) outcomes_dropped: Counter,
     pub(super) connections_refused: Counter,
+    pub(super) handshakes_failed: Counter,
     pub(super) connections: Gauge,
     pub(super) backends: Gauge,
     pub(super) queued_points: Gauge,
@@ -96,6 +97,11 @@ impl PushMetrics {
             "connections_refused",
             "Connections closed because there were too many",
             metrics.connections_refused.clone(),
+        );
+        registry.register(
+            "handshakes_failed",
+            "Connections that ended before TLS was agreed on, as those without the certificate that is asked for",
+            metrics.handshakes_failed.clone(),
         );
         registry.register("connections", "Open connections of senders", metrics.connections.clone());
         registry.register("backends", "Backends that push", metrics.backends.clone());
