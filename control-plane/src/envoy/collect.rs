@@ -145,4 +145,24 @@ mod tests {
         assert_eq!(collector.metrics.entries_foreign.get(), 6);
         assert_eq!(collector.metrics.entries_kept.get(), 3);
     }
+
+    #[test]
+    fn a_certificate_decides_about_which_gateway_an_envoy_is_heard() {
+        let config = crate::config::parse(
+            "listen:\n  xds_tls: { certificate: a, private_key: b, client_ca: c }\n  \
+             xds_clients: [{ san: \"spiffe://t/east\", gateways: [a] }, { san: all.example }]\n\
+             gateways: [{ name: a, node_cluster: east }, { name: b, listen: 127.0.0.1:10001, node_cluster: west }]\n",
+        )
+        .unwrap();
+        for (cluster, identity, gateway) in [
+            ("east", "spiffe://t/east", Some("a")),
+            ("west", "spiffe://t/east", None),
+            ("west", "all.example", Some("b")),
+            ("east", "spiffe://t/west", None),
+        ] {
+            let found = gateway_for(&config, cluster, &[identity.to_owned()]).map(|gateway| gateway.name);
+            assert_eq!(found.as_deref(), gateway, "{cluster} {identity}");
+        }
+        assert!(gateway_for(&config, "east", &[]).is_none());
+    }
 }

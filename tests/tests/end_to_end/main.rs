@@ -21,4 +21,5 @@ mod restart;
 mod routing;
 mod support;
 mod telemetry;
+mod tls;
 mod webhooks;
