@@ -45,6 +45,8 @@ pub struct ModelIntent {
     pub name: String,
     /// Time limits of its route.
     pub timeouts: Timeouts,
+    /// Metrics of ORCA that Envoys report of its backends, sorted; none: they report none.
+    pub load_metrics: Vec<String>,
     /// Its endpoints in groups of equal predicted speed.
     pub groups: Vec<GroupIntent>,
 }

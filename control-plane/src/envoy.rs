@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! load reports ─► NodeLoad    requests per model since the last report, requests in progress per backend
+//!              └► OrcaTally   what backends say of themselves in their answers; goes on as pushed telemetry
 //! access logs ──► Sampler ──► Tally ─► LogSummary    first bytes, errors and requests without a backend, once a second
 //! ```
 //!
@@ -11,6 +12,7 @@ mod collect;
 mod entry;
 mod load;
 mod metrics;
+mod orca;
 mod sampler;
 mod tally;
 
@@ -18,6 +20,7 @@ pub use collect::{Collector, EnvoyNews};
 pub use entry::{BODY_TAG, Exchange, ROUTE_TAG};
 pub use load::{EndpointLoad, ModelLoad, NodeLoad};
 pub use metrics::EnvoyMetrics;
+pub use orca::{OrcaReading, OrcaTally};
 pub use sampler::Sampler;
 pub use tally::{BackendLog, FirstBytes, LogSummary, Tally};
 

@@ -23,6 +23,7 @@ mod intake;
 mod listen;
 mod metrics;
 mod names;
+mod orca;
 mod otlp;
 mod plain;
 mod queue;

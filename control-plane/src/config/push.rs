@@ -123,9 +123,12 @@ impl Config {
             self.check_pushing(&clients.join(index).join("pools"), &client.pools, "certificate", fault);
         }
         for (index, pool) in self.pools.iter().enumerate() {
-            if pool.telemetry == PoolTelemetry::Push && push.addresses().next().is_none() {
+            if pool.telemetry == PoolTelemetry::Push
+                && pool.orca.is_none()
+                && push.addresses().next().is_none()
+            {
                 let message =
-                    "nobody listens for its telemetry: set `telemetry.push.http` or `otlp_grpc`".to_owned();
+                    "nobody listens for its telemetry: set `telemetry.push.http` or `otlp_grpc`, or the pool's `orca`".to_owned();
                 fault(root.join("pools").join(index).join("telemetry"), message);
             }
             if pool.telemetry == PoolTelemetry::Push && matches!(pool.gpu_metrics, GpuMetrics::Page(_)) {

@@ -18,6 +18,7 @@ impl Validate for Config {
         self.check_gateways(&root, &mut fault);
         self.check_telemetry(&root, &mut fault);
         self.check_push(&root, &mut fault);
+        self.check_orca(&root, &mut fault);
         self.check_forecast(&root, &mut fault);
         self.check_models(&root, &mut fault);
         self.check_pools(&root, &mut fault);

@@ -2,14 +2,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use chrono::Utc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use clairvoy_xds::{AccessLogEntries, AccessLogs, IntakeReceiver, LoadReport, ReportingNode};
 
 use crate::config::Config;
+use crate::push::Intake;
 
-use super::{EnvoyMetrics, Exchange, LogSummary, NodeLoad, Sampler, Tally, gateway_for};
+use super::{EnvoyMetrics, Exchange, LogSummary, NodeLoad, OrcaTally, Sampler, Tally, gateway_for};
 
 /// How often what the logs told is handed on.
 const HAND_ON_EVERY: Duration = Duration::from_secs(1);
@@ -28,23 +30,49 @@ pub struct Collector {
     config: Arc<ArcSwap<Config>>,
     news: mpsc::Sender<EnvoyNews>,
     metrics: EnvoyMetrics,
+    /// Where what backends say of themselves goes; none: it is passed over.
+    orca: Option<Intake>,
 }
 
 impl Collector {
     /// A collector that hands on to `news`.
     pub fn new(config: Arc<ArcSwap<Config>>, news: mpsc::Sender<EnvoyNews>, metrics: EnvoyMetrics) -> Self {
-        Self { config, news, metrics }
+        Self { config, news, metrics, orca: None }
+    }
+
+    /// Hands on what backends say of themselves in their answers, too.
+    pub fn with_orca(self, intake: Intake) -> Self {
+        Self { orca: Some(intake), ..self }
     }
 
     /// Hands on load reports until `stop`. When the controller is behind, the intake waits, and then the Envoys do: what
     /// is counted meanwhile comes with their next report.
     pub async fn load_reports(&self, mut reports: IntakeReceiver<LoadReport>, stop: CancellationToken) {
-        while let Some(Some(report)) = stop.run_until_cancelled(reports.recv()).await {
+        let mut tally = OrcaTally::default();
+        let mut ticks = tokio::time::interval(HAND_ON_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            let report = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {
+                    let readings = tally.take(Utc::now());
+                    if let Some(intake) = self.orca.as_ref().filter(|_| !readings.is_empty()) {
+                        intake.take_orca(&readings);
+                    }
+                    continue;
+                }
+                report = reports.recv() => report,
+            };
+            let Some(report) = report else { return };
             if self.gateway(&report.node).is_none() {
                 self.metrics.reports_foreign.inc();
                 continue;
             }
             self.metrics.reports_taken.inc();
+            if self.orca.is_some() {
+                tally.add(&report, &self.config.load());
+            }
             if self.news.send(EnvoyNews::Load(NodeLoad::read(&report))).await.is_err() {
                 return;
             }

@@ -6,6 +6,7 @@ use chrono::Utc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 
 use crate::config::Push;
+use crate::envoy::OrcaReading;
 use crate::telemetry::{ScrapeOutcome, TelemetryMetrics};
 
 use super::access::{Access, Certified, PushSenders};
@@ -16,7 +17,7 @@ use super::directory::Directory;
 use super::metrics::{Protocol, PushMetrics};
 use super::queue::Assembly;
 use super::refusal::{RequestRefusal, Tally};
-use super::{otlp, plain, remote_write};
+use super::{orca, otlp, plain, remote_write};
 
 /// Requests that may wait to be put together; their points are counted besides.
 const QUEUE_REQUESTS: usize = 4096;
@@ -151,9 +152,23 @@ impl Intake {
         };
         self.shared.queue(protocol, batch, tally)
     }
+
+    /// Queues what backends say of themselves in their answers. What finds no room is dropped and counted: newer comes soon.
+    pub fn take_orca(&self, readings: &[OrcaReading]) {
+        let taken = self.shared.take_orca(readings);
+        self.note(Protocol::Orca, &taken);
+    }
 }
 
 impl Shared {
+    fn take_orca(&self, readings: &[OrcaReading]) -> Result<Accepted, RequestRefusal> {
+        let directory = self.directory.load_full();
+        let now_ms = Utc::now().timestamp_millis();
+        let mut collector = Collector::new(&self.rules, &directory, &Access::All, now_ms);
+        orca::take(readings, &mut collector)?;
+        self.queue(Protocol::Orca, collector.batch, collector.tally)
+    }
+
     fn decode(
         &self,
         format: Format,

@@ -38,6 +38,8 @@ pub enum Protocol {
     RemoteWrite,
     /// Plain JSON.
     Json,
+    /// Envoys, with their load reports.
+    Orca,
     /// None of these.
     Other,
 }
@@ -49,6 +51,7 @@ impl EncodeLabelValue for Protocol {
             Self::OtlpHttp => "otlp_http",
             Self::RemoteWrite => "remote_write",
             Self::Json => "json",
+            Self::Orca => "orca",
             Self::Other => "other",
         })
     }

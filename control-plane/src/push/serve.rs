@@ -113,7 +113,7 @@ impl Intake {
         self.take(Protocol::OtlpGrpc, Format::OtlpProtobuf, packing, body, access).await
     }
 
-    fn note(&self, protocol: Protocol, taken: &Result<Accepted, RequestRefusal>) {
+    pub(super) fn note(&self, protocol: Protocol, taken: &Result<Accepted, RequestRefusal>) {
         let outcome = match taken {
             Ok(taken) if taken.tally.refused() > 0 => "partial",
             Ok(_) => "ok",

@@ -157,7 +157,8 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let watching =
         discovery::watch(Arc::clone(&live_config), looked_in, u64::from(std::process::id()), stop.clone());
     let (news, envoys) = mpsc::channel(ENVOY_NEWS);
-    let collector = Collector::new(Arc::clone(&live_config), news, envoy_metrics.clone());
+    let collector =
+        Collector::new(Arc::clone(&live_config), news, envoy_metrics.clone()).with_orca(intake.clone());
     let sampler = Sampler::new(
         f64::from(config.telemetry.access_log.max_entries_per_second),
         u64::from(std::process::id()),

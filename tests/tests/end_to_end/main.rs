@@ -14,6 +14,7 @@ mod gateways;
 mod history;
 mod leases;
 mod membership;
+mod orca;
 mod page;
 mod push;
 mod refusal;
