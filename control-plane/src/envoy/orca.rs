@@ -36,7 +36,14 @@ pub struct OrcaReading {
 pub struct OrcaTally {
     backends: BTreeMap<SocketAddr, Sums>,
     /// Requests in progress, by Envoy.
-    nodes: BTreeMap<String, (DateTime<Utc>, Vec<(SocketAddr, f64)>)>,
+    nodes: BTreeMap<String, Progress>,
+}
+
+/// What runs at backends through one Envoy, and when it said so.
+#[derive(Debug)]
+struct Progress {
+    at: DateTime<Utc>,
+    running: Vec<(SocketAddr, f64)>,
 }
 
 #[derive(Debug, Default)]
@@ -69,7 +76,7 @@ impl OrcaTally {
         let is_known = self.nodes.contains_key(&report.node.id);
         if !running.is_empty() && (is_known || self.nodes.len() < MOST_NODES) {
             running.truncate(MOST_BACKENDS);
-            self.nodes.insert(report.node.id.clone(), (report.at.into(), running));
+            self.nodes.insert(report.node.id.clone(), Progress { at: report.at.into(), running });
         } else if running.is_empty() {
             self.nodes.remove(&report.node.id);
         }
@@ -93,7 +100,7 @@ impl OrcaTally {
 
     /// Takes out what came of backends with any metric. Requests that ended without stay, for the next time.
     pub fn take(&mut self, now: DateTime<Utc>) -> Vec<OrcaReading> {
-        self.nodes.retain(|_, (at, _)| (now - *at).as_seconds_f64() < PROGRESS_SECONDS);
+        self.nodes.retain(|_, told| (now - told.at).as_seconds_f64() < PROGRESS_SECONDS);
         let mut readings = Vec::new();
         self.backends.retain(|address, sums| {
             if sums.metrics.is_empty() {
@@ -106,7 +113,7 @@ impl OrcaTally {
         });
         if !readings.is_empty() {
             let mut running = BTreeMap::<SocketAddr, f64>::new();
-            for (address, count) in self.nodes.values().flat_map(|(_, running)| running) {
+            for (address, count) in self.nodes.values().flat_map(|told| &told.running) {
                 *running.entry(*address).or_default() += count;
             }
             for reading in &mut readings {
@@ -162,7 +169,7 @@ mod tests {
     #[test]
     fn reports_of_several_envoys_make_one_mean_and_other_metrics_are_passed_over() {
         let config = crate::config::parse(
-            "models: [{ name: m, pools: [p] }, { name: n, pools: [q] }]\n\
+            "models: [{ name: m, pools: [p] }, { name: other, pools: [q] }]\n\
              pools: [{ name: p, telemetry: push, orca: { queue_depth: named_metrics.waiting } }, { name: q }]\n",
         )
         .unwrap();
@@ -171,7 +178,7 @@ mod tests {
         let waiting = "named_metrics.waiting";
         tally.add(&report("a", "m", 5, 2, &[(waiting, 4, 8.0), ("named_metrics.other", 4, 1.0)]), &config);
         tally.add(&report("b", "m", 1, 1, &[(waiting, 1, 7.0), ("cpu_utilization", 0, 1.0)]), &config);
-        tally.add(&report("c", "n", 9, 9, &[(waiting, 1, 100.0)]), &config);
+        tally.add(&report("c", "other", 9, 9, &[(waiting, 1, 100.0)]), &config);
         let [reading] = &tally.take(now)[..] else { panic!("one backend") };
         assert_eq!(reading.means, BTreeMap::from([(waiting.to_owned(), 3.0)]));
         assert_eq!((reading.ended, reading.in_progress), (6.0, 3.0));

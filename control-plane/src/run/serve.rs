@@ -202,7 +202,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     tokio::spawn(scraper.run(stop.clone()));
     tokio::spawn(assembly.run(stop.clone()));
     for (surface, listener) in push_listeners {
-        tokio::spawn(intake.clone().serve(listener, surface, certificates.push.clone(), stop.clone()));
+        tokio::spawn(intake.clone().serve(listener, surface, certificates.push(surface), stop.clone()));
     }
     tokio::spawn(watching);
     tokio::spawn({

@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use clairvoy_xds::{PemSource, Tls, TlsOptions};
 
 use crate::config::{Config, ListenerTls};
+use crate::push::Surface;
 
 pub(super) use accept::TlsListener;
 pub(super) use watch::watch;
@@ -21,7 +22,8 @@ pub(super) use watch::watch;
 pub(super) struct Listeners {
     pub(super) api: Option<Tls>,
     pub(super) xds: Option<Tls>,
-    pub(super) push: Option<Tls>,
+    push_http: Option<Tls>,
+    push_grpc: Option<Tls>,
     watched: Vec<Watched>,
 }
 
@@ -36,12 +38,27 @@ impl Listeners {
     /// Reads the certificates that the configuration names.
     pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
         let mut listeners = Self::default();
-        let either: &[&str] = &["h2", "http/1.1"];
-        let push = &config.telemetry.push.tls;
-        listeners.api = listeners.read("listen.api_tls", config.listen.api_tls.as_ref(), either)?;
-        listeners.xds = listeners.read("listen.xds_tls", config.listen.xds_tls.as_ref(), &["h2"])?;
-        listeners.push = listeners.read("telemetry.push.tls", push.as_ref(), either)?;
+        let (listen, push) = (&config.listen, &config.telemetry.push);
+        // Not HTTP/2: a refusal that is sent before the body was read is lost to clients such as curl, which take the
+        // end of the stream for an error.
+        let http: &[&str] = &["http/1.1"];
+        let grpc: &[&str] = &["h2"];
+        listeners.api = listeners.read("listen.api_tls", listen.api_tls.as_ref(), http)?;
+        listeners.xds = listeners.read("listen.xds_tls", listen.xds_tls.as_ref(), grpc)?;
+        let files = push.tls.as_ref();
+        listeners.push_http =
+            listeners.read("telemetry.push.http", files.filter(|_| push.http.is_some()), http)?;
+        listeners.push_grpc =
+            listeners.read("telemetry.push.otlp_grpc", files.filter(|_| push.otlp_grpc.is_some()), grpc)?;
         Ok(listeners)
+    }
+
+    /// The certificates of an address for pushed telemetry.
+    pub(super) fn push(&self, surface: Surface) -> Option<Tls> {
+        match surface {
+            Surface::Grpc => self.push_grpc.clone(),
+            Surface::Http => self.push_http.clone(),
+        }
     }
 
     fn read(

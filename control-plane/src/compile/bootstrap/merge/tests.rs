@@ -215,6 +215,7 @@ fn choices_of_the_user_are_replaced_only_by_force() {
 #[test]
 fn tls_is_merged_kept_and_replaced_only_by_force() {
     let mut options = options(Serve::Eds);
+    options.clusters = vec![cluster("chat", None)];
     options.xds = Some(XdsAddress { host: "clairvoy.example".to_owned(), port: 5 });
     options.tls = Some(XdsTls {
         ca: "/ca.pem".to_owned(),
