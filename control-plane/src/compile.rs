@@ -24,7 +24,7 @@ use crate::config::{Gateway, Timeouts};
 pub use access_log::{AccessLogIntent, BearerToken};
 pub use bootstrap::{
     BootstrapOptions, ClusterChoice, Format, MergeError, MergeOptions, Merged, NodeOptions, Serve,
-    SyntaxError, Variant, XDS_CLUSTER, XdsAddress, bootstrap, merge,
+    SyntaxError, Variant, XDS_CLUSTER, XdsAddress, XdsTls, bootstrap, merge,
 };
 
 /// What one gateway's Envoys should do.
@@ -45,6 +45,8 @@ pub struct ModelIntent {
     pub name: String,
     /// Time limits of its route.
     pub timeouts: Timeouts,
+    /// Metrics of ORCA that Envoys report of its backends, sorted; none: they report none.
+    pub load_metrics: Vec<String>,
     /// Its endpoints in groups of equal predicted speed.
     pub groups: Vec<GroupIntent>,
 }

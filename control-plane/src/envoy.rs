@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! load reports ─► NodeLoad    requests per model since the last report, requests in progress per backend
+//!              └► OrcaTally   what backends say of themselves in their answers; goes on as pushed telemetry
 //! access logs ──► Sampler ──► Tally ─► LogSummary    first bytes, errors and requests without a backend, once a second
 //! ```
 //!
@@ -11,6 +12,7 @@ mod collect;
 mod entry;
 mod load;
 mod metrics;
+mod orca;
 mod sampler;
 mod tally;
 
@@ -18,6 +20,7 @@ pub use collect::{Collector, EnvoyNews};
 pub use entry::{BODY_TAG, Exchange, ROUTE_TAG};
 pub use load::{EndpointLoad, ModelLoad, NodeLoad};
 pub use metrics::EnvoyMetrics;
+pub use orca::{OrcaReading, OrcaTally};
 pub use sampler::Sampler;
 pub use tally::{BackendLog, FirstBytes, LogSummary, Tally};
 
@@ -28,4 +31,9 @@ pub fn gateway_of(config: &Config, node_cluster: &str) -> Option<Gateway> {
     let gateways = config.gateways();
     let named = gateways.iter().find(|gateway| gateway.node_cluster.as_deref() == Some(node_cluster));
     named.or_else(|| gateways.iter().find(|gateway| gateway.node_cluster.is_none())).cloned()
+}
+
+/// The same, but none that the names in the Envoy's certificate do not open.
+pub fn gateway_for(config: &Config, node_cluster: &str, identities: &[String]) -> Option<Gateway> {
+    gateway_of(config, node_cluster).filter(|gateway| config.listen.opens(&gateway.name, identities))
 }

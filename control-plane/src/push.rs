@@ -25,6 +25,7 @@ mod intake;
 mod listen;
 mod metrics;
 mod names;
+mod orca;
 mod otlp;
 mod plain;
 mod queue;
@@ -33,7 +34,7 @@ mod remote_write;
 mod serve;
 mod wire;
 
-pub use access::PushTokens;
+pub use access::PushSenders;
 pub use directory::{Directory, Member};
 pub use intake::Intake;
 pub use metrics::{Protocol, PushMetrics};

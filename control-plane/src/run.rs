@@ -8,14 +8,17 @@ mod database;
 mod decision_id;
 mod envoys;
 mod journal;
+mod listen;
 mod page;
 mod plan;
 mod recent;
 mod recorder;
 mod reload;
+mod secrets;
 mod serve;
 mod show;
 mod steer;
+mod tls;
 
 pub use commands::{Command, LeaseRequest, Refusal, Target};
 #[cfg(test)]
@@ -23,5 +26,6 @@ pub(crate) use control::Order;
 pub(crate) use control::{Checkpoint, Core, Effect, Input, Pending, decisive};
 pub(crate) use database::demand_history;
 pub(crate) use page::{Mark, Page};
-pub use serve::{Overrides, check_secrets, database_settings, serve};
+pub use secrets::check_secrets;
+pub use serve::{Overrides, database_settings, serve};
 pub use show::Frame;

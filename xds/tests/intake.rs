@@ -60,6 +60,7 @@ async fn t14_load_reports_are_asked_for_at_once_and_taken_in() {
         region: "r".into(),
         zone: "z".into(),
         sub_zone: "s".into(),
+        identities: [].into(),
     };
     assert_eq!(*node, expected);
     assert_eq!(cluster_stats, report(None, &["x", "y"]).cluster_stats);

@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use clairvoy::config::{self, Push};
-use clairvoy::push::{Directory, Intake, PushMetrics, PushTokens};
+use clairvoy::push::{Directory, Intake, PushMetrics, PushSenders};
 use clairvoy::telemetry::TelemetryMetrics;
 
 use load::{BACKENDS, Format, Page};
@@ -116,7 +116,7 @@ async fn measure(format: Format, page: Page, seconds: f64) -> Result<Row> {
         let metrics = PushMetrics::default();
         let (intake, assembly) = Intake::new(
             &options,
-            PushTokens::default(),
+            PushSenders::default(),
             Arc::new(ArcSwap::from_pointee(directory()?)),
             outcomes_in,
             metrics.clone(),

@@ -1,4 +1,5 @@
 mod merge;
+mod tls;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "VARIANT")]
     variant: Option<VariantName>,
     #[command(flatten)]
+    tls: tls::TlsArguments,
+    #[command(flatten)]
     merge: merge::MergeArguments,
 }
 
@@ -70,6 +73,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         region: arguments.region.unwrap_or_default(),
         zone: arguments.zone.unwrap_or_default(),
         xds: xds_address(arguments.xds.as_deref().unwrap_or(XDS))?,
+        tls: arguments.tls.read(),
         variant: arguments.variant.map(Variant::from).unwrap_or_default(),
         admin: admin_address(arguments.admin.as_deref().unwrap_or(ADMIN))?,
         token: token(arguments.token_env)?,

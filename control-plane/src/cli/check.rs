@@ -82,7 +82,7 @@ async fn check(file: &ConfigFile) -> bool {
     let secrets = match check_secrets(&config) {
         Ok(()) => true,
         Err(error) => {
-            let what = "secrets named by the configuration are there".to_owned();
+            let what = "secrets and certificates named by the configuration are there".to_owned();
             show(&[Finding { state: State::Bad, what, remedy: Some(format!("{error:#}")) }])
         }
     };

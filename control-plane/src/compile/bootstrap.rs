@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 pub use merge::{ClusterChoice, MergeError, MergeOptions, Merged, NodeOptions, Serve, merge};
-pub use parts::{Variant, XDS_CLUSTER, XdsAddress};
+pub use parts::{Variant, XDS_CLUSTER, XdsAddress, XdsTls};
 pub use read::{Format, SyntaxError};
 
 pub(super) use parts::authorization;
@@ -29,6 +29,8 @@ pub struct BootstrapOptions {
     pub zone: String,
     /// Clairvoy's discovery server.
     pub xds: XdsAddress,
+    /// TLS on the way to it; none: clear text.
+    pub tls: Option<XdsTls>,
     /// How it is told of changes.
     pub variant: Variant,
     /// Envoy's admin address; none: no admin interface.
@@ -64,7 +66,7 @@ fn document(options: &BootstrapOptions) -> Value {
             "cds_config": ads(),
         },
         "cluster_manager": {"load_stats_config": load_stats(options.token.as_deref())},
-        "static_resources": {"clusters": [xds_cluster(&options.xds)]},
+        "static_resources": {"clusters": [xds_cluster(&options.xds, options.tls.as_ref())]},
     });
     if let Some(admin) = options.admin {
         document["admin"] = admin_interface(admin);

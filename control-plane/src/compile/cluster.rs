@@ -67,6 +67,7 @@ pub(super) fn cluster(model: &ModelIntent) -> Cluster {
             ..CircuitBreakers::default()
         }),
         outlier_detection: Some(outlier_detection()),
+        lrs_report_endpoint_metrics: model.load_metrics.clone(),
         ..Cluster::default()
     }
 }

@@ -25,6 +25,11 @@ pub(super) const CLIENT_HEADER: &str = "x-model";
 pub(super) const NO_MODEL: &str = "!missing";
 pub(super) const NO_JSON: &str = "!error";
 
+/// Without it vLLM and Triton report no load.
+const LOAD_FORMAT_HEADER: &str = "endpoint-load-metrics-format";
+/// In which backends report their load (ORCA).
+const LOAD_HEADERS: [&str; 2] = ["endpoint-load-metrics", "endpoint-load-metrics-bin"];
+
 /// Tries after the first, each on another backend, and only where the request did not reach one.
 const RETRIES: u32 = 2;
 
@@ -75,7 +80,17 @@ fn model_route(model: &ModelIntent, headers: Vec<HeaderMatcher>) -> Route {
         retry_policy: Some(retry_policy()),
         ..RouteAction::default()
     };
-    Route { r#match: Some(any_path(headers)), action: Some(route::Action::Route(action)), ..Route::default() }
+    let mut route = Route {
+        r#match: Some(any_path(headers)),
+        action: Some(route::Action::Route(action)),
+        ..Route::default()
+    };
+    if !model.load_metrics.is_empty() {
+        route.request_headers_to_add = vec![set_header(LOAD_FORMAT_HEADER, "json")];
+        // How busy a backend is, is nothing for clients.
+        route.response_headers_to_remove = LOAD_HEADERS.map(str::to_owned).to_vec();
+    }
+    route
 }
 
 fn retry_policy() -> RetryPolicy {
@@ -120,16 +135,16 @@ fn json_response(matcher: RouteMatch, status: u32, body: String) -> Route {
             body: Some(inline(body)),
             ..DirectResponseAction::default()
         })),
-        response_headers_to_add: vec![HeaderValueOption {
-            header: Some(HeaderValue {
-                key: "content-type".to_owned(),
-                value: "application/json".to_owned(),
-                ..HeaderValue::default()
-            }),
-            append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
-            ..HeaderValueOption::default()
-        }],
+        response_headers_to_add: vec![set_header("content-type", "application/json")],
         ..Route::default()
+    }
+}
+
+fn set_header(name: &str, value: &str) -> HeaderValueOption {
+    HeaderValueOption {
+        header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), ..HeaderValue::default() }),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        ..HeaderValueOption::default()
     }
 }
 

@@ -2,14 +2,16 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use garde::Validate;
+use garde::{Path, Validate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{PoolToken, RetentionPeriods};
+use super::tls::check_sans;
+use super::validate::Fault;
+use super::{Config, GatewayClient, ListenerTls, PoolToken, RetentionPeriods, is_named};
 
-/// Where Clairvoy listens. Addresses beyond loopback need a token.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
+/// Where Clairvoy listens. Addresses beyond loopback need a token, or for Envoys bound certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields, default)]
 #[garde(allow_unvalidated)]
 pub struct Listen {
@@ -18,10 +20,17 @@ pub struct Listen {
     /// The discovery server that Envoys connect to (default `127.0.0.1:18000`).
     pub xds: SocketAddr,
     /// Environment variable that holds the bearer token which the API and the discovery server ask for.
-    /// Needed as soon as one of the addresses is not loopback.
+    /// Needed as soon as one of the addresses is not loopback; for `xds` alone `xds_clients` does as well.
     pub token_env: Option<String>,
     /// More tokens, with which backends of some pools can be listed, registered, drained and removed, and nothing else.
     pub tokens: Vec<PoolToken>,
+    /// TLS on `api` (default: none).
+    pub api_tls: Option<ListenerTls>,
+    /// TLS on `xds` (default: none).
+    pub xds_tls: Option<ListenerTls>,
+    /// Envoys that are known by their certificates. With any here, every Envoy needs a certificate with one of these names,
+    /// and no token.
+    pub xds_clients: Vec<GatewayClient>,
 }
 
 impl Default for Listen {
@@ -31,6 +40,68 @@ impl Default for Listen {
             xds: SocketAddr::from((Ipv4Addr::LOCALHOST, 18000)),
             token_env: None,
             tokens: Vec::new(),
+            api_tls: None,
+            xds_tls: None,
+            xds_clients: Vec::new(),
+        }
+    }
+}
+
+impl Listen {
+    /// Whether Envoys are known by their certificates, and not by the token.
+    pub fn knows_envoys(&self) -> bool {
+        !self.xds_clients.is_empty()
+    }
+
+    /// Whether a certificate with these names opens the discovery server at all.
+    pub fn admits(&self, identities: &[String]) -> bool {
+        !self.knows_envoys() || self.xds_clients.iter().any(|client| is_named(&client.san, identities))
+    }
+
+    /// Whether a certificate with these names opens a gateway.
+    pub fn opens(&self, gateway: &str, identities: &[String]) -> bool {
+        let opens = |client: &GatewayClient| match &client.gateways {
+            Some(gateways) => gateways.iter().any(|name| name == gateway),
+            None => true,
+        };
+        let mut named = self.xds_clients.iter().filter(|client| is_named(&client.san, identities));
+        !self.knows_envoys() || named.any(opens)
+    }
+}
+
+impl Config {
+    pub(super) fn check_listen(&self, root: &Path, fault: &mut Fault<'_>) {
+        let (own, listen) = (&self.listen, root.join("listen"));
+        let has_token = own.token_env.is_some();
+        let for_envoys = ", name the Envoys' certificates in `listen.xds_clients`";
+        for (field, address, is_guarded, otherwise) in
+            [("api", own.api, has_token, ""), ("xds", own.xds, has_token || own.knows_envoys(), for_envoys)]
+        {
+            if !address.ip().is_loopback() && !is_guarded {
+                let message = format!(
+                    "{address} is reachable from other machines: set `listen.token_env` to the name of an \
+                     environment variable with a bearer token{otherwise}, or listen on 127.0.0.1"
+                );
+                fault(listen.join(field), message);
+            }
+        }
+        if own.api == own.xds {
+            fault(listen.join("xds"), format!("{} is also `listen.api`: give each its own port", own.xds));
+        }
+        let path = listen.join("xds_clients");
+        let sans = own.xds_clients.iter().map(|client| client.san.as_str());
+        check_sans(&path, sans, ("listen.xds_tls", own.xds_tls.as_ref()), fault);
+        let known = self.gateways();
+        for (index, client) in own.xds_clients.iter().enumerate() {
+            let path = path.join(index).join("gateways");
+            if client.gateways.as_ref().is_some_and(Vec::is_empty) {
+                fault(path.clone(), "a certificate for no gateway".to_owned());
+            }
+            for (position, name) in client.gateways.iter().flatten().enumerate() {
+                if !known.iter().any(|gateway| gateway.name == *name) {
+                    fault(path.join(position), format!("there is no gateway `{name}`"));
+                }
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gpu::GpuMetrics;
 use super::metrics::{EngineLimits, MetricNames};
-use super::{Discovery, Span};
+use super::{Discovery, Orca, Span};
 
 /// Backends of one kind (hardware, engine settings) in one place.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
@@ -49,6 +49,9 @@ pub struct Pool {
     /// Whether Clairvoy reads the backends' metrics pages, or somebody sends what they say.
     #[serde(default)]
     pub telemetry: PoolTelemetry,
+    /// What the backends say of themselves in their answers, which Envoys bring; for pools with `telemetry: push`.
+    #[serde(default)]
+    pub orca: Option<Orca>,
     /// Names under which backends appear in pushed telemetry, where these are not their addresses.
     #[serde(default)]
     pub instances: BTreeMap<String, SocketAddr>,

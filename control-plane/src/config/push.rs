@@ -4,8 +4,9 @@ use garde::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::tls::check_sans;
 use super::validate::Fault;
-use super::{Config, GpuMetrics, PoolTelemetry, PoolToken, Span};
+use super::{Config, GpuMetrics, ListenerTls, PoolClient, PoolTelemetry, PoolToken, Span};
 
 /// Telemetry that senders push, for pools with `telemetry: push`. Off until an address is given.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -18,6 +19,10 @@ pub struct Push {
     pub http: Option<SocketAddr>,
     /// Who may send what. Without any, whoever reaches the loopback address may write to all pools that push.
     pub tokens: Vec<PoolToken>,
+    /// TLS on both addresses (default: none).
+    pub tls: Option<ListenerTls>,
+    /// Senders that are known by their certificates, and need no token.
+    pub clients: Vec<PoolClient>,
     /// Longest body in bytes, as it comes and after decompression (default 20 MiB).
     pub max_body_bytes: usize,
     /// Most points of one request (default 500,000).
@@ -56,6 +61,8 @@ impl Default for Push {
             otlp_grpc: None,
             http: None,
             tokens: Vec::new(),
+            tls: None,
+            clients: Vec::new(),
             max_body_bytes: 20 * 1024 * 1024,
             max_points: 500_000,
             max_connections: 4096,
@@ -96,9 +103,10 @@ impl Config {
         let path = root.join("telemetry").join("push");
         let mut taken = vec![("listen.api", self.listen.api), ("listen.xds", self.listen.xds)];
         for (field, address) in push.addresses() {
-            if !address.ip().is_loopback() && push.tokens.is_empty() {
+            if !address.ip().is_loopback() && push.tokens.is_empty() && push.clients.is_empty() {
                 let message = format!(
-                    "{address} is reachable from other machines: give the senders `tokens`, or listen on 127.0.0.1"
+                    "{address} is reachable from other machines: give the senders `tokens` or, by their certificates, \
+                     `clients`, or listen on 127.0.0.1"
                 );
                 fault(path.join(field), message);
             }
@@ -112,24 +120,21 @@ impl Config {
             if token.token_env.is_empty() {
                 fault(path.join("token_env"), "no name of an environment variable".to_owned());
             }
-            if token.pools.is_empty() {
-                fault(path.join("pools"), "a token for no pool".to_owned());
-            }
-            for (position, name) in token.pools.iter().enumerate() {
-                let path = path.join("pools").join(position);
-                match self.pool(name) {
-                    None => fault(path, format!("there is no pool `{name}`")),
-                    Some(pool) if pool.telemetry != PoolTelemetry::Push => {
-                        fault(path, format!("pool `{name}` is scraped: set its `telemetry: push`"));
-                    }
-                    Some(_) => {}
-                }
-            }
+            self.check_pushing(&path.join("pools"), &token.pools, "token", fault);
+        }
+        let clients = path.join("clients");
+        let sans = push.clients.iter().map(|client| client.san.as_str());
+        check_sans(&clients, sans, ("telemetry.push.tls", push.tls.as_ref()), fault);
+        for (index, client) in push.clients.iter().enumerate() {
+            self.check_pushing(&clients.join(index).join("pools"), &client.pools, "certificate", fault);
         }
         for (index, pool) in self.pools.iter().enumerate() {
-            if pool.telemetry == PoolTelemetry::Push && push.addresses().next().is_none() {
+            if pool.telemetry == PoolTelemetry::Push
+                && pool.orca.is_none()
+                && push.addresses().next().is_none()
+            {
                 let message =
-                    "nobody listens for its telemetry: set `telemetry.push.http` or `otlp_grpc`".to_owned();
+                    "nobody listens for its telemetry: set `telemetry.push.http` or `otlp_grpc`, or the pool's `orca`".to_owned();
                 fault(root.join("pools").join(index).join("telemetry"), message);
             }
             if pool.telemetry == PoolTelemetry::Push && matches!(pool.gpu_metrics, GpuMetrics::Page(_)) {
@@ -167,6 +172,23 @@ impl Config {
         }
         if push.backend_labels.is_empty() || push.backend_labels.len() > 50 {
             fault(path.join("backend_labels"), "must be 1 to 50 names".to_owned());
+        }
+    }
+
+    /// Checks the pools that a token or a certificate opens.
+    fn check_pushing(&self, path: &Path, pools: &[String], what: &str, fault: &mut Fault<'_>) {
+        if pools.is_empty() {
+            fault(path.clone(), format!("a {what} for no pool"));
+        }
+        for (position, name) in pools.iter().enumerate() {
+            let path = path.join(position);
+            match self.pool(name) {
+                None => fault(path, format!("there is no pool `{name}`")),
+                Some(pool) if pool.telemetry != PoolTelemetry::Push => {
+                    fault(path, format!("pool `{name}` is scraped: set its `telemetry: push`"));
+                }
+                Some(_) => {}
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ impl Validate for Config {
         self.check_gateways(&root, &mut fault);
         self.check_telemetry(&root, &mut fault);
         self.check_push(&root, &mut fault);
+        self.check_orca(&root, &mut fault);
         self.check_forecast(&root, &mut fault);
         self.check_models(&root, &mut fault);
         self.check_pools(&root, &mut fault);
@@ -43,25 +44,6 @@ impl Validate for Config {
 pub(super) type Fault<'a> = dyn FnMut(Path, String) + 'a;
 
 impl Config {
-    fn check_listen(&self, root: &Path, fault: &mut Fault<'_>) {
-        let listen = root.join("listen");
-        for (field, address) in [("api", self.listen.api), ("xds", self.listen.xds)] {
-            if !address.ip().is_loopback() && self.listen.token_env.is_none() {
-                let message = format!(
-                    "{address} is reachable from other machines: set `listen.token_env` to the name of an \
-                     environment variable with a bearer token, or listen on 127.0.0.1"
-                );
-                fault(listen.join(field), message);
-            }
-        }
-        if self.listen.api == self.listen.xds {
-            fault(
-                listen.join("xds"),
-                format!("{} is also `listen.api`: give each its own port", self.listen.xds),
-            );
-        }
-    }
-
     fn check_database(&self, root: &Path, fault: &mut Fault<'_>) {
         let retention = root.join("database").join("retention");
         for (field, message) in self.database.retention.faults() {

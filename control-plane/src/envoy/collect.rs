@@ -2,14 +2,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use chrono::Utc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use clairvoy_xds::{AccessLogEntries, AccessLogs, IntakeReceiver, LoadReport, ReportingNode};
 
 use crate::config::Config;
+use crate::push::Intake;
 
-use super::{EnvoyMetrics, Exchange, LogSummary, NodeLoad, Sampler, Tally, gateway_of};
+use super::{EnvoyMetrics, Exchange, LogSummary, NodeLoad, OrcaTally, Sampler, Tally, gateway_for};
 
 /// How often what the logs told is handed on.
 const HAND_ON_EVERY: Duration = Duration::from_secs(1);
@@ -28,23 +30,49 @@ pub struct Collector {
     config: Arc<ArcSwap<Config>>,
     news: mpsc::Sender<EnvoyNews>,
     metrics: EnvoyMetrics,
+    /// Where what backends say of themselves goes; none: it is passed over.
+    orca: Option<Intake>,
 }
 
 impl Collector {
     /// A collector that hands on to `news`.
     pub fn new(config: Arc<ArcSwap<Config>>, news: mpsc::Sender<EnvoyNews>, metrics: EnvoyMetrics) -> Self {
-        Self { config, news, metrics }
+        Self { config, news, metrics, orca: None }
+    }
+
+    /// Hands on what backends say of themselves in their answers, too.
+    pub fn with_orca(self, intake: Intake) -> Self {
+        Self { orca: Some(intake), ..self }
     }
 
     /// Hands on load reports until `stop`. When the controller is behind, the intake waits, and then the Envoys do: what
     /// is counted meanwhile comes with their next report.
     pub async fn load_reports(&self, mut reports: IntakeReceiver<LoadReport>, stop: CancellationToken) {
-        while let Some(Some(report)) = stop.run_until_cancelled(reports.recv()).await {
+        let mut tally = OrcaTally::default();
+        let mut ticks = tokio::time::interval(HAND_ON_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            let report = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {
+                    let readings = tally.take(Utc::now());
+                    if let Some(intake) = self.orca.as_ref().filter(|_| !readings.is_empty()) {
+                        intake.take_orca(&readings);
+                    }
+                    continue;
+                }
+                report = reports.recv() => report,
+            };
+            let Some(report) = report else { return };
             if self.gateway(&report.node).is_none() {
                 self.metrics.reports_foreign.inc();
                 continue;
             }
             self.metrics.reports_taken.inc();
+            if self.orca.is_some() {
+                tally.add(&report, &self.config.load());
+            }
             if self.news.send(EnvoyNews::Load(NodeLoad::read(&report))).await.is_err() {
                 return;
             }
@@ -109,7 +137,7 @@ impl Collector {
     }
 
     fn gateway(&self, node: &ReportingNode) -> Option<String> {
-        gateway_of(&self.config.load(), &node.cluster).map(|gateway| gateway.name)
+        gateway_for(&self.config.load(), &node.cluster, &node.identities).map(|gateway| gateway.name)
     }
 }
 
@@ -144,5 +172,25 @@ mod tests {
         }
         assert_eq!(collector.metrics.entries_foreign.get(), 6);
         assert_eq!(collector.metrics.entries_kept.get(), 3);
+    }
+
+    #[test]
+    fn a_certificate_decides_about_which_gateway_an_envoy_is_heard() {
+        let config = crate::config::parse(
+            "listen:\n  xds_tls: { certificate: a, private_key: b, client_ca: c }\n  \
+             xds_clients: [{ san: \"spiffe://t/east\", gateways: [a] }, { san: all.example }]\n\
+             gateways: [{ name: a, node_cluster: east }, { name: b, listen: 127.0.0.1:10001, node_cluster: west }]\n",
+        )
+        .unwrap();
+        for (cluster, identity, gateway) in [
+            ("east", "spiffe://t/east", Some("a")),
+            ("west", "spiffe://t/east", None),
+            ("west", "all.example", Some("b")),
+            ("east", "spiffe://t/west", None),
+        ] {
+            let found = gateway_for(&config, cluster, &[identity.to_owned()]).map(|gateway| gateway.name);
+            assert_eq!(found.as_deref(), gateway, "{cluster} {identity}");
+        }
+        assert!(gateway_for(&config, "east", &[]).is_none());
     }
 }

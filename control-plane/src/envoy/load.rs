@@ -70,7 +70,7 @@ impl NodeLoad {
     }
 }
 
-fn model_name(stats: &ClusterStats) -> &str {
+pub(super) fn model_name(stats: &ClusterStats) -> &str {
     if stats.cluster_service_name.is_empty() { &stats.cluster_name } else { &stats.cluster_service_name }
 }
 

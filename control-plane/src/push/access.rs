@@ -4,6 +4,7 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, header};
 
 use crate::api::Token;
+use crate::config::is_named;
 
 /// Which pools a sender may write to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,24 +24,49 @@ impl Access {
     }
 }
 
-/// The tokens of all senders. Never printed.
+/// The pools that the certificate of a connection opens: an extension of its requests.
+#[derive(Clone, Debug)]
+pub(super) struct Certified(Arc<BTreeSet<String>>);
+
+/// Who may send: the tokens, which are never printed, and the names in certificates.
 #[derive(Clone, Debug, Default)]
-pub struct PushTokens {
+pub struct PushSenders {
     tokens: Vec<(Token, Arc<BTreeSet<String>>)>,
+    clients: Vec<(String, Vec<String>)>,
 }
 
-impl PushTokens {
+impl PushSenders {
     /// Adds a token and the pools that it may write to.
-    pub fn add(&mut self, token: Token, pools: impl IntoIterator<Item = String>) {
+    pub fn add_token(&mut self, token: Token, pools: impl IntoIterator<Item = String>) {
         self.tokens.push((token, Arc::new(pools.into_iter().collect())));
     }
 
-    /// What the headers of a request allow; none when they show no token that is known. Every token is compared, so the
-    /// time taken does not tell which one is near.
-    pub(super) fn access(&self, headers: &HeaderMap) -> Option<Access> {
-        if self.tokens.is_empty() {
+    /// Adds a name in certificates and the pools that its bearer may write to.
+    pub fn add_client(&mut self, san: String, pools: impl IntoIterator<Item = String>) {
+        self.clients.push((san, pools.into_iter().collect()));
+    }
+
+    /// What the names in a verified certificate open; none when none of them is known.
+    pub(super) fn certified(&self, identities: &[String]) -> Option<Certified> {
+        let named = self.clients.iter().filter(|(san, _)| is_named(san, identities));
+        let pools: BTreeSet<String> = named.flat_map(|(_, pools)| pools.iter().cloned()).collect();
+        (!pools.is_empty()).then(|| Certified(Arc::new(pools)))
+    }
+
+    /// What a request may write to, by its token, its connection's certificate, or both; none when neither is known.
+    pub(super) fn access(&self, headers: &HeaderMap, certified: Option<&Certified>) -> Option<Access> {
+        if self.tokens.is_empty() && self.clients.is_empty() {
             return Some(Access::All);
         }
+        match (self.of_token(headers), certified) {
+            (None, None) => None,
+            (Some(pools), None) | (None, Some(Certified(pools))) => Some(Access::Pools(Arc::clone(pools))),
+            (Some(one), Some(Certified(other))) => Some(Access::Pools(Arc::new(&**one | &**other))),
+        }
+    }
+
+    /// Every token is compared, so the time taken does not tell which one is near.
+    fn of_token(&self, headers: &HeaderMap) -> Option<&Arc<BTreeSet<String>>> {
         let shown = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
         let (scheme, shown) = shown.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("bearer") {
@@ -49,7 +75,7 @@ impl PushTokens {
         let mut found = None;
         for (token, pools) in &self.tokens {
             if token.is(shown.trim()) {
-                found = Some(Access::Pools(Arc::clone(pools)));
+                found = Some(pools);
             }
         }
         found
@@ -62,17 +88,41 @@ mod tests {
 
     #[test]
     fn a_token_opens_its_pools_only() {
-        let mut tokens = PushTokens::default();
+        let mut tokens = PushSenders::default();
         let headers = |text: &str| HeaderMap::from_iter([(header::AUTHORIZATION, text.parse().unwrap())]);
-        assert_eq!(tokens.access(&HeaderMap::new()), Some(Access::All), "none is asked for");
-        tokens.add(Token::new("0123456789abcdef"), ["a".to_owned()]);
-        tokens.add(Token::new("fedcba9876543210"), ["b".to_owned()]);
-        assert_eq!(tokens.access(&HeaderMap::new()), None);
+        assert_eq!(tokens.access(&HeaderMap::new(), None), Some(Access::All), "none is asked for");
+        tokens.add_token(Token::new("0123456789abcdef"), ["a".to_owned()]);
+        tokens.add_token(Token::new("fedcba9876543210"), ["b".to_owned()]);
+        assert_eq!(tokens.access(&HeaderMap::new(), None), None);
         for wrong in ["Bearer", "Bearer ", "Bearer 0123456789abcdee", "Basic 0123456789abcdef"] {
-            assert_eq!(tokens.access(&headers(wrong)), None, "{wrong}");
+            assert_eq!(tokens.access(&headers(wrong), None), None, "{wrong}");
         }
-        let access = tokens.access(&headers("bearer fedcba9876543210")).unwrap();
+        let access = tokens.access(&headers("bearer fedcba9876543210"), None).unwrap();
         assert!(access.covers("b") && !access.covers("a"));
         assert!(!format!("{tokens:?}").contains("fedcba"));
+    }
+
+    #[test]
+    fn a_certificate_opens_the_pools_of_its_names_with_or_without_a_token() {
+        let mut senders = PushSenders::default();
+        senders.add_client("spiffe://example/a".to_owned(), ["a".to_owned()]);
+        senders.add_client("b.example".to_owned(), ["b".to_owned()]);
+        assert_eq!(senders.access(&HeaderMap::new(), None), None, "no certificate");
+        assert!(senders.certified(&["c.example".to_owned()]).is_none());
+        let certified = |names: &[&str]| {
+            senders.certified(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap()
+        };
+        let access = senders.access(&HeaderMap::new(), Some(&certified(&["spiffe://example/a"]))).unwrap();
+        assert!(access.covers("a") && !access.covers("b"));
+        let both = certified(&["spiffe://example/a", "B.example"]);
+        let access = senders.access(&HeaderMap::new(), Some(&both)).unwrap();
+        assert!(access.covers("a") && access.covers("b"));
+
+        let of_b = certified(&["b.example"]);
+        senders.add_token(Token::new("0123456789abcdef"), ["c".to_owned()]);
+        let token =
+            HeaderMap::from_iter([(header::AUTHORIZATION, "Bearer 0123456789abcdef".parse().unwrap())]);
+        let access = senders.access(&token, Some(&of_b)).unwrap();
+        assert!(access.covers("b") && access.covers("c") && !access.covers("a"));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use crate::config::Push;
+use crate::config::{Orca, Push};
 
 use super::access::Access;
 use super::batch::{Batch, Growth, PointValue};
@@ -278,6 +278,12 @@ impl<'a> Collector<'a> {
     /// Finds the backend of a given name.
     pub(super) fn find_named(&mut self, name: &str) -> Result<u32, PointRefusal> {
         self.directory.find(name).map_or(Err(PointRefusal::UnknownBackend), |index| self.allow(index))
+    }
+
+    /// A backend by its address, and what is read of its answers.
+    pub(super) fn orca_of(&self, address: &str) -> Option<(u32, Arc<Orca>)> {
+        let index = self.directory.find(address)?;
+        Some((index, Arc::clone(self.directory.member(index)?.orca.as_ref()?)))
     }
 
     fn allow(&mut self, index: u32) -> Result<u32, PointRefusal> {

@@ -3,7 +3,7 @@ use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::config::{GpuMetrics, GpuPlace, Pool};
+use crate::config::{GpuMetrics, GpuPlace, Orca, Pool};
 use crate::telemetry::{ConfiguredLimits, Packs, PoolTargets};
 
 use super::CANONICAL;
@@ -22,6 +22,8 @@ pub struct Member {
     pub(super) limits: ConfiguredLimits,
     /// Whether the gauge of its GPUs counts.
     pub(super) reads_gpu: bool,
+    /// Which metrics of its answers mean what; none: they are passed over.
+    pub(super) orca: Option<Arc<Orca>>,
 }
 
 /// Who pushes: every backend of the pools with `telemetry: push`, by each name that senders have for it. Immutable;
@@ -54,6 +56,7 @@ impl Directory {
                 pool: pool.name.as_str().into(),
                 packs: Arc::clone(packs),
                 limits: *limits,
+                orca: pool.orca.clone().map(Arc::new),
                 reads_gpu: pool.gpu_metrics != GpuMetrics::Place(GpuPlace::None),
             };
             directory.names.insert(address.to_string().into(), Some(index));

@@ -1,14 +1,15 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use chrono::Utc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 
 use crate::config::Push;
+use crate::envoy::OrcaReading;
 use crate::telemetry::{ScrapeOutcome, TelemetryMetrics};
 
-use super::access::{Access, PushTokens};
+use super::access::{Access, Certified, PushSenders};
 use super::batch::Batch;
 use super::body::{BodyLimits, Held, Packing};
 use super::collector::{Collector, Rules};
@@ -17,7 +18,7 @@ use super::doors::Doors;
 use super::metrics::{Protocol, PushMetrics};
 use super::queue::Assembly;
 use super::refusal::{RequestRefusal, Tally};
-use super::{otlp, plain, remote_write};
+use super::{orca, otlp, plain, remote_write};
 
 /// Requests that may wait to be put together; their points are counted besides.
 const QUEUE_REQUESTS: usize = 4096;
@@ -38,7 +39,7 @@ pub struct Intake {
 struct Shared {
     rules: Rules,
     directory: Arc<ArcSwap<Directory>>,
-    tokens: PushTokens,
+    senders: PushSenders,
     limits: BodyLimits,
     doors: Arc<Doors>,
     requests: Semaphore,
@@ -76,7 +77,7 @@ impl Intake {
     /// Makes an intake, and the assembly that turns its points into `outcomes`. `directory` can be replaced at any time.
     pub fn new(
         options: &Push,
-        tokens: PushTokens,
+        senders: PushSenders,
         directory: Arc<ArcSwap<Directory>>,
         outcomes: mpsc::Sender<ScrapeOutcome>,
         metrics: PushMetrics,
@@ -88,7 +89,7 @@ impl Intake {
         let shared = Shared {
             rules: Rules::new(options),
             directory,
-            tokens,
+            senders,
             limits: BodyLimits {
                 max_bytes: options.max_body_bytes,
                 deadline: options.body_deadline.0,
@@ -116,13 +117,19 @@ impl Intake {
         &self.shared.limits
     }
 
+    /// What the certificate of a connection opens.
+    pub(super) fn certified(&self, identities: &[String]) -> Option<Certified> {
+        self.shared.senders.certified(identities)
+    }
+
     /// What a sender may write to; a browser may not.
-    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<Access, RequestRefusal> {
+    pub(super) fn admit(&self, head: &Parts) -> Result<Access, RequestRefusal> {
         // No sender of telemetry says where a page came from. Without a token it could be any page.
-        if headers.contains_key(axum::http::header::ORIGIN) {
+        if head.headers.contains_key(axum::http::header::ORIGIN) {
             return Err(RequestRefusal::Browser);
         }
-        self.shared.tokens.access(headers).ok_or(RequestRefusal::Unauthenticated)
+        let access = self.shared.senders.access(&head.headers, head.extensions.get());
+        access.ok_or(RequestRefusal::Unauthenticated)
     }
 
     /// A place among the requests at once.
@@ -152,9 +159,23 @@ impl Intake {
         };
         self.shared.queue(protocol, batch, tally)
     }
+
+    /// Queues what backends say of themselves in their answers. What finds no room is dropped and counted: newer comes soon.
+    pub fn take_orca(&self, readings: &[OrcaReading]) {
+        let taken = self.shared.take_orca(readings);
+        self.note(Protocol::Orca, &taken);
+    }
 }
 
 impl Shared {
+    fn take_orca(&self, readings: &[OrcaReading]) -> Result<Accepted, RequestRefusal> {
+        let directory = self.directory.load_full();
+        let now_ms = Utc::now().timestamp_millis();
+        let mut collector = Collector::new(&self.rules, &directory, &Access::All, now_ms);
+        orca::take(readings, &mut collector)?;
+        self.queue(Protocol::Orca, collector.batch, collector.tally)
+    }
+
     fn decode(
         &self,
         format: Format,

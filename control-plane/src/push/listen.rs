@@ -3,18 +3,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use clairvoy_xds::Tls;
+
+use super::access::Certified;
 use super::intake::Intake;
 use super::serve::Surface;
 
 /// A connection on which nothing was asked for this long to twice as long is closed, however far it came.
 const IDLE: Duration = Duration::from_secs(60);
-/// Longest time for the head of a request.
+/// Longest time for the head of a request, and for the handshake of TLS.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 100;
@@ -27,7 +33,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Intake {
     /// Serves an address until `stop`.
-    pub async fn serve(self, listener: TcpListener, surface: Surface, stop: CancellationToken) {
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        surface: Surface,
+        tls: Option<Tls>,
+        stop: CancellationToken,
+    ) {
         let mut builder = Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(64 * 1024);
         builder
@@ -56,10 +68,11 @@ impl Intake {
                     continue;
                 }
             };
-            let (intake, builder, stop) = (self.clone(), Arc::clone(&builder), stop.clone());
+            let (intake, builder, tls, stop) =
+                (self.clone(), Arc::clone(&builder), tls.clone(), stop.clone());
             tokio::spawn(async move {
                 intake.metrics().connections.inc();
-                connection(&intake, &builder, socket, surface, &stop).await;
+                connection(&intake, &builder, socket, surface, tls, &stop).await;
                 intake.metrics().connections.dec();
                 drop(entered);
             });
@@ -69,18 +82,54 @@ impl Intake {
     }
 }
 
-/// Serves one connection to its end, `stop`, or a long silence.
+/// Serves one connection, after the handshake of TLS where it is spoken.
 async fn connection(
     intake: &Intake,
     builder: &Builder<TokioExecutor>,
     socket: TcpStream,
     surface: Surface,
+    tls: Option<Tls>,
     stop: &CancellationToken,
 ) {
     let _ = socket.set_nodelay(true);
+    let Some(tls) = tls else {
+        return Box::pin(exchange(intake, builder, socket, surface, None, stop)).await;
+    };
+    // Boxed, so that what is needed only here is given back.
+    let handshake = Box::pin(tokio::time::timeout(HEADER_TIMEOUT, tls.accept(socket)));
+    let Some(done) = stop.run_until_cancelled(handshake).await else { return };
+    match done {
+        Ok(Ok((socket, identities))) => {
+            let certified = intake.certified(&identities);
+            Box::pin(exchange(intake, builder, socket, surface, certified, stop)).await;
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a sender's handshake failed");
+            intake.metrics().handshakes_failed.inc();
+        }
+        Err(_) => {
+            intake.metrics().handshakes_failed.inc();
+        }
+    }
+}
+
+/// Serves one connection to its end, `stop`, or a long silence.
+async fn exchange<S>(
+    intake: &Intake,
+    builder: &Builder<TokioExecutor>,
+    socket: S,
+    surface: Surface,
+    certified: Option<Certified>,
+    stop: &CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     // Requests begun in the lower half, ended in the upper one.
     let activity = Arc::new(AtomicU64::new(0));
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        if let Some(certified) = &certified {
+            request.extensions_mut().insert(certified.clone());
+        }
         activity.fetch_add(1, Ordering::Relaxed);
         let (intake, activity) = (intake.clone(), Arc::clone(&activity));
         async move {

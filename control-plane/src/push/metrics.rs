@@ -22,6 +22,7 @@ pub struct PushMetrics {
     pub(super) evicted: Counter,
     pub(super) outcomes_dropped: Counter,
     connections_refused: Family<FullLabels, Counter>,
+    pub(super) handshakes_failed: Counter,
     pub(super) connections: Gauge,
     pub(super) backends: Gauge,
     pub(super) queued_points: Gauge,
@@ -38,6 +39,8 @@ pub enum Protocol {
     RemoteWrite,
     /// Plain JSON.
     Json,
+    /// Envoys, with their load reports.
+    Orca,
     /// None of these.
     Other,
 }
@@ -49,6 +52,7 @@ impl EncodeLabelValue for Protocol {
             Self::OtlpHttp => "otlp_http",
             Self::RemoteWrite => "remote_write",
             Self::Json => "json",
+            Self::Orca => "orca",
             Self::Other => "other",
         })
     }
@@ -102,6 +106,11 @@ impl PushMetrics {
             "connections_refused",
             "Connections closed because there were too many, in whole or of their peer",
             metrics.connections_refused.clone(),
+        );
+        registry.register(
+            "handshakes_failed",
+            "Connections that ended before TLS was agreed on, as those without the certificate that is asked for",
+            metrics.handshakes_failed.clone(),
         );
         registry.register("connections", "Open connections of senders", metrics.connections.clone());
         registry.register("backends", "Backends that push", metrics.backends.clone());

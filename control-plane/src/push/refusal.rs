@@ -9,7 +9,7 @@ use thiserror::Error;
 pub(super) enum PointRefusal {
     /// Its labels name no backend of a pool that pushes.
     UnknownBackend,
-    /// The sender's token is for other pools.
+    /// The sender's token, or certificate, is for other pools.
     Forbidden,
     /// Older than allowed.
     TooOld,
@@ -53,7 +53,7 @@ impl PointRefusal {
     fn words(self) -> &'static str {
         match self {
             Self::UnknownBackend => "no backend of a pool with `telemetry: push` goes by it",
-            Self::Forbidden => "the token is not for the pool of this backend",
+            Self::Forbidden => "neither token nor certificate is for the pool of this backend",
             Self::TooOld => "too old",
             Self::Future => "from the future",
             Self::LabelsTooLong => "name and labels are longer than 512 bytes",
@@ -123,7 +123,7 @@ pub(super) enum RequestRefusal {
     Malformed(String),
     #[error("{0}")]
     Unsupported(String),
-    #[error("a bearer token of telemetry.push.tokens is needed")]
+    #[error("a bearer token of telemetry.push.tokens, or a certificate of telemetry.push.clients, is needed")]
     Unauthenticated,
     #[error("pages of browsers may not send telemetry")]
     Browser,

@@ -71,7 +71,7 @@ impl Intake {
             return Err(RequestRefusal::Method);
         }
         let (head, body) = request.into_parts();
-        let access = self.admit(&head.headers)?;
+        let access = self.admit(&head)?;
         let format = format(voice, &head.headers)?;
         let packing = Packing::of(&head.headers)?;
         check_packing(format, packing)?;
@@ -106,14 +106,14 @@ impl Intake {
         {
             return Err(RequestRefusal::Unsupported(format!("content type {kind:?} is no gRPC of protobuf")));
         }
-        let access: Access = self.admit(&head.headers)?;
+        let access: Access = self.admit(&head)?;
         let _place = self.place()?;
         let body = self.limits().read(&head.headers, body).await?;
         let (body, packing) = unframe(body, &head.headers)?;
         self.take(Protocol::OtlpGrpc, Format::OtlpProtobuf, packing, body, access).await
     }
 
-    fn note(&self, protocol: Protocol, taken: &Result<Accepted, RequestRefusal>) {
+    pub(super) fn note(&self, protocol: Protocol, taken: &Result<Accepted, RequestRefusal>) {
         let outcome = match taken {
             Ok(taken) if taken.tally.refused() > 0 => "partial",
             Ok(_) => "ok",

@@ -51,11 +51,7 @@ fn stamp(path: &PathBuf) -> Option<(SystemTime, u64)> {
 /// Settings that cannot change while the process runs, by name.
 pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let mut fields = Vec::new();
-    if old.listen.api != new.listen.api
-        || old.listen.xds != new.listen.xds
-        || old.listen.token_env != new.listen.token_env
-        || old.listen.tokens != new.listen.tokens
-    {
+    if old.listen != new.listen {
         fields.push("listen");
     }
     if old.database.url != new.database.url

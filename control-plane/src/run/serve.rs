@@ -3,40 +3,36 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use arc_swap::ArcSwap;
-use axum::http::header::AUTHORIZATION;
-use axum::middleware;
 use chrono::Utc;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use clairvoy_xds::{
-    Metrics as XdsMetrics, ServeError, ServerOptions, TransportMetrics, TransportOptions, XdsServer,
-};
+use clairvoy_xds::{TransportMetrics, TransportOptions};
 
-use crate::api::{ApiState, BoundToken, Token, router};
+use crate::api::{ApiState, router};
 use crate::compile::BearerToken;
 use crate::config::{self, Config};
 use crate::discovery::{self, DiscoveryMetrics};
-use crate::envoy::{Collector, EnvoyMetrics, Sampler, gateway_of};
+use crate::envoy::{Collector, EnvoyMetrics, Sampler};
 use crate::learn::{self, Learner};
 use crate::metrics::ControlMetrics;
-use crate::push::{Directory, Intake, PushMetrics, PushTokens, Surface};
-use crate::signal::{
-    Deliverer, DeliveryOptions, DeliveryOutcome, DeliveryReport, Secret, SignalMetrics, WebhookEndpoint,
-};
+use crate::push::{Directory, Intake, PushMetrics};
+use crate::signal::{Deliverer, DeliveryOptions, DeliveryOutcome, DeliveryReport, SignalMetrics};
 use crate::store::{DatabaseSettings, EmbeddedSettings, Store};
 use crate::telemetry::{ScrapeOptions, Scraper, TelemetryMetrics, install_crypto_provider};
 
 use super::controller::{Controller, Inputs, Outputs};
 use super::database;
-use super::envoys::{EnvoyServices, Intakes};
+use super::envoys::Intakes;
 use super::journal::Journal;
+use super::listen::{Door, bind, push_listeners, serve_api, serve_xds, xds_server};
 use super::reload;
+use super::secrets::{endpoints, pool_tokens, push_senders, token};
+use super::tls::{self, TlsMetrics};
 
 /// Outcomes of scrapes that may wait for the controller; beyond it the scraper drops and counts them.
 const OUTCOMES: usize = 20_000;
@@ -89,6 +85,10 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     config::check(&config).map_err(|faults| anyhow::anyhow!("{faults}"))?;
     let config = Arc::new(config);
     let token = token(&config)?;
+    let certificates = tls::Listeners::open(&config)?;
+    for warning in config.clear_text_warnings() {
+        tracing::warn!("{warning}");
+    }
     let api_listener = bind(config.listen.api, "listen.api").await?;
     let xds_listener = bind(config.listen.xds, "listen.xds").await?;
     let stop = CancellationToken::new();
@@ -101,13 +101,15 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let mut transport = TransportOptions::default();
     transport.metrics = TransportMetrics::register(&mut registry);
     transport.drain = XDS_DRAIN;
+    transport.tls = certificates.xds.clone();
+    let tls_metrics = TlsMetrics::register(&mut registry);
     let telemetry = TelemetryMetrics::register(&mut registry);
     let (outcomes_in, outcomes) = mpsc::channel(OUTCOMES);
     let push_listeners = push_listeners(&config).await?;
     let directory = Arc::new(ArcSwap::from_pointee(Directory::default()));
     let (intake, assembly) = Intake::new(
         &config.telemetry.push,
-        push_tokens(&config)?,
+        push_senders(&config)?,
         Arc::clone(&directory),
         outcomes_in.clone(),
         PushMetrics::register(&mut registry),
@@ -155,7 +157,8 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let watching =
         discovery::watch(Arc::clone(&live_config), looked_in, u64::from(std::process::id()), stop.clone());
     let (news, envoys) = mpsc::channel(ENVOY_NEWS);
-    let collector = Collector::new(Arc::clone(&live_config), news, envoy_metrics.clone());
+    let collector =
+        Collector::new(Arc::clone(&live_config), news, envoy_metrics.clone()).with_orca(intake.clone());
     let sampler = Sampler::new(
         f64::from(config.telemetry.access_log.max_entries_per_second),
         u64::from(std::process::id()),
@@ -165,7 +168,11 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         xds: xds.clone(),
         load_reports: services.load_reports.clone(),
         envoy_metrics,
-        log_token: token.as_ref().map(|token| BearerToken::new(token.shown())),
+        // Envoys that are known by their certificates never see the token.
+        log_token: token
+            .as_ref()
+            .filter(|_| !config.listen.knows_envoys())
+            .map(|token| BearerToken::new(token.shown())),
         config: live_config,
         targets,
         push: directory,
@@ -195,7 +202,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     tokio::spawn(scraper.run(stop.clone()));
     tokio::spawn(assembly.run(stop.clone()));
     for (surface, listener) in push_listeners {
-        tokio::spawn(intake.clone().serve(listener, surface, stop.clone()));
+        tokio::spawn(intake.clone().serve(listener, surface, certificates.push(surface), stop.clone()));
     }
     tokio::spawn(watching);
     tokio::spawn({
@@ -203,12 +210,12 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         async move { deliverer.run(stop).await }
     });
     tokio::spawn(reload::watch(path, overrides, reloads_in, stop.clone()));
-    let api_server = tokio::spawn({
-        let stop = stop.clone();
-        async move { axum::serve(api_listener, router(api)).with_graceful_shutdown(stop.cancelled_owned()).await }
-    });
+    let api_server =
+        tokio::spawn(serve_api(api_listener, certificates.api.clone(), router(api), stop.clone()));
+    tokio::spawn(tls::watch(certificates, tls_metrics, stop.clone()));
+    let door = Door { listen: config.listen.clone(), token };
     let mut xds_server =
-        tokio::spawn(serve_xds(xds.clone(), services.clone(), xds_listener, token, transport, stop.clone()));
+        tokio::spawn(serve_xds(xds.clone(), services.clone(), xds_listener, door, transport, stop.clone()));
     tracing::info!(api = %config.listen.api, xds = %config.listen.xds, "clairvoy is up");
 
     // A part that ends by itself takes the process with it: half a control plane would freeze the weights unseen.
@@ -267,82 +274,6 @@ async fn until_signal(
     }
 }
 
-async fn bind(address: SocketAddr, field: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!(
-            "cannot listen on {address} ({field}); is another process there? set {field} in the configuration"
-        )
-    })
-}
-
-/// The addresses where senders push telemetry.
-async fn push_listeners(config: &Config) -> anyhow::Result<Vec<(Surface, TcpListener)>> {
-    let push = &config.telemetry.push;
-    let mut listeners = Vec::new();
-    if let Some(address) = push.otlp_grpc {
-        listeners.push((Surface::Grpc, bind(address, "telemetry.push.otlp_grpc").await?));
-    }
-    if let Some(address) = push.http {
-        listeners.push((Surface::Http, bind(address, "telemetry.push.http").await?));
-    }
-    Ok(listeners)
-}
-
-/// The tokens of senders that the configuration names, from the environment.
-fn push_tokens(config: &Config) -> anyhow::Result<PushTokens> {
-    let mut tokens = PushTokens::default();
-    for sender in &config.telemetry.push.tokens {
-        let token = token_of(&sender.token_env, "telemetry.push.tokens")?;
-        tokens.add(token, sender.pools.iter().cloned());
-    }
-    Ok(tokens)
-}
-
-/// The token that the configuration names, from the environment.
-fn token(config: &Config) -> anyhow::Result<Option<Token>> {
-    config.listen.token_env.as_ref().map(|name| token_of(name, "listen.token_env")).transpose()
-}
-
-/// The tokens that are good for some pools only.
-fn pool_tokens(config: &Config) -> anyhow::Result<Vec<BoundToken>> {
-    let tokens = config.listen.tokens.iter();
-    tokens
-        .map(|bound| {
-            let token = token_of(&bound.token_env, "listen.tokens")?;
-            Ok(BoundToken { token, pools: bound.pools.clone() })
-        })
-        .collect()
-}
-
-fn token_of(name: &str, field: &str) -> anyhow::Result<Token> {
-    const SHORTEST: usize = 16;
-    match std::env::var(name) {
-        Ok(text) if text.len() >= SHORTEST => Ok(Token::new(&text)),
-        Ok(_) => bail!("environment variable {name} ({field}) holds less than {SHORTEST} characters"),
-        Err(_) => bail!("environment variable {name} ({field}) is not set"),
-    }
-}
-
-/// Checks that the secrets which the configuration names are there and usable.
-pub fn check_secrets(config: &Config) -> anyhow::Result<()> {
-    token(config)?;
-    push_tokens(config)?;
-    pool_tokens(config)?;
-    endpoints(config).map(drop)
-}
-
-fn endpoints(config: &Config) -> anyhow::Result<Vec<WebhookEndpoint>> {
-    let mut endpoints = Vec::new();
-    for webhook in &config.signals.webhooks {
-        let name = &webhook.secret_env;
-        let text = std::env::var(name)
-            .with_context(|| format!("environment variable {name} (secret_env of a webhook) is not set"))?;
-        let secret = Secret::parse(&text).with_context(|| format!("the secret in {name} is not usable"))?;
-        endpoints.push(WebhookEndpoint { url: webhook.url.clone(), secret });
-    }
-    Ok(endpoints)
-}
-
 fn deliverer(
     config: &Config,
     registry: &mut Registry,
@@ -363,47 +294,4 @@ fn deliverer(
     };
     Deliverer::new(endpoints(config)?, options, SignalMetrics::register(registry), log)
         .context("a webhook cannot be used")
-}
-
-/// The discovery server; an Envoy belongs to the gateway that names its `node.cluster`, or to the one that names none.
-fn xds_server(config: &Arc<ArcSwap<Config>>, registry: &mut Registry) -> XdsServer {
-    let config = Arc::clone(config);
-    let options = ServerOptions::new(move |node| {
-        gateway_of(&config.load(), &node.cluster).map(|gateway| gateway.name.into())
-    });
-    XdsServer::with_metrics(options, XdsMetrics::register(registry))
-}
-
-/// Serves discovery, load reports and access logs until `stop`, and then sends the proxies elsewhere, one after the other.
-async fn serve_xds(
-    xds: XdsServer,
-    services: EnvoyServices,
-    listener: TcpListener,
-    token: Option<Token>,
-    options: TransportOptions,
-    stop: CancellationToken,
-) -> Result<(), ServeError> {
-    let routes = xds
-        .routes()
-        .add_service(services.load_reports.load_reporting_service())
-        .add_service(services.access_logs.access_log_service());
-    let routes = routes.into_axum_router().layer(middleware::from_fn(
-        move |request: axum::extract::Request, next: middleware::Next| {
-            let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-            let shown = shown.and_then(|value| value.strip_prefix("Bearer "));
-            let may_pass = match (&token, shown) {
-                (None, _) => true,
-                (Some(token), Some(shown)) => token.is(shown),
-                (Some(_), None) => false,
-            };
-            async move {
-                if may_pass {
-                    return next.run(request).await;
-                }
-                let message = "the token of listen.token_env is needed as a bearer token";
-                tonic::Status::unauthenticated(message).into_http()
-            }
-        },
-    ));
-    clairvoy_xds::serve(listener, routes.into(), options, stop.cancelled_owned()).await
 }

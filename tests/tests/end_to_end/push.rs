@@ -10,18 +10,8 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Chat, Load, Process, Site, backend, client, free_address, model_server, opentelemetry,
-    prometheus_program, until,
+    Chat, Load, Process, Site, backend, client, free_address, model_server, otlp, prometheus_program, until,
 };
-
-const OTLP_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/end_to_end/push/send_otlp.py");
-
-fn otlp(site: &Site, protocol: &str, endpoint: &str, instance: &SocketAddr, queue_depth: u32) -> Process {
-    let mut command = Command::new("python3");
-    command.args([OTLP_SCRIPT, protocol, endpoint, &instance.to_string(), &queue_depth.to_string()]);
-    command.env("PYTHONPATH", opentelemetry()).env("PYTHONDONTWRITEBYTECODE", "1");
-    Process::spawn("the OpenTelemetry SDK", &mut command, site.path().join(format!("otlp-{protocol}.log")))
-}
 
 /// A Prometheus that scrapes a model server and writes on what it finds.
 fn prometheus(site: &Site, target: SocketAddr, url: &str) -> Process {
@@ -65,8 +55,8 @@ async fn telemetry_comes_from_real_senders() {
     ));
     let clairvoy = site.serve().await;
     let _prometheus = prometheus(&site, server.address(), &format!("http://{http}/api/v1/write"));
-    let _grpc = otlp(&site, "grpc", &format!("http://{grpc}"), &by_grpc, 3);
-    let _http = otlp(&site, "http", &format!("http://{http}/v1/metrics"), &by_http, 4);
+    let _grpc = otlp(&site, "grpc", &format!("http://{grpc}"), &by_grpc, 3, &[]);
+    let _http = otlp(&site, "http", &format!("http://{http}/v1/metrics"), &by_http, 4, &[]);
     let body = json!({"backend": by_curl.to_string(), "queue_depth": 5, "running": 8, "kv_used": 0.5});
     let curl = shell(&site, &format!("http://{http}/api/v1/telemetry"), &body.to_string());
 

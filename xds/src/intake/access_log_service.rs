@@ -16,7 +16,7 @@ use super::access_log::AccessLogs;
 use super::access_log_wire::{Identifier, Outline};
 use super::codec::{EncodedRequests, no_message};
 use super::gate::{Admission, Gate};
-use super::node::ReportingNode;
+use super::node::{ReportingNode, identities};
 
 const STREAM_ACCESS_LOGS: &str = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs";
 
@@ -67,9 +67,11 @@ impl ClientStreamingService<Bytes> for AccessLogService {
 
     fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
         let admission = self.gate.admit();
+        let identities = identities(&request);
         Box::pin(async move {
             let mut session = Session {
                 admission: admission?,
+                identities,
                 messages: request.into_inner(),
                 node: Arc::default(),
                 log_name: Arc::default(),
@@ -86,6 +88,7 @@ impl ClientStreamingService<Bytes> for AccessLogService {
 /// One stream.
 struct Session {
     admission: Admission<AccessLogs>,
+    identities: Arc<[String]>,
     messages: Streaming<Bytes>,
     node: Arc<ReportingNode>,
     log_name: Arc<str>,
@@ -125,7 +128,7 @@ impl Session {
     }
 
     fn identify(&mut self, identifier: Identifier) {
-        self.node = Arc::new(identifier.node.unwrap_or_default().into());
+        self.node = Arc::new(identifier.node.unwrap_or_default().on(Arc::clone(&self.identities)));
         self.log_name = identifier.log_name.into();
         tracing::debug!(node.id = self.node.id, log.name = &*self.log_name, "access logs begin");
     }

@@ -18,7 +18,7 @@ use super::codec::{EncodedRequests, no_message};
 use super::gate::{Admission, Gate, Size};
 use super::load_report::{LoadReport, LoadReporting};
 use super::load_report_wire as wire;
-use super::node::ReportingNode;
+use super::node::{ReportingNode, identities};
 
 const STREAM_LOAD_STATS: &str = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats";
 
@@ -82,6 +82,7 @@ impl StreamingService<Bytes> for LoadReportingService {
     fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
         let session = self.gate.admit().map(|admission| Session {
             admission,
+            identities: identities(&request),
             requests: request.into_inner(),
             reporting: self.reporting.subscribe(),
             client: None,
@@ -95,6 +96,7 @@ impl StreamingService<Bytes> for LoadReportingService {
 /// One stream. It runs within the task that writes the responses.
 struct Session {
     admission: Admission<LoadReport>,
+    identities: Arc<[String]>,
     requests: Streaming<Bytes>,
     reporting: watch::Receiver<LoadReporting>,
     client: Option<Client>,
@@ -196,7 +198,7 @@ impl Session {
         let is_first = self.client.is_none();
         let client = match &mut self.client {
             Some(client) => client,
-            client @ None => client.insert(Client::read(&request)?),
+            client @ None => client.insert(Client::read(&request, &self.identities)?),
         };
         // The first request is there to ask what to report.
         if !is_first || size.entries > 0 {
@@ -212,10 +214,10 @@ impl Session {
 }
 
 impl Client {
-    fn read(request: &Bytes) -> Result<Self, Status> {
+    fn read(request: &Bytes, identities: &Arc<[String]>) -> Result<Self, Status> {
         let node = wire::node(request).map_err(no_message)?;
         let can_send_all = node.client_features.iter().any(|feature| feature == SEND_ALL_CLUSTERS);
-        let node: Arc<ReportingNode> = Arc::new(node.into());
+        let node: Arc<ReportingNode> = Arc::new(node.on(Arc::clone(identities)));
         tracing::debug!(node.id = node.id, node.cluster = node.cluster, "load reports begin");
         Ok(Self { node, can_send_all })
     }

@@ -1,6 +1,10 @@
 //! Who sends.
 
+use std::sync::Arc;
+
 use envoy_types::pb::envoy::config::core::v3::Locality;
+
+use crate::transport::Connection;
 
 /// A node, as far as a receiver needs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -15,6 +19,9 @@ pub struct ReportingNode {
     pub zone: String,
     /// `Locality.sub_zone`.
     pub sub_zone: String,
+    /// The names in the verified certificate of its connection, as in [`Peer::identities`](crate::Peer::identities):
+    /// all else here is what the client says of itself.
+    pub identities: Arc<[String]>,
 }
 
 /// The fields of `envoy.config.core.v3.Node` that are read. The others, among them a list of all extensions
@@ -31,9 +38,16 @@ pub(super) struct NodeFields {
     pub(super) client_features: Vec<String>,
 }
 
-impl From<NodeFields> for ReportingNode {
-    fn from(node: NodeFields) -> Self {
-        let Locality { region, zone, sub_zone } = node.locality.unwrap_or_default();
-        Self { id: node.id, cluster: node.cluster, region, zone, sub_zone }
+impl NodeFields {
+    /// The node that speaks on a connection with these names.
+    pub(super) fn on(self, identities: Arc<[String]>) -> ReportingNode {
+        let Locality { region, zone, sub_zone } = self.locality.unwrap_or_default();
+        ReportingNode { id: self.id, cluster: self.cluster, region, zone, sub_zone, identities }
     }
+}
+
+/// The names of the client whose request it is.
+pub(super) fn identities<T>(request: &tonic::Request<T>) -> Arc<[String]> {
+    let connection = request.extensions().get::<Connection>();
+    connection.map(|connection| connection.peer.identities.as_slice().into()).unwrap_or_default()
 }

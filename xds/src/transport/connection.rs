@@ -27,7 +27,7 @@ use super::Shared;
 use super::io::{Begun, Guarded, Socket};
 use super::metrics::{End, Refusal};
 use super::order::Order;
-use super::peer::{Connection, Peer, identities};
+use super::peer::{Connection, Peer};
 use super::service::ConnectionService;
 
 /// What the timer of a connection stands for.
@@ -77,10 +77,8 @@ async fn handshake(shared: &Shared, socket: TcpStream) -> io::Result<(Begun, Vec
     let Some(tls) = &shared.options.tls else {
         return Ok((Begun::read_preface(Socket::Plain(socket)).await?, Vec::new()));
     };
-    let socket = Box::new(tls.acceptor().accept(socket).await?);
-    let certificates = socket.get_ref().1.peer_certificates();
-    let identities = certificates.and_then(<[_]>::first).map(identities).unwrap_or_default();
-    Ok((Begun::read_preface(Socket::Tls(socket)).await?, identities))
+    let (socket, identities) = tls.accept(socket).await?;
+    Ok((Begun::read_preface(Socket::Tls(Box::new(socket))).await?, identities))
 }
 
 /// What happens to a connection.

@@ -1,6 +1,7 @@
 //! Certificates, and who may connect.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,7 +10,11 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::peer::identities;
 
 /// Text in PEM format.
 #[derive(Clone)]
@@ -103,23 +108,35 @@ pub enum TlsError {
     Certificate(#[from] rustls::Error),
 }
 
-/// TLS for [`serve`](crate::serve): versions 1.2 and 1.3, with `h2` by ALPN. Clones are handles of the same
-/// certificates.
+/// TLS for [`serve`](crate::serve), or for a server of the caller's: versions 1.2 and 1.3. Clones are handles of
+/// the same certificates.
 #[derive(Clone, Debug)]
 pub struct Tls {
     options: Arc<TlsOptions>,
+    /// Names of ALPN, the preferred one first.
+    protocols: Arc<[Vec<u8>]>,
     config: Arc<ArcSwap<ServerConfig>>,
 }
 
 impl Tls {
-    /// Reads the certificates.
+    /// Reads the certificates, for HTTP/2 (`h2` by ALPN).
     ///
     /// # Errors
     ///
     /// A [`TlsError`] if something is missing or does not fit together.
     pub fn new(options: TlsOptions) -> Result<Self, TlsError> {
-        let config = ArcSwap::new(load(&options)?);
-        Ok(Self { options: Arc::new(options), config: Arc::new(config) })
+        Self::with_protocols(options, &["h2"])
+    }
+
+    /// Reads the certificates, for a server that speaks these protocols (names of ALPN, the preferred one first).
+    ///
+    /// # Errors
+    ///
+    /// A [`TlsError`] if something is missing or does not fit together.
+    pub fn with_protocols(options: TlsOptions, protocols: &[&str]) -> Result<Self, TlsError> {
+        let protocols: Arc<[Vec<u8>]> = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let config = ArcSwap::new(load(&options, &protocols)?);
+        Ok(Self { options: Arc::new(options), protocols, config: Arc::new(config) })
     }
 
     /// Reads the certificates again, for connections that come from now on. Those that are open stay as they
@@ -130,16 +147,28 @@ impl Tls {
     ///
     /// A [`TlsError`]; then the earlier certificates stay in use.
     pub fn reload(&self) -> Result<(), TlsError> {
-        self.config.store(load(&self.options)?);
+        self.config.store(load(&self.options, &self.protocols)?);
         Ok(())
     }
 
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.config.load_full())
+    /// Shakes hands with a client, and returns the names in its verified certificate beside the stream, as in
+    /// [`Peer::identities`](crate::Peer::identities). Has no limit of time.
+    ///
+    /// # Errors
+    ///
+    /// The client goes away, speaks no TLS, or has not the certificate that is asked for.
+    pub async fn accept<S>(&self, socket: S) -> io::Result<(TlsStream<S>, Vec<String>)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let stream = TlsAcceptor::from(self.config.load_full()).accept(socket).await?;
+        let certificates = stream.get_ref().1.peer_certificates();
+        let identities = certificates.and_then(<[_]>::first).map(identities).unwrap_or_default();
+        Ok((stream, identities))
     }
 }
 
-fn load(options: &TlsOptions) -> Result<Arc<ServerConfig>, TlsError> {
+fn load(options: &TlsOptions, protocols: &[Vec<u8>]) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = options.certificate_chain.certificates()?;
     let key = PrivateKeyDer::from_pem_slice(&options.private_key.read()?)
         .map_err(|source| TlsError::Pem { of: options.private_key.to_string(), source })?;
@@ -158,7 +187,7 @@ fn load(options: &TlsOptions) -> Result<Arc<ServerConfig>, TlsError> {
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = protocols.to_vec();
     // Connections live long, so resumption saves nothing; and a resumed session would not be verified again.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;

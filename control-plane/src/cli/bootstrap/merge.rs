@@ -88,6 +88,7 @@ pub(super) fn run(arguments: super::Arguments) -> anyhow::Result<()> {
         default_node_cluster: NODE_CLUSTER.to_owned(),
         xds: arguments.xds.as_deref().map(xds_address).transpose()?,
         default_xds: xds_address(XDS)?,
+        tls: arguments.tls.read(),
         admin: arguments.admin.as_deref().map(admin_address).transpose()?.flatten(),
         token: token(arguments.token_env.clone())?,
         clusters: own.cluster.iter().map(|text| choice(text)).collect::<anyhow::Result<_>>()?,

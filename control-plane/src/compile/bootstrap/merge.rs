@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-use super::parts::{Variant, XdsAddress};
+use super::parts::{Variant, XdsAddress, XdsTls};
 use super::read::{Format, SyntaxError, read};
 use super::tree::{Map, Tree};
 
@@ -71,6 +71,8 @@ pub struct MergeOptions {
     pub xds: Option<XdsAddress>,
     /// Clairvoy's discovery server where neither the file nor `xds` names it.
     pub default_xds: XdsAddress,
+    /// TLS on the way to it; none: as in the file, else clear text.
+    pub tls: Option<XdsTls>,
     /// Envoy's admin address; none: as in the file.
     pub admin: Option<SocketAddr>,
     /// Bearer token for the discovery server.

@@ -14,6 +14,18 @@ pub struct XdsAddress {
     pub port: u16,
 }
 
+/// TLS on the way to the discovery server. The files are those of the Envoy's machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XdsTls {
+    /// File with the certificates of those who sign the discovery server's.
+    pub ca: String,
+    /// The name that the discovery server's certificate must have (subject alternative name): a DNS name, an address or
+    /// a URI. None: the host that the Envoy connects to.
+    pub san: Option<String>,
+    /// Files with the certificate that the Envoy shows, and with its key; none: it shows none.
+    pub client: Option<(String, String)>,
+}
+
 /// How an Envoy is told of changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Variant {
@@ -70,11 +82,11 @@ pub(super) fn ads() -> Value {
     json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "5s"})
 }
 
-pub(super) fn xds_cluster(address: &XdsAddress) -> Value {
+pub(super) fn xds_cluster(address: &XdsAddress, tls: Option<&XdsTls>) -> Value {
     // A name is resolved anew, so that replicas behind it are found; an address needs no resolver.
     let kind = if address.host.parse::<IpAddr>().is_ok() { "STATIC" } else { "STRICT_DNS" };
     let socket = json!({"address": address.host, "port_value": address.port});
-    json!({
+    let mut cluster = json!({
         "name": XDS_CLUSTER,
         "type": kind,
         "connect_timeout": "1s",
@@ -90,7 +102,43 @@ pub(super) fn xds_cluster(address: &XdsAddress) -> Value {
             "cluster_name": XDS_CLUSTER,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": socket}}}]}],
         },
-    })
+    });
+    if let Some(tls) = tls {
+        cluster["transport_socket"] = transport_socket(&address.host, tls);
+    }
+    cluster
+}
+
+/// TLS to a host: only a certificate with the wanted name is taken, not just any that the CA has signed.
+pub(super) fn transport_socket(host: &str, tls: &XdsTls) -> Value {
+    let san = tls.san.as_deref().unwrap_or(host);
+    let is_address = |name: &str| name.parse::<IpAddr>().is_ok();
+    let kind = match san {
+        _ if is_address(san) => "IP_ADDRESS",
+        _ if san.contains(':') => "URI",
+        _ => "DNS",
+    };
+    let mut common = json!({
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+        "alpn_protocols": ["h2"],
+        "validation_context": {
+            "trusted_ca": {"filename": tls.ca},
+            "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": san}}],
+        },
+    });
+    if let Some((certificate, key)) = &tls.client {
+        common["tls_certificates"] =
+            json!([{"certificate_chain": {"filename": certificate}, "private_key": {"filename": key}}]);
+    }
+    let mut context = json!({
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "common_tls_context": common,
+    });
+    let server_name = if kind == "DNS" { Some(san) } else { Some(host).filter(|host| !is_address(host)) };
+    if let Some(name) = server_name {
+        context["sni"] = json!(name);
+    }
+    json!({"name": "envoy.transport_sockets.tls", "typed_config": context})
 }
 
 /// The policy of the clusters that Clairvoy compiles: shares of groups by the localities' weights, and inside a group the

@@ -34,7 +34,7 @@ async fn connections_are_bounded_in_whole_and_by_peer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let served = tokio::spawn(site.intake.clone().serve(listener, Surface::Http, stop.clone()));
+    let served = tokio::spawn(site.intake.clone().serve(listener, Surface::Http, None, stop.clone()));
     let mut greedy = Vec::new();
     for _ in 0..3 {
         let mut connection = connect("127.0.0.2", address).await;

@@ -185,7 +185,7 @@ async fn tokens_open_their_pools_only() {
     let headers = [PROTOBUF, ("authorization", "Bearer token-of-a")];
     let answer = site.post("/v1/metrics", &headers, exported(B, 1.0)).await;
     assert_eq!(answer.status(), StatusCode::OK);
-    assert!(text(answer).await.contains("the token is not for the pool"));
+    assert!(text(answer).await.contains("neither token nor certificate is for the pool"));
     let headers = [("content-type", "application/grpc")];
     assert_eq!(
         site.post(EXPORT, &headers, framed(0, &exported(B, 1.0))).await.headers()["grpc-status"],

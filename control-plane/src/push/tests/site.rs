@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Token;
 use crate::config::{Config, Push, Span, parse};
-use crate::push::{Assembly, Directory, Intake, PushMetrics, PushTokens, Surface};
+use crate::push::{Assembly, Directory, Intake, PushMetrics, PushSenders, Surface};
 use crate::telemetry::{Sample, ScrapeOutcome, TelemetryMetrics};
 
 pub(super) const A: &str = "10.0.0.1:8000";
@@ -54,16 +54,16 @@ impl Site {
     pub(super) fn new(change: impl FnOnce(&mut Push)) -> Self {
         let mut options = Push { flush: Span(Duration::from_millis(100)), ..Push::default() };
         change(&mut options);
-        let mut tokens = PushTokens::default();
+        let mut senders = PushSenders::default();
         for token in &options.tokens {
-            tokens.add(Token::new(&token.token_env), token.pools.iter().cloned());
+            senders.add_token(Token::new(&token.token_env), token.pools.iter().cloned());
         }
         let directory = Arc::new(ArcSwap::from_pointee(directory()));
         let (outcomes_in, outcomes) = mpsc::channel(1000);
         let metrics = PushMetrics::default();
         let (intake, assembly) = Intake::new(
             &options,
-            tokens,
+            senders,
             directory,
             outcomes_in,
             metrics.clone(),

@@ -16,7 +16,9 @@ if protocol == "grpc":
     from grpc import Compression
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 
-    exporter = OTLPMetricExporter(endpoint=endpoint, insecure=True, compression=Compression.Gzip)
+    exporter = OTLPMetricExporter(
+        endpoint=endpoint, insecure=endpoint.startswith("http://"), compression=Compression.Gzip
+    )
 else:
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 

@@ -1,7 +1,8 @@
 use super::report::{Report, show};
 use super::{Map, MergeOptions, Serve, Tree};
 use crate::compile::bootstrap::parts::{
-    Variant, XDS_CLUSTER, XdsAddress, ads, api_source, authorization, load_stats, xds_cluster,
+    Variant, XDS_CLUSTER, XdsAddress, ads, api_source, authorization, load_stats, transport_socket,
+    xds_cluster,
 };
 
 const ADS: &str = "dynamic_resources.ads_config";
@@ -165,7 +166,7 @@ fn cluster(root: &mut Map, options: &MergeOptions, report: &mut Report) -> Optio
     let wanted = options.xds.as_ref().unwrap_or(&options.default_xds);
     let named = |tree: &Tree| tree.as_map().and_then(|map| map.text("name")) == Some(XDS_CLUSTER);
     let Some((index, found)) = clusters.iter_mut().enumerate().find(|(_, tree)| named(tree)) else {
-        clusters.push(xds_cluster(wanted).into());
+        clusters.push(xds_cluster(wanted, options.tls.as_ref()).into());
         report.change(format!(
             "static_resources.clusters[{}]: added, {XDS_CLUSTER} at {}",
             clusters.len() - 1,
@@ -180,27 +181,63 @@ fn cluster(root: &mut Map, options: &MergeOptions, report: &mut Report) -> Optio
     if !speaks_http2 {
         report.warn(format!("{place} ({XDS_CLUSTER}) does not ask for HTTP/2, which discovery needs"));
     }
-    let Some(asked) = &options.xds else { return Some(()) };
+    if let Some(asked) = &options.xds {
+        lead_to(found, asked, &place, report);
+    }
+    if let Some(tls) = &options.tls {
+        let host = first_host(found).unwrap_or(&wanted.host).to_owned();
+        encrypt(found, Tree::from(transport_socket(&host, tls)), &place, report);
+    }
+    Some(())
+}
+
+/// The address of the cluster that is there from an earlier merge.
+fn lead_to(found: &mut Tree, asked: &XdsAddress, place: &str, report: &mut Report) {
     let address = first_address(found);
     if address.as_deref() != Some(show_address(asked).as_str()) {
         let address = address.unwrap_or_else(|| "somewhere else".to_owned());
         let clash =
             format!("{place} ({XDS_CLUSTER}) leads to {address}, and --xds says {}", show_address(asked));
         if report.may_replace(&clash, "leave --xds out") {
-            *found = xds_cluster(asked).into();
+            // What the file does for TLS is not lost with the address.
+            let socket = found.at(&["transport_socket"]).cloned();
+            *found = xds_cluster(asked, None).into();
+            if let (Some(socket), Tree::Map(cluster)) = (socket, &mut *found) {
+                cluster.set("transport_socket", socket);
+            }
             report.change(format!(
                 "{place}: replaced, {XDS_CLUSTER} at {}, was {address}",
                 show_address(asked)
             ));
         }
     }
-    Some(())
+}
+
+/// TLS of the cluster that is there from an earlier merge.
+fn encrypt(found: &mut Tree, wanted: Tree, place: &str, report: &mut Report) {
+    let clash = format!("{place}.transport_socket ({XDS_CLUSTER}) is another one than --tls-ca asks for");
+    let was = found.at(&["transport_socket"]);
+    if was != Some(&wanted)
+        && (was.is_none() || report.may_replace(&clash, "leave --tls-ca out"))
+        && let Tree::Map(cluster) = found
+    {
+        cluster.set("transport_socket", wanted);
+        report.change(format!("{place}.transport_socket: set, {XDS_CLUSTER} speaks TLS"));
+    }
+}
+
+fn socket_of(cluster: &Tree) -> Option<&Map> {
+    let path =
+        ["load_assignment", "endpoints", "0", "lb_endpoints", "0", "endpoint", "address", "socket_address"];
+    cluster.at(&path)?.as_map()
+}
+
+fn first_host(cluster: &Tree) -> Option<&str> {
+    socket_of(cluster)?.text("address")
 }
 
 fn first_address(cluster: &Tree) -> Option<String> {
-    let path =
-        ["load_assignment", "endpoints", "0", "lb_endpoints", "0", "endpoint", "address", "socket_address"];
-    let socket = cluster.at(&path)?.as_map()?;
+    let socket = socket_of(cluster)?;
     Some(format!("{}:{}", socket.text("address")?, show(socket.get("port_value")?)))
 }
 

@@ -12,6 +12,7 @@ fn options(serve: Serve) -> MergeOptions {
         default_node_cluster: "edge".to_owned(),
         xds: None,
         default_xds: XdsAddress { host: "127.0.0.1".to_owned(), port: 18000 },
+        tls: None,
         admin: None,
         token: None,
         clusters: Vec::new(),
@@ -209,6 +210,50 @@ fn choices_of_the_user_are_replaced_only_by_force() {
         ["dynamic_resources", "ads_config", "grpc_services", "0", "initial_metadata", "0", "value"];
     assert_eq!(tree.at(&metadata), Some(&"Bearer secret".into()));
     assert!(!said(&found.changes, "secret"));
+}
+
+#[test]
+fn tls_is_merged_kept_and_replaced_only_by_force() {
+    let mut options = options(Serve::Eds);
+    options.clusters = vec![cluster("chat", None)];
+    options.xds = Some(XdsAddress { host: "clairvoy.example".to_owned(), port: 5 });
+    options.tls = Some(XdsTls {
+        ca: "/ca.pem".to_owned(),
+        san: None,
+        client: Some(("/c.pem".to_owned(), "/k.pem".to_owned())),
+    });
+    let of_clairvoy = |tree: &Tree| {
+        let clusters = tree.at(&["static_resources", "clusters"]).and_then(Tree::as_list).unwrap().to_vec();
+        clusters
+            .into_iter()
+            .find(|cluster| cluster.as_map().unwrap().text("name") == Some("clairvoy_xds"))
+            .unwrap()
+    };
+    let context = |tree: &Tree| of_clairvoy(tree).at(&["transport_socket", "typed_config"]).unwrap().clone();
+    let (tree, _) = merged(OWN, &options);
+    assert_eq!(context(&tree).at(&["sni"]), Some(&"clairvoy.example".into()));
+    let san = ["common_tls_context", "validation_context", "match_typed_subject_alt_names", "0"];
+    assert_eq!(context(&tree).at(&san).unwrap().at(&["san_type"]), Some(&"DNS".into()));
+
+    let first = merged_text(OWN, &options);
+    assert_eq!(merged_text(&first, &options), first, "merged twice");
+    // Another address alone leaves TLS as it is.
+    options.tls = None;
+    options.force = true;
+    options.xds = Some(XdsAddress { host: "10.0.0.1".to_owned(), port: 5 });
+    let (tree, _) = merged(&first, &options);
+    assert_eq!(context(&tree).at(&["sni"]), Some(&"clairvoy.example".into()));
+
+    options.force = false;
+    options.xds = None;
+    options.tls =
+        Some(XdsTls { ca: "/ca.pem".to_owned(), san: Some("spiffe://e/c".to_owned()), client: None });
+    assert!(faults(&first, &options).contains("leave --tls-ca out"));
+    options.force = true;
+    let (tree, _) = merged(&first, &options);
+    assert_eq!(context(&tree).at(&san).unwrap().at(&["san_type"]), Some(&"URI".into()));
+    assert_eq!(context(&tree).at(&["sni"]), Some(&"clairvoy.example".into()));
+    assert_eq!(context(&tree).at(&["common_tls_context", "tls_certificates"]), None);
 }
 
 fn merged_text(text: &str, options: &MergeOptions) -> String {

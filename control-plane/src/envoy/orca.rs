@@ -1,0 +1,194 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use chrono::{DateTime, Utc};
+use envoy_types::pb::envoy::config::endpoint::v3::UpstreamEndpointStats;
+
+use clairvoy_xds::LoadReport;
+
+use crate::config::Config;
+
+use super::load::{model_name, socket};
+
+/// Envoys whose requests in progress are remembered; of more, what runs is not counted.
+const MOST_NODES: usize = 20_000;
+/// Backends of which something waits to be taken.
+const MOST_BACKENDS: usize = 100_000;
+/// What an Envoy said of requests in progress is forgotten after this time, seconds.
+const PROGRESS_SECONDS: f64 = 30.0;
+
+/// What the answers of one backend said of it since it was looked at last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OrcaReading {
+    /// The backend.
+    pub address: SocketAddr,
+    /// By the names of the metrics, their means over the requests that ended with them.
+    pub means: BTreeMap<String, f64>,
+    /// Requests that ended, through all Envoys.
+    pub ended: f64,
+    /// Requests that run, through all Envoys, as last reported.
+    pub in_progress: f64,
+}
+
+/// Sums up ORCA metrics of load reports by backend. Envoys report sums and counts of the requests that ended, so those of
+/// several Envoys make one mean.
+#[derive(Debug, Default)]
+pub struct OrcaTally {
+    backends: BTreeMap<SocketAddr, Sums>,
+    /// Requests in progress, by Envoy.
+    nodes: BTreeMap<String, Progress>,
+}
+
+/// What runs at backends through one Envoy, and when it said so.
+#[derive(Debug)]
+struct Progress {
+    at: DateTime<Utc>,
+    running: Vec<(SocketAddr, f64)>,
+}
+
+#[derive(Debug, Default)]
+struct Sums {
+    /// Sum and count by name.
+    metrics: BTreeMap<String, (f64, f64)>,
+    ended: f64,
+}
+
+impl OrcaTally {
+    /// Takes a report in, as far as its models have pools that read ORCA, and its metrics are named there.
+    pub fn add(&mut self, report: &LoadReport, config: &Config) {
+        let mut running = Vec::new();
+        for stats in &report.cluster_stats {
+            let Some(model) = config.models.iter().find(|model| model.name == model_name(stats)) else {
+                continue;
+            };
+            let wanted = config.load_metrics(model);
+            if wanted.is_empty() {
+                continue;
+            }
+            let endpoints =
+                stats.upstream_locality_stats.iter().flat_map(|locality| &locality.upstream_endpoint_stats);
+            for stats in endpoints {
+                let Some(address) = stats.address.as_ref().and_then(socket) else { continue };
+                running.push((address, stats.total_requests_in_progress as f64));
+                self.add_endpoint(address, stats, &wanted);
+            }
+        }
+        let is_known = self.nodes.contains_key(&report.node.id);
+        if !running.is_empty() && (is_known || self.nodes.len() < MOST_NODES) {
+            running.truncate(MOST_BACKENDS);
+            self.nodes.insert(report.node.id.clone(), Progress { at: report.at.into(), running });
+        } else if running.is_empty() {
+            self.nodes.remove(&report.node.id);
+        }
+    }
+
+    fn add_endpoint(&mut self, address: SocketAddr, stats: &UpstreamEndpointStats, wanted: &[String]) {
+        if !self.backends.contains_key(&address) && self.backends.len() >= MOST_BACKENDS {
+            return;
+        }
+        let sums = self.backends.entry(address).or_default();
+        sums.ended += stats.total_successful_requests.saturating_add(stats.total_error_requests) as f64;
+        for metric in stats.load_metric_stats.iter().filter(|metric| wanted.contains(&metric.metric_name)) {
+            if metric.num_requests_finished_with_metric == 0 || !metric.total_metric_value.is_finite() {
+                continue;
+            }
+            let (sum, count) = sums.metrics.entry(metric.metric_name.clone()).or_default();
+            *sum += metric.total_metric_value;
+            *count += metric.num_requests_finished_with_metric as f64;
+        }
+    }
+
+    /// Takes out what came of backends with any metric. Requests that ended without stay, for the next time.
+    pub fn take(&mut self, now: DateTime<Utc>) -> Vec<OrcaReading> {
+        self.nodes.retain(|_, told| (now - told.at).as_seconds_f64() < PROGRESS_SECONDS);
+        let mut readings = Vec::new();
+        self.backends.retain(|address, sums| {
+            if sums.metrics.is_empty() {
+                return true;
+            }
+            let means = std::mem::take(&mut sums.metrics);
+            let means = means.into_iter().map(|(name, (sum, count))| (name, sum / count)).collect();
+            readings.push(OrcaReading { address: *address, means, ended: sums.ended, in_progress: 0.0 });
+            false
+        });
+        if !readings.is_empty() {
+            let mut running = BTreeMap::<SocketAddr, f64>::new();
+            for (address, count) in self.nodes.values().flat_map(|told| &told.running) {
+                *running.entry(*address).or_default() += count;
+            }
+            for reading in &mut readings {
+                reading.in_progress = running.get(&reading.address).copied().unwrap_or(0.0);
+            }
+        }
+        readings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
+
+    use envoy_types::pb::envoy::config::endpoint::v3::{
+        ClusterStats, EndpointLoadMetricStats, UpstreamLocalityStats,
+    };
+
+    use clairvoy_xds::ReportingNode;
+
+    use super::super::load::tests::envoy_address;
+    use super::*;
+
+    fn report(node: &str, model: &str, ended: u64, running: u64, metrics: &[(&str, u64, f64)]) -> LoadReport {
+        let metric = |(name, count, sum): &(&str, u64, f64)| EndpointLoadMetricStats {
+            metric_name: (*name).to_owned(),
+            num_requests_finished_with_metric: *count,
+            total_metric_value: *sum,
+        };
+        let endpoint = UpstreamEndpointStats {
+            address: Some(envoy_address("10.0.0.1", 8000)),
+            total_successful_requests: ended,
+            total_requests_in_progress: running,
+            load_metric_stats: metrics.iter().map(metric).collect(),
+            ..UpstreamEndpointStats::default()
+        };
+        let locality = UpstreamLocalityStats {
+            upstream_endpoint_stats: vec![endpoint],
+            ..UpstreamLocalityStats::default()
+        };
+        LoadReport {
+            node: Arc::new(ReportingNode { id: node.to_owned(), ..ReportingNode::default() }),
+            at: SystemTime::UNIX_EPOCH + Duration::from_secs(100),
+            cluster_stats: vec![ClusterStats {
+                cluster_name: model.to_owned(),
+                upstream_locality_stats: vec![locality],
+                ..ClusterStats::default()
+            }],
+        }
+    }
+
+    #[test]
+    fn reports_of_several_envoys_make_one_mean_and_other_metrics_are_passed_over() {
+        let config = crate::config::parse(
+            "models: [{ name: m, pools: [p] }, { name: other, pools: [q] }]\n\
+             pools: [{ name: p, telemetry: push, orca: { queue_depth: named_metrics.waiting } }, { name: q }]\n",
+        )
+        .unwrap();
+        let now = DateTime::from_timestamp(101, 0).unwrap();
+        let mut tally = OrcaTally::default();
+        let waiting = "named_metrics.waiting";
+        tally.add(&report("a", "m", 5, 2, &[(waiting, 4, 8.0), ("named_metrics.other", 4, 1.0)]), &config);
+        tally.add(&report("b", "m", 1, 1, &[(waiting, 1, 7.0), ("cpu_utilization", 0, 1.0)]), &config);
+        tally.add(&report("c", "other", 9, 9, &[(waiting, 1, 100.0)]), &config);
+        let [reading] = &tally.take(now)[..] else { panic!("one backend") };
+        assert_eq!(reading.means, BTreeMap::from([(waiting.to_owned(), 3.0)]));
+        assert_eq!((reading.ended, reading.in_progress), (6.0, 3.0));
+
+        // What ended without a report counts with the next one.
+        tally.add(&report("a", "m", 3, 0, &[]), &config);
+        assert_eq!(tally.take(now), []);
+        tally.add(&report("a", "m", 1, 0, &[(waiting, 1, f64::NAN), (waiting, 1, 2.0)]), &config);
+        let later = DateTime::from_timestamp(140, 0).unwrap();
+        let [reading] = &tally.take(later)[..] else { panic!("one backend") };
+        assert_eq!((reading.ended, reading.in_progress), (4.0, 0.0), "old news of what runs is none");
+    }
+}

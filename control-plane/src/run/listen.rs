@@ -1,0 +1,125 @@
+//! What is listened on: addresses, and who is let in to the discovery server.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::extract::Request;
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::{self, Next};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use clairvoy_xds::{
+    Connection, Metrics as XdsMetrics, Peer, ServeError, ServerOptions, Tls, TransportOptions, XdsServer,
+};
+
+use crate::api::Token;
+use crate::config::{Config, Listen};
+use crate::envoy::gateway_for;
+use crate::push::Surface;
+
+use super::envoys::EnvoyServices;
+use super::tls::TlsListener;
+
+pub(super) async fn bind(address: SocketAddr, field: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "cannot listen on {address} ({field}); is another process there? set {field} in the configuration"
+        )
+    })
+}
+
+/// The addresses where senders push telemetry.
+pub(super) async fn push_listeners(config: &Config) -> anyhow::Result<Vec<(Surface, TcpListener)>> {
+    let push = &config.telemetry.push;
+    let mut listeners = Vec::new();
+    if let Some(address) = push.otlp_grpc {
+        listeners.push((Surface::Grpc, bind(address, "telemetry.push.otlp_grpc").await?));
+    }
+    if let Some(address) = push.http {
+        listeners.push((Surface::Http, bind(address, "telemetry.push.http").await?));
+    }
+    Ok(listeners)
+}
+
+/// Serves the API until `stop`.
+pub(super) async fn serve_api(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    router: Router,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let stopped = stop.cancelled_owned();
+    match tls {
+        None => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
+        Some(tls) => {
+            let listener = TlsListener::new(listener, tls)?;
+            axum::serve(listener, router).with_graceful_shutdown(stopped).await
+        }
+    }
+}
+
+/// The discovery server; an Envoy belongs to the gateway that names its `node.cluster`, or to the one that names none,
+/// unless its certificate says otherwise.
+pub(super) fn xds_server(config: &Arc<ArcSwap<Config>>, registry: &mut Registry) -> XdsServer {
+    let config = Arc::clone(config);
+    let options = ServerOptions::by_client(move |node, peer| {
+        let identities = peer.map_or(&[][..], |peer: &Peer| &peer.identities);
+        gateway_for(&config.load(), &node.cluster, identities).map(|gateway| gateway.name.into())
+    });
+    XdsServer::with_metrics(options, XdsMetrics::register(registry))
+}
+
+/// Serves discovery, load reports and access logs until `stop`, and then sends the proxies elsewhere, one after the other.
+pub(super) async fn serve_xds(
+    xds: XdsServer,
+    services: EnvoyServices,
+    listener: TcpListener,
+    door: Door,
+    options: TransportOptions,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    let routes = xds
+        .routes()
+        .add_service(services.load_reports.load_reporting_service())
+        .add_service(services.access_logs.access_log_service());
+    let door = Arc::new(door);
+    let routes = routes.into_axum_router().layer(middleware::from_fn(move |request: Request, next: Next| {
+        let door = Arc::clone(&door);
+        async move {
+            match door.refusal(&request) {
+                None => next.run(request).await,
+                Some(message) => tonic::Status::unauthenticated(message).into_http(),
+            }
+        }
+    }));
+    clairvoy_xds::serve(listener, routes.into(), options, stop.cancelled_owned()).await
+}
+
+/// Who may use the discovery server: those with a certificate that is named, else those with the token, else everybody.
+#[derive(Clone, Debug)]
+pub(super) struct Door {
+    pub(super) listen: Listen,
+    pub(super) token: Option<Token>,
+}
+
+impl Door {
+    fn refusal(&self, request: &Request) -> Option<&'static str> {
+        if self.listen.knows_envoys() {
+            let connection = request.extensions().get::<Connection>();
+            let identities = connection.map_or(&[][..], |connection| &connection.peer.identities);
+            let is_known = self.listen.admits(identities);
+            return (!is_known).then_some("a certificate with a name of listen.xds_clients is needed");
+        }
+        let token = self.token.as_ref()?;
+        let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let shown = shown.and_then(|value| value.strip_prefix("Bearer "));
+        let may_pass = shown.is_some_and(|shown| token.is(shown));
+        (!may_pass).then_some("the token of listen.token_env is needed as a bearer token")
+    }
+}
