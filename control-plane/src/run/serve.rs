@@ -96,7 +96,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
 
     let live_config = Arc::new(ArcSwap::from(Arc::clone(&config)));
     let xds = xds_server(&live_config, &mut registry);
-    let intakes = Intakes::new(&mut registry)?;
+    let intakes = Intakes::new(&mut registry, &config.telemetry)?;
     let envoy_metrics = EnvoyMetrics::register(&mut registry);
     let mut transport = TransportOptions::default();
     transport.metrics = TransportMetrics::register(&mut registry);
@@ -160,7 +160,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         f64::from(config.telemetry.access_log.max_entries_per_second),
         u64::from(std::process::id()),
     );
-    let services = intakes.collect(collector, sampler, stop.clone());
+    let (services, mut collecting) = intakes.collect(collector, sampler, stop.clone());
     let outputs = Outputs {
         xds: xds.clone(),
         load_reports: services.load_reports.clone(),
@@ -216,6 +216,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         ended = until_signal(first_error, config.database.url.is_none()) => ended,
         _ = &mut controller => Err(anyhow::anyhow!("the controller ended by itself")),
         _ = &mut xds_server => Err(anyhow::anyhow!("the discovery server ended by itself")),
+        _ = collecting.join_next() => Err(anyhow::anyhow!("the reading of what Envoys tell ended by itself")),
     };
     tracing::info!("stopping");
     xds.drain();
@@ -383,10 +384,10 @@ async fn serve_xds(
     options: TransportOptions,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let routes = xds
-        .routes()
-        .add_service(services.load_reports.load_reporting_service())
-        .add_service(services.access_logs.access_log_service());
+    let mut routes = xds.routes().add_service(services.access_logs.access_log_service());
+    if services.takes_load_reports {
+        routes = routes.add_service(services.load_reports.load_reporting_service());
+    }
     let routes = routes.into_axum_router().layer(middleware::from_fn(
         move |request: axum::extract::Request, next: middleware::Next| {
             let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());

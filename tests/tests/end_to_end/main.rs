@@ -22,4 +22,5 @@ mod restart;
 mod routing;
 mod support;
 mod telemetry;
+mod tokens;
 mod webhooks;
