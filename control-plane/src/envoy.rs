@@ -1,28 +1,36 @@
 //! Envoy: what the proxies themselves tell, made into plain values.
 //!
 //! ```text
-//! load reports ─► NodeLoad    requests per model since the last report, requests in progress per backend
+//! load reports ─► NodeLoad    requests per model and group since the last report, requests in progress per backend
 //!              └► OrcaTally   what backends say of themselves in their answers; goes on as pushed telemetry
-//! access logs ──► Sampler ──► Tally ─► LogSummary    first bytes, errors and requests without a backend, once a second
+//! access logs ──► Sampler ──► Tally ─► LogSummary    first bytes, durations, errors, tokens and requests without a
+//!                             Losses ──┘             backend, once a second
 //! ```
 //!
-//! Everything but [`Collector`] is pure. A proxy is heard only about the gateway that it belongs to.
+//! Everything but [`Collector`] is pure. A proxy is heard only about the gateway that it belongs to, and what it says is
+//! believed within bounds: of time, of size, of number.
 
 mod collect;
 mod entry;
+mod groups;
 mod load;
+mod losses;
 mod metrics;
 mod orca;
+mod reading;
 mod sampler;
 mod tally;
 
 pub use collect::{Collector, EnvoyNews};
-pub use entry::{BODY_TAG, Exchange, ROUTE_TAG};
+pub use entry::{BODY_TAG, Exchange, ROUTE_TAG, Refused};
+pub use groups::GroupLoad;
 pub use load::{EndpointLoad, ModelLoad, NodeLoad};
+pub use losses::Losses;
 pub use metrics::EnvoyMetrics;
 pub use orca::{OrcaReading, OrcaTally};
+pub use reading::Reading;
 pub use sampler::Sampler;
-pub use tally::{BackendLog, FirstBytes, LogSummary, Tally};
+pub use tally::{BackendLog, FirstBytes, LogSummary, Responses, Tally, Tokens};
 
 use crate::config::{Config, Gateway};
 
@@ -37,3 +45,6 @@ pub fn gateway_of(config: &Config, node_cluster: &str) -> Option<Gateway> {
 pub fn gateway_for(config: &Config, node_cluster: &str, identities: &[String]) -> Option<Gateway> {
     gateway_of(config, node_cluster).filter(|gateway| config.listen.opens(&gateway.name, identities))
 }
+
+#[cfg(test)]
+mod hostile_tests;

@@ -7,15 +7,18 @@ mod arrivals;
 mod backend;
 mod demand;
 mod gateway;
+mod groups;
 mod leases;
 mod membership;
 mod reports;
 mod silence;
+mod tokens;
 
 pub use arrivals::{Arrivals, Step};
 pub use backend::{Backend, Findings, Health};
 pub use demand::{Demand, Source};
 pub use gateway::GatewayView;
+pub use groups::GroupTraffic;
 pub use leases::{Expiry, Registration};
 pub use membership::{Membership, Origin};
 pub use reports::Reports;
@@ -29,6 +32,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, Pool, PoolTelemetry};
 use crate::telemetry::Sample;
 
+use tokens::LoggedTokens;
+
 /// Reports of one time may come this long after each other, seconds: the longest interval, missed three times.
 const REPORTS_LAG_SECONDS: u32 = 40;
 
@@ -41,6 +46,9 @@ pub struct Fleet {
     /// As the Envoys report them.
     reported: BTreeMap<String, Arrivals>,
     reports: Reports,
+    /// As access logs told them; only shown.
+    #[serde(skip)]
+    logged_tokens: BTreeMap<String, LoggedTokens>,
     step_seconds: u32,
     /// Configured and found backends that were removed all the same; they stay away until they are registered, or leave
     /// the configuration and DNS.
@@ -87,6 +95,7 @@ impl Fleet {
         for arrivals in [&mut self.arrivals, &mut self.reported] {
             arrivals.retain(|name, _| config.models.iter().any(|model| model.name == *name));
         }
+        self.logged_tokens.retain(|name, _| config.models.iter().any(|model| model.name == *name));
         self.found.retain(|name, _| config.pool(name).is_some_and(|pool| pool.dns().is_some()));
         let found = &self.found;
         self.dismissed.retain(|address| {
@@ -97,6 +106,7 @@ impl Fleet {
             self.arrivals.entry(model.name.clone()).or_insert_with(|| Arrivals::new(step_seconds));
             let reported = || Arrivals::with_lag(step_seconds, REPORTS_LAG_SECONDS);
             self.reported.entry(model.name.clone()).or_insert_with(reported);
+            self.logged_tokens.entry(model.name.clone()).or_default();
             for pool in model.pools.iter().filter_map(|name| config.pool(name)) {
                 for address in &pool.backends {
                     if !self.dismissed.contains(address) {
@@ -269,6 +279,11 @@ impl Fleet {
         self.of_model(model)
             .filter(|backend| backend.is_expected(now))
             .all(|backend| backend.health(now) == Health::Ready)
+    }
+
+    /// Whether it has a model of that name.
+    pub fn has_model(&self, name: &str) -> bool {
+        self.reported.contains_key(name)
     }
 
     /// Which Envoys report.

@@ -1,11 +1,13 @@
 //! View: what the API and the dashboard show, as plain serialisable data.
 
+mod demand;
 mod proxies;
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use demand::{ActualPoint, Demand, ForecastPoint, IssuedPoint, LatestForecast};
 pub use proxies::{NackView, ProxyState, ProxyView, QuarantineView};
 
 /// Everything that is shown live; one is sent each second.
@@ -48,6 +50,12 @@ pub struct ModelView {
     pub demand_source: DemandSource,
     /// Output tokens/s over the last ten seconds.
     pub tokens_per_second: f64,
+    /// Who counted them.
+    #[serde(default)]
+    pub tokens_source: DemandSource,
+    /// Prompt tokens/s over the last ten seconds; none where access logs tell none.
+    #[serde(default)]
+    pub prompt_tokens_per_second: Option<f64>,
     /// Length of a forecast step, seconds.
     pub step_seconds: u32,
     /// The time to first token that 95 % of requests should stay below, seconds.
@@ -58,11 +66,11 @@ pub struct ModelView {
     pub shares: Vec<ShareView>,
 }
 
-/// Who counts a model's demand.
+/// Who counts a model's demand, or its tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DemandSource {
-    /// The Envoys, in their load reports.
+    /// The Envoys, in their load reports, and tokens in their access logs.
     Envoys,
     /// The model servers, in their metrics.
     #[default]
@@ -134,6 +142,15 @@ pub struct ShareView {
     pub locality: String,
     /// Share of the model's traffic, 0 to 1.
     pub share: f64,
+    /// Requests/s that Envoys sent there, over ten seconds; none while not every Envoy reports.
+    #[serde(default)]
+    pub requests_per_second: Option<f64>,
+    /// Requests/s that failed there, over ten seconds: 5xx, resets, no connection.
+    #[serde(default)]
+    pub errors_per_second: Option<f64>,
+    /// Requests that Envoys have running there, as last reported.
+    #[serde(default)]
+    pub requests_in_progress: Option<f64>,
 }
 
 /// One pool.
@@ -245,12 +262,27 @@ pub struct BackendView {
     /// Its 95th percentile, seconds.
     #[serde(default)]
     pub first_byte_p95_seconds: Option<f64>,
+    /// Mean time from the first byte of a request to the last of its answer, as Envoys logged it of late, seconds.
+    #[serde(default)]
+    pub response_seconds: Option<f64>,
     /// Requests that Envoys logged the end of since the backend joined.
     #[serde(default)]
     pub gateway_requests: f64,
     /// Requests among them that failed at the backend: 5xx, resets, no connection.
     #[serde(default)]
     pub gateway_errors: f64,
+    /// Whole answers among them.
+    #[serde(default)]
+    pub gateway_responses: f64,
+    /// The sum of the times that these took, seconds.
+    #[serde(default)]
+    pub gateway_responses_seconds: f64,
+    /// Tokens of prompts since the backend joined, where access logs tell them.
+    #[serde(default)]
+    pub gateway_prompt_tokens: f64,
+    /// Tokens of answers, likewise.
+    #[serde(default)]
+    pub gateway_output_tokens: f64,
     /// Predicted time to first token of the next request, seconds.
     pub predicted_wait_seconds: Option<f64>,
     /// Its 90 % bound, seconds.
@@ -366,71 +398,4 @@ pub struct EventView {
     pub level: String,
     /// What, in one line.
     pub message: String,
-}
-
-/// Demand of one model, past and forecast.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Demand {
-    /// The model.
-    pub model: String,
-    /// Length of a step, seconds.
-    pub step_seconds: u32,
-    /// How long before the start of a step the forecast in `issued` was made, at least, seconds.
-    pub lead_seconds: u32,
-    /// What came.
-    pub actual: Vec<ActualPoint>,
-    /// What had been forecast for each step, `lead_seconds` before.
-    pub issued: Vec<IssuedPoint>,
-    /// The newest forecast.
-    pub latest: Option<LatestForecast>,
-}
-
-/// Demand in one step.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct ActualPoint {
-    /// Start of the step, Unix seconds.
-    pub t: i64,
-    /// Requests/s.
-    pub rps: f64,
-}
-
-/// What had been forecast for one step.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct IssuedPoint {
-    /// Start of the step, Unix seconds.
-    pub t: i64,
-    /// When the forecast was made, Unix seconds.
-    pub issued_at: i64,
-    /// 10 % quantile, requests/s.
-    pub q10: f64,
-    /// Median, requests/s.
-    pub q50: f64,
-    /// 90 % quantile, requests/s.
-    pub q90: f64,
-}
-
-/// The newest forecast of a model.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct LatestForecast {
-    /// When it was made, Unix seconds.
-    pub issued_at: i64,
-    /// One point a horizon, nearest first.
-    pub points: Vec<ForecastPoint>,
-}
-
-/// One step of a forecast, requests/s.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct ForecastPoint {
-    /// Start of the step, Unix seconds.
-    pub t: i64,
-    /// 10 % quantile.
-    pub q10: f64,
-    /// Median.
-    pub q50: f64,
-    /// 90 % quantile.
-    pub q90: f64,
-    /// 95 % quantile.
-    pub q95: f64,
-    /// 99 % quantile.
-    pub q99: f64,
 }

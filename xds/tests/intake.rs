@@ -184,6 +184,7 @@ async fn a_receiver_that_is_behind_loses_the_newest_and_it_is_counted() {
     assert_eq!(metric(&registry, "xds_intake_dropped_messages_total", "als"), 2);
     assert_eq!(metric(&registry, "xds_intake_dropped_entries_total", "als"), 4);
     assert_eq!(metric(&registry, "xds_intake_entries_total", "als"), 7, "dropped ones were received");
+    assert_eq!(received.access_logs.dropped_entries(), 4);
     assert_eq!(next(&mut received.access_logs).await.entries.len(), 1);
     assert_eq!(next(&mut received.access_logs).await.entries.len(), 2);
     assert!(received.access_logs.is_empty());

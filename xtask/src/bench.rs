@@ -34,8 +34,14 @@ pub(crate) struct Args {
 const PAGE: &str = "docs/benchmarks.md";
 
 /// The benchmarks that write tables, with the section of the page that these are.
-const SECTIONS: [(&str, &str); 5] =
-    [("fleet", "xds"), ("forecast", "forecast"), ("ingest", "store"), ("push", "push"), ("scrape", "scrape")];
+const SECTIONS: [(&str, &str); 6] = [
+    ("access-log", "access-log"),
+    ("fleet", "xds"),
+    ("forecast", "forecast"),
+    ("ingest", "store"),
+    ("push", "push"),
+    ("scrape", "scrape"),
+];
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let found = benchmarks(workspace.root())?;

@@ -15,7 +15,7 @@ use envoy_types::pb::envoy::r#type::tracing::v3::{CustomTag, custom_tag};
 use envoy_types::pb::google::protobuf::{Duration, UInt32Value};
 use envoy_types::util::pack_any;
 
-use crate::config::Span;
+use crate::config::{Span, TokenSource};
 use crate::envoy::{BODY_TAG, ROUTE_TAG};
 
 use super::proto::span;
@@ -33,6 +33,8 @@ pub struct AccessLogIntent {
     pub stream_interval: Span,
     /// What Envoys show when they log; none where nothing is asked for.
     pub token: Option<BearerToken>,
+    /// Where entries are to tell tokens; metadata is in every entry.
+    pub tokens: Vec<TokenSource>,
 }
 
 /// A bearer token. Never printed.
@@ -63,6 +65,18 @@ pub(super) fn logger(gateway: &str, log: &AccessLogIntent) -> AccessLog {
         tag: name.to_owned(),
         r#type: Some(custom_tag::Type::Value(format!("%COMMON_DURATION({points}:us)%"))),
     };
+    // Only of a streamed answer is the first byte a first token.
+    let (mut headers, mut trailers) = (vec!["content-type".to_owned()], Vec::new());
+    for source in &log.tokens {
+        let (names, name) = match source {
+            TokenSource::Header(name) => (&mut headers, name.to_ascii_lowercase()),
+            TokenSource::Trailer(name) => (&mut trailers, name.to_ascii_lowercase()),
+            TokenSource::Metadata(_) => continue,
+        };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
     let config = HttpGrpcAccessLogConfig {
         common_config: Some(CommonGrpcAccessLogConfig {
             log_name: gateway.to_owned(),
@@ -83,8 +97,8 @@ pub(super) fn logger(gateway: &str, log: &AccessLogIntent) -> AccessLog {
             ],
             ..CommonGrpcAccessLogConfig::default()
         }),
-        // Only of a streamed answer is the first byte a first token.
-        additional_response_headers_to_log: vec!["content-type".to_owned()],
+        additional_response_headers_to_log: headers,
+        additional_response_trailers_to_log: trailers,
         ..HttpGrpcAccessLogConfig::default()
     };
     AccessLog {

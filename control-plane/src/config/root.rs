@@ -3,7 +3,10 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Balance, Database, Forecast, Gateway, Listen, Model, Pool, Push, Signals, Span, Spool};
+use super::{
+    AccessLog, Balance, Database, Forecast, Gateway, Listen, LoadReports, Model, Pool, Push, Signals, Span,
+    Spool,
+};
 
 /// The whole configuration file of Clairvoy.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -49,32 +52,8 @@ pub struct Telemetry {
     pub push: Push,
     /// What Envoys log of each request, to Clairvoy.
     pub access_log: AccessLog,
-}
-
-/// What Envoys log of each request, to Clairvoy.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct AccessLog {
-    /// Whether the gateways' listeners log at all (default true).
-    pub enabled: bool,
-    /// The static cluster in the Envoys' bootstrap that leads to Clairvoy (default `clairvoy_xds`, as `clairvoy bootstrap`
-    /// names it). An Envoy without it refuses the listener.
-    pub cluster: String,
-    /// How often requests that still run are told of (default 10 s): a first token is known that soon.
-    pub stream_interval: Span,
-    /// Most entries used per second; above it they are sampled (default 20 000).
-    pub max_entries_per_second: u32,
-}
-
-impl Default for AccessLog {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            cluster: crate::compile::XDS_CLUSTER.to_owned(),
-            stream_interval: Span::seconds(10),
-            max_entries_per_second: 20_000,
-        }
-    }
+    /// What Envoys report of their load.
+    pub load_reports: LoadReports,
 }
 
 impl Default for Telemetry {
@@ -87,6 +66,7 @@ impl Default for Telemetry {
             spool: Spool::default(),
             push: Push::default(),
             access_log: AccessLog::default(),
+            load_reports: LoadReports::default(),
         }
     }
 }

@@ -19,6 +19,7 @@ impl Validate for Config {
         self.check_telemetry(&root, &mut fault);
         self.check_push(&root, &mut fault);
         self.check_orca(&root, &mut fault);
+        self.check_envoy(&root, &mut fault);
         self.check_forecast(&root, &mut fault);
         self.check_models(&root, &mut fault);
         self.check_pools(&root, &mut fault);
@@ -91,16 +92,6 @@ impl Config {
         }
         if let Some(message) = self.telemetry.spool.fault() {
             fault(telemetry.join("spool").join("bytes"), message);
-        }
-        let (log, path) = (&self.telemetry.access_log, telemetry.join("access_log"));
-        if !(1.0..=3600.0).contains(&log.stream_interval.as_seconds()) {
-            fault(path.join("stream_interval"), "must be 1s to 1h".to_owned());
-        }
-        if log.max_entries_per_second < 100 {
-            fault(path.join("max_entries_per_second"), "less than 100".to_owned());
-        }
-        if log.cluster.is_empty() {
-            fault(path.join("cluster"), "must name a cluster of the Envoys' bootstrap".to_owned());
         }
     }
 

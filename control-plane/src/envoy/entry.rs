@@ -6,6 +6,7 @@ use envoy_types::pb::envoy::data::accesslog::v3::{
 };
 use envoy_types::pb::google::protobuf::Duration;
 
+use super::Reading;
 use super::load::socket;
 
 /// The custom tag with the time from the first byte sent to the backend until the first byte of its answer's body, in
@@ -15,7 +16,7 @@ pub const BODY_TAG: &str = "clairvoy.body_us";
 /// microseconds.
 pub const ROUTE_TAG: &str = "clairvoy.route_us";
 
-/// No first byte is believed to have taken longer, seconds.
+/// Nothing is believed to have taken longer, seconds.
 const LONGEST_SECONDS: f64 = 86_400.0;
 
 /// One entry of an access log, as far as it is used.
@@ -31,6 +32,12 @@ pub struct Exchange {
     pub arrived_at: DateTime<Utc>,
     /// From then to the first byte of the body; only of streamed answers with status 200, and told once a request.
     pub first_byte_seconds: Option<f64>,
+    /// From then to the last byte of the answer; only of answers with status 2xx that were finished.
+    pub response_seconds: Option<f64>,
+    /// Tokens of the prompt; only of requests that are over, where the configuration says that they are told.
+    pub prompt_tokens: Option<f64>,
+    /// Tokens of the answer, likewise.
+    pub output_tokens: Option<f64>,
     /// What the client was answered; 0 when it left before.
     pub status: u32,
     /// True when the answer was not made or not finished by the backend: 5xx, a reset, no connection.
@@ -39,27 +46,41 @@ pub struct Exchange {
     pub unplaced: bool,
 }
 
+/// Why an entry is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refused {
+    /// It tells of no request to a gateway, or not when.
+    Unusable,
+    /// It was made too long ago.
+    TooOld,
+    /// It was made in the future.
+    Ahead,
+}
+
 impl Exchange {
-    /// Reads an entry. `stream_interval_seconds` is how often requests that still run are told of: an entry tells a first
-    /// byte only when those before it cannot have.
-    pub fn read(entry: &HttpAccessLogEntry, stream_interval_seconds: f64) -> Option<Self> {
-        let common = entry.common_properties.as_ref()?;
+    /// Reads an entry that came in at `at`: of a request that still runs it tells a first byte only when entries before it
+    /// cannot have.
+    ///
+    /// # Errors
+    /// An entry of another kind, without what is needed, or of another time.
+    pub fn read(entry: &HttpAccessLogEntry, how: &Reading, at: DateTime<Utc>) -> Result<Self, Refused> {
+        let common = entry.common_properties.as_ref().ok_or(Refused::Unusable)?;
         let is_over = match AccessLogType::try_from(common.access_log_type) {
             Ok(AccessLogType::DownstreamEnd | AccessLogType::NotSet) => true,
             Ok(AccessLogType::DownstreamPeriodic) => false,
-            _ => return None,
+            _ => return Err(Refused::Unusable),
         };
-        let started = common.start_time.as_ref()?;
-        let started = DateTime::from_timestamp(started.seconds, u32::try_from(started.nanos).ok()?)?;
+        let elapsed = common.duration.as_ref().map(seconds);
         let route_seconds = tag_seconds(common, ROUTE_TAG);
+        let arrived_at = arrived_at(common, route_seconds.unwrap_or(0.0), elapsed, how, at)?;
         let backend = common.upstream_remote_address.as_ref().and_then(socket);
         let response = entry.response.as_ref();
         let status = response.and_then(|response| response.response_code).map_or(0, |code| code.value);
         let body_seconds = tag_seconds(common, BODY_TAG)
             .filter(|_| backend.is_some() && status == 200 && response.is_some_and(is_streamed));
         let first_byte_seconds = body_seconds.filter(|body| {
-            let elapsed = common.duration.as_ref().map(seconds);
-            is_news(route_seconds.unwrap_or(0.0) + body, elapsed, is_over, stream_interval_seconds)
+            let first = route_seconds.unwrap_or(0.0) + body;
+            is_news(first, elapsed, is_over, how.stream_interval_seconds)
         });
         let flags = common.response_flags.unwrap_or_default();
         let reset = flags.upstream_connection_termination
@@ -68,18 +89,57 @@ impl Exchange {
             || flags.upstream_request_timeout
             || flags.stream_idle_timeout;
         let unreachable = flags.no_healthy_upstream || flags.upstream_connection_failure;
-        Some(Self {
+        let is_whole = is_over
+            && (200..300).contains(&status)
+            && !(reset || unreachable || flags.downstream_connection_termination);
+        let (prompt_tokens, output_tokens) =
+            if is_over && backend.is_some() { how.tokens(entry) } else { (None, None) };
+        Ok(Self {
             backend,
             cluster: common.upstream_cluster.clone(),
             is_over,
-            arrived_at: started
-                + TimeDelta::microseconds((1e6 * route_seconds.unwrap_or(0.0)).round() as i64),
+            arrived_at,
             first_byte_seconds,
+            response_seconds: backend.filter(|_| is_whole).and_then(|_| response_seconds(common)),
+            prompt_tokens,
+            output_tokens,
             status,
             failed: is_over && (reset || unreachable || (status >= 500 && backend.is_some())),
             unplaced: is_over && unreachable && route_seconds.is_none(),
         })
     }
+}
+
+/// When the backend was asked. The entry itself was made `elapsed` after the request began, which is what is held against
+/// the clock: an old request that ends now is news.
+fn arrived_at(
+    common: &AccessLogCommon,
+    route_seconds: f64,
+    elapsed: Option<f64>,
+    how: &Reading,
+    at: DateTime<Utc>,
+) -> Result<DateTime<Utc>, Refused> {
+    let started = common.start_time.as_ref().ok_or(Refused::Unusable)?;
+    let nanos = u32::try_from(started.nanos).map_err(|_| Refused::Unusable)?;
+    let started = DateTime::from_timestamp(started.seconds, nanos).ok_or(Refused::Unusable)?;
+    // At most a day, so it is a number of microseconds.
+    let route = TimeDelta::microseconds((1e6 * route_seconds).round() as i64);
+    let arrived_at = started.checked_add_signed(route).ok_or(Refused::Unusable)?;
+    let age_seconds = (at - started).as_seconds_f64() - elapsed.unwrap_or(0.0).clamp(0.0, LONGEST_SECONDS);
+    if age_seconds > how.max_age_seconds {
+        return Err(Refused::TooOld);
+    }
+    if (arrived_at - at).as_seconds_f64() > how.max_future_seconds {
+        return Err(Refused::Ahead);
+    }
+    Ok(arrived_at)
+}
+
+/// From the first byte that the backend was sent to the last one that it answered.
+fn response_seconds(common: &AccessLogCommon) -> Option<f64> {
+    let begin = common.time_to_first_upstream_tx_byte.as_ref().map(seconds)?;
+    let end = common.time_to_last_upstream_rx_byte.as_ref().map(seconds)?;
+    Some(end - begin).filter(|seconds| (0.0..=LONGEST_SECONDS).contains(seconds))
 }
 
 /// Whether no entry before this one told the first byte, which came `first_seconds` after the request: those before were
@@ -113,7 +173,22 @@ pub(super) mod tests {
 
     use super::super::load::tests::envoy_address;
     use super::*;
+    use crate::config::AccessLog;
 
+    /// When the entries of tests come in: as their requests end.
+    pub(in super::super) fn told_at() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_003, 600_000_000).unwrap()
+    }
+
+    pub(in super::super) fn every_ten_seconds() -> Reading {
+        Reading::new(&AccessLog::default())
+    }
+
+    fn read(entry: &HttpAccessLogEntry) -> Result<Exchange, Refused> {
+        Exchange::read(entry, &every_ten_seconds(), told_at())
+    }
+
+    /// An entry about a request that took 3 s.
     pub(in super::super) fn entry(status: u32, route_us: u64, body_us: u64) -> HttpAccessLogEntry {
         let tags = [(ROUTE_TAG, route_us), (BODY_TAG, body_us)];
         HttpAccessLogEntry {
@@ -122,6 +197,8 @@ pub(super) mod tests {
                 duration: Some(Duration { seconds: 3, nanos: 0 }),
                 upstream_remote_address: Some(envoy_address("10.0.0.1", 8000)),
                 upstream_cluster: "chat".to_owned(),
+                time_to_first_upstream_tx_byte: Some(Duration { seconds: 0, nanos: 100_000_000 }),
+                time_to_last_upstream_rx_byte: Some(Duration { seconds: 2, nanos: 600_000_000 }),
                 custom_tags: tags.map(|(tag, value)| (tag.to_owned(), value.to_string())).into(),
                 access_log_type: AccessLogType::DownstreamEnd.into(),
                 ..AccessLogCommon::default()
@@ -141,7 +218,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_streamed_answer_tells_its_first_byte_and_when_the_backend_was_asked() {
-        let exchange = Exchange::read(&entry(200, 20_000, 400_000), 10.0).unwrap();
+        let exchange = read(&entry(200, 20_000, 400_000)).unwrap();
         assert_eq!(exchange.first_byte_seconds, Some(0.4));
         assert_eq!(exchange.arrived_at.timestamp_millis(), 1_000_520);
         assert_eq!(exchange.backend, "10.0.0.1:8000".parse().ok());
@@ -156,12 +233,46 @@ pub(super) mod tests {
         let mut nonsense = entry(200, 0, 0);
         common(&mut nonsense).custom_tags.insert(BODY_TAG.to_owned(), "-1".to_owned());
         for entry in [whole, entry(500, 0, 400_000), nonsense] {
-            assert_eq!(Exchange::read(&entry, 10.0).unwrap().first_byte_seconds, None, "{entry:?}");
+            assert_eq!(read(&entry).unwrap().first_byte_seconds, None, "{entry:?}");
         }
-        assert!(Exchange::read(&entry(503, 0, 1), 10.0).unwrap().failed);
+        assert!(read(&entry(503, 0, 1)).unwrap().failed);
         let mut start = entry(0, 0, 0);
         common(&mut start).access_log_type = AccessLogType::DownstreamStart.into();
-        assert_eq!(Exchange::read(&start, 10.0), None);
+        assert_eq!(read(&start), Err(Refused::Unusable));
+    }
+
+    #[test]
+    fn only_a_whole_answer_tells_how_long_it_took() {
+        assert_eq!(read(&entry(200, 0, 0)).unwrap().response_seconds, Some(2.5));
+        let mut left = entry(200, 0, 0);
+        common(&mut left).response_flags =
+            Some(ResponseFlags { downstream_connection_termination: true, ..ResponseFlags::default() });
+        let mut runs = entry(200, 0, 0);
+        common(&mut runs).access_log_type = AccessLogType::DownstreamPeriodic.into();
+        let mut backwards = entry(200, 0, 0);
+        common(&mut backwards).time_to_last_upstream_rx_byte = Some(Duration { seconds: 0, nanos: 1 });
+        for entry in [left, runs, backwards, entry(404, 0, 0), entry(503, 0, 0)] {
+            assert_eq!(read(&entry).unwrap().response_seconds, None, "{entry:?}");
+        }
+    }
+
+    #[test]
+    fn entries_of_another_time_are_refused_and_long_requests_are_not() {
+        let began = |seconds_ago: i64, took: i64| {
+            let mut entry = entry(200, 0, 0);
+            let seconds = told_at().timestamp() - seconds_ago;
+            common(&mut entry).start_time = Some(Timestamp { seconds, nanos: 0 });
+            common(&mut entry).duration = Some(Duration { seconds: took, nanos: 0 });
+            read(&entry).map(|exchange| exchange.arrived_at.timestamp())
+        };
+        assert_eq!(began(7_200, 7_199), Ok(told_at().timestamp() - 7_200));
+        assert_eq!(began(7_200, 7_100), Err(Refused::TooOld));
+        assert_eq!(began(-9, 0), Ok(told_at().timestamp() + 9));
+        assert_eq!(began(-12, 0), Err(Refused::Ahead));
+        let mut last = entry(200, 86_400_000_000, 0);
+        common(&mut last).start_time =
+            Some(Timestamp { seconds: DateTime::<Utc>::MAX_UTC.timestamp(), nanos: 999_999_999 });
+        assert_eq!(read(&last), Err(Refused::Unusable), "a day later there is no time any more");
     }
 
     #[test]
@@ -171,12 +282,12 @@ pub(super) mod tests {
         properties.custom_tags.clear();
         properties.response_flags =
             Some(ResponseFlags { upstream_connection_failure: true, ..ResponseFlags::default() });
-        let exchange = Exchange::read(&refused, 10.0).unwrap();
+        let exchange = read(&refused).unwrap();
         assert!(exchange.unplaced && exchange.failed);
         let mut left = entry(0, 0, 0);
         common(&mut left).response_flags =
             Some(ResponseFlags { downstream_connection_termination: true, ..ResponseFlags::default() });
-        assert!(!Exchange::read(&left, 10.0).unwrap().failed);
+        assert!(!read(&left).unwrap().failed);
     }
 
     proptest! {

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use clairvoy_xds::LoadReport;
 
+use super::groups::{GroupLoad, GroupSums};
+
 /// What one Envoy reports of the time since its last report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeLoad {
@@ -20,6 +22,9 @@ pub struct NodeLoad {
     /// Endpoints that had any requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<EndpointLoad>,
+    /// Groups of backends that had any requests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupLoad>,
 }
 
 /// Requests for one model through one Envoy.
@@ -45,10 +50,12 @@ pub struct EndpointLoad {
 }
 
 impl NodeLoad {
-    /// The plain values of a report. The model of a cluster is its `service_name`, else its name, as in discovery.
-    pub fn read(report: &LoadReport) -> Self {
+    /// The plain values of a report, and how many endpoints and groups were left out because there are too many. The model
+    /// of a cluster is its `service_name`, else its name, as in discovery.
+    pub fn read(report: &LoadReport, most_endpoints: usize) -> (Self, u64) {
         let mut models = BTreeMap::<String, ModelLoad>::new();
         let mut endpoints = BTreeMap::<SocketAddr, EndpointLoad>::new();
+        let (mut groups, mut left_out) = (GroupSums::default(), 0);
         for stats in &report.cluster_stats {
             let model = models.entry(model_name(stats).to_owned()).or_default();
             let issued: u64 = stats
@@ -59,14 +66,20 @@ impl NodeLoad {
             model.dropped += stats.total_dropped_requests as f64;
             let interval = LoadReport::interval(stats).map_or(0.0, |interval| interval.as_secs_f64());
             model.interval_seconds = model.interval_seconds.max(interval);
-            stats.upstream_locality_stats.iter().for_each(|locality| add_endpoints(&mut endpoints, locality));
+            for locality in &stats.upstream_locality_stats {
+                groups.add(model_name(stats), interval, locality);
+                left_out += add_endpoints(&mut endpoints, locality, most_endpoints);
+            }
         }
-        Self {
+        let (groups, more) = groups.finish();
+        let load = Self {
             node_id: report.node.id.clone(),
             at: report.at.into(),
             models,
             endpoints: endpoints.into_values().collect(),
-        }
+            groups,
+        };
+        (load, left_out + more)
     }
 }
 
@@ -74,14 +87,24 @@ pub(super) fn model_name(stats: &ClusterStats) -> &str {
     if stats.cluster_service_name.is_empty() { &stats.cluster_name } else { &stats.cluster_service_name }
 }
 
-fn add_endpoints(endpoints: &mut BTreeMap<SocketAddr, EndpointLoad>, locality: &UpstreamLocalityStats) {
+fn add_endpoints(
+    endpoints: &mut BTreeMap<SocketAddr, EndpointLoad>,
+    locality: &UpstreamLocalityStats,
+    most: usize,
+) -> u64 {
+    let mut left_out = 0;
     for stats in &locality.upstream_endpoint_stats {
         let Some(address) = stats.address.as_ref().and_then(socket) else { continue };
+        if endpoints.len() >= most && !endpoints.contains_key(&address) {
+            left_out += 1;
+            continue;
+        }
         let load =
             endpoints.entry(address).or_insert(EndpointLoad { address, in_progress: 0.0, errors: 0.0 });
         load.in_progress += stats.total_requests_in_progress as f64;
         load.errors += stats.total_error_requests as f64;
     }
+    left_out
 }
 
 pub(super) fn socket(address: &Address) -> Option<SocketAddr> {
@@ -95,7 +118,7 @@ pub(super) mod tests {
     use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
-    use envoy_types::pb::envoy::config::core::v3::SocketAddress;
+    use envoy_types::pb::envoy::config::core::v3::{Locality, SocketAddress};
     use envoy_types::pb::envoy::config::endpoint::v3::UpstreamEndpointStats;
     use envoy_types::pb::google::protobuf;
 
@@ -125,7 +148,10 @@ pub(super) mod tests {
             cluster_name: name.to_owned(),
             cluster_service_name: service.to_owned(),
             upstream_locality_stats: vec![UpstreamLocalityStats {
+                locality: Some(Locality { sub_zone: "fast".to_owned(), ..Locality::default() }),
                 total_issued_requests: issued.iter().sum(),
+                total_error_requests: 1,
+                total_requests_in_progress: 2,
                 upstream_endpoint_stats: issued.iter().enumerate().map(endpoint).collect(),
                 ..UpstreamLocalityStats::default()
             }],
@@ -146,7 +172,10 @@ pub(super) mod tests {
                 stats("other", "", &[], 0),
             ],
         };
-        let load = NodeLoad::read(&report);
+        let (load, left_out) = NodeLoad::read(&report, 1);
+        assert_eq!((load.endpoints.len(), left_out), (1, 1), "the second one is too many");
+        let (load, left_out) = NodeLoad::read(&report, 2);
+        assert_eq!(left_out, 0);
         let chat = ModelLoad { requests: 14.0, dropped: 2.0, interval_seconds: 2.0 };
         assert_eq!(load.models["chat"], chat);
         assert_eq!(load.models["other"].requests, 0.0);
@@ -157,6 +186,15 @@ pub(super) mod tests {
             errors: times,
         };
         assert_eq!(load.endpoints, [endpoint(8000, 2.0), endpoint(8001, 1.0)]);
+        let group = |model: &str, requests, times| GroupLoad {
+            model: model.to_owned(),
+            group: "fast".to_owned(),
+            requests,
+            errors: times,
+            in_progress: 2.0 * times,
+            interval_seconds: 2.0,
+        };
+        assert_eq!(load.groups, [group("chat", 12.0, 2.0), group("other", 0.0, 1.0)]);
     }
 
     #[test]

@@ -6,22 +6,45 @@ use serde::{Deserialize, Serialize};
 
 use super::Exchange;
 
-/// What the access logs told within a second.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Backends and clusters of which is told at once; of more there is nothing.
+const MOST_NAMES: usize = 100_000;
+/// First bytes of one backend that wait for the controller, in seconds of arrival; older ones are left out.
+const MOST_FIRST_BYTES: usize = 60;
+
+/// What the access logs told within a second, or within a few that are handed on as one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogSummary {
+    /// Over how long, seconds.
+    #[serde(default = "one_second")]
+    pub seconds: f64,
     /// By backend.
     pub backends: BTreeMap<SocketAddr, BackendLog>,
     /// Requests that no backend took, by cluster.
     pub unplaced: BTreeMap<String, f64>,
 }
 
+fn one_second() -> f64 {
+    1.0
+}
+
+impl Default for LogSummary {
+    fn default() -> Self {
+        Self { seconds: 1.0, backends: BTreeMap::new(), unplaced: BTreeMap::new() }
+    }
+}
+
 /// What they told of one backend. Counts are sums of weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BackendLog {
     /// Requests that ended.
     pub requests: f64,
     /// Requests among them that failed at the backend.
     pub errors: f64,
+    /// How long answers took.
+    pub responses: Responses,
+    /// Tokens of prompts and of answers, where they are told.
+    pub tokens: Tokens,
     /// First bytes, by the second in which their requests arrived; oldest first.
     pub first_bytes: Vec<FirstBytes>,
 }
@@ -31,6 +54,24 @@ impl BackendLog {
     pub fn has_answers(&self) -> bool {
         self.requests > self.errors || !self.first_bytes.is_empty()
     }
+}
+
+/// Whole answers, and the time from the request's first byte to the answer's last, at the backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Responses {
+    /// How many there were.
+    pub count: f64,
+    /// Their times together, seconds.
+    pub sum_seconds: f64,
+}
+
+/// Tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tokens {
+    /// Of prompts.
+    pub prompt: f64,
+    /// Of answers.
+    pub output: f64,
 }
 
 /// Times to the first byte of streamed answers whose requests arrived within one second.
@@ -46,6 +87,72 @@ pub struct FirstBytes {
     pub p50_seconds: f64,
     /// Their 95th percentile, seconds.
     pub p95_seconds: f64,
+}
+
+impl LogSummary {
+    /// Adds what was told in the time after. Returns how many first bytes found no room.
+    pub fn append(&mut self, later: Self) -> u64 {
+        let mut left_out = 0;
+        self.seconds += later.seconds;
+        for (address, log) in later.backends {
+            let is_known = self.backends.contains_key(&address);
+            if is_known || self.backends.len() < MOST_NAMES {
+                left_out += self.backends.entry(address).or_default().append(log);
+            }
+        }
+        for (cluster, requests) in later.unplaced {
+            if self.unplaced.contains_key(&cluster) || self.unplaced.len() < MOST_NAMES {
+                *self.unplaced.entry(cluster).or_default() += requests;
+            }
+        }
+        left_out
+    }
+
+    /// Makes every entry stand for `factor` of them.
+    fn scale(&mut self, factor: f64) {
+        self.unplaced.values_mut().for_each(|requests| *requests *= factor);
+        for log in self.backends.values_mut() {
+            let counts = [&mut log.requests, &mut log.errors, &mut log.tokens.prompt, &mut log.tokens.output];
+            counts.into_iter().for_each(|count| *count *= factor);
+            log.responses.count *= factor;
+            log.responses.sum_seconds *= factor;
+            log.first_bytes.iter_mut().for_each(|first| first.requests *= factor);
+        }
+    }
+}
+
+impl BackendLog {
+    fn append(&mut self, later: Self) -> u64 {
+        self.requests += later.requests;
+        self.errors += later.errors;
+        self.responses.add(later.responses);
+        self.tokens.add(later.tokens);
+        self.first_bytes.extend(later.first_bytes);
+        let left_out = self.first_bytes.len().saturating_sub(MOST_FIRST_BYTES);
+        self.first_bytes.drain(..left_out);
+        left_out as u64
+    }
+}
+
+impl Responses {
+    /// Adds others.
+    pub fn add(&mut self, others: Self) {
+        self.count += others.count;
+        self.sum_seconds += others.sum_seconds;
+    }
+
+    /// Their mean, seconds; none of none.
+    pub fn mean_seconds(&self) -> Option<f64> {
+        (self.count > 0.0).then(|| self.sum_seconds / self.count)
+    }
+}
+
+impl Tokens {
+    /// Adds others.
+    pub fn add(&mut self, others: Self) {
+        self.prompt += others.prompt;
+        self.output += others.output;
+    }
 }
 
 /// Gathers entries until they are taken.
@@ -66,14 +173,27 @@ struct Seen {
 impl Tally {
     /// Adds an entry that stands for `weight` ones.
     pub fn add(&mut self, exchange: &Exchange, weight: f64) {
+        let LogSummary { backends, unplaced, .. } = &mut self.summary;
         if exchange.unplaced {
-            *self.summary.unplaced.entry(exchange.cluster.clone()).or_default() += weight;
+            if let Some(requests) = unplaced.get_mut(&exchange.cluster) {
+                *requests += weight;
+            } else if unplaced.len() < MOST_NAMES {
+                unplaced.insert(exchange.cluster.clone(), weight);
+            }
         }
         let Some(address) = exchange.backend else { return };
-        let backend = self.summary.backends.entry(address).or_default();
+        if backends.len() >= MOST_NAMES && !backends.contains_key(&address) {
+            return;
+        }
+        let backend = backends.entry(address).or_default();
         if exchange.is_over {
             backend.requests += weight;
             backend.errors += if exchange.failed { weight } else { 0.0 };
+            backend.tokens.prompt += weight * exchange.prompt_tokens.unwrap_or(0.0);
+            backend.tokens.output += weight * exchange.output_tokens.unwrap_or(0.0);
+        }
+        if let Some(seconds) = exchange.response_seconds {
+            backend.responses.add(Responses { count: weight, sum_seconds: weight * seconds });
         }
         if let Some(seconds) = exchange.first_byte_seconds {
             let key = (address, exchange.arrived_at.timestamp());
@@ -82,14 +202,16 @@ impl Tally {
         }
     }
 
-    /// Takes what was gathered since the last call; none when nothing was.
-    pub fn take(&mut self) -> Option<LogSummary> {
+    /// Takes what was gathered since the last call; none when nothing was. An entry stands for `factor` of them: those
+    /// that were lost before they came here.
+    pub fn take(&mut self, factor: f64) -> Option<LogSummary> {
         let mut summary = std::mem::take(&mut self.summary);
         for ((address, _), seen) in std::mem::take(&mut self.first_bytes) {
             let backend = summary.backends.entry(address).or_default();
             backend.first_bytes.extend(first_bytes(seen));
         }
-        (summary != LogSummary::default()).then_some(summary)
+        summary.scale(factor);
+        (!summary.backends.is_empty() || !summary.unplaced.is_empty()).then_some(summary)
     }
 }
 
@@ -119,52 +241,68 @@ fn first_bytes(mut seen: Vec<Seen>) -> Option<FirstBytes> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use envoy_types::pb::envoy::data::accesslog::v3::HttpAccessLogEntry;
 
-    use super::super::Sampler;
-    use super::super::entry::tests::entry;
+    use super::super::entry::tests::{entry, every_ten_seconds, told_at};
     use super::*;
+
+    fn read(entry: &HttpAccessLogEntry) -> Exchange {
+        Exchange::read(entry, &every_ten_seconds(), told_at()).unwrap()
+    }
 
     #[test]
     fn first_bytes_are_gathered_by_backend_and_second_of_arrival() {
         let mut tally = Tally::default();
-        let exchange = |route_us, body_us| Exchange::read(&entry(200, route_us, body_us), 10.0).unwrap();
+        let exchange = |route_us, body_us| read(&entry(200, route_us, body_us));
         tally.add(&exchange(0, 200_000), 1.0);
         tally.add(&exchange(100_000, 500_000), 3.0);
         tally.add(&exchange(600_000, 900_000), 1.0);
-        tally.add(&Exchange::read(&entry(503, 0, 0), 10.0).unwrap(), 2.0);
-        let summary = tally.take().unwrap();
+        tally.add(&read(&entry(503, 0, 0)), 2.0);
+        let summary = tally.take(1.0).unwrap();
         let backend = &summary.backends[&"10.0.0.1:8000".parse().unwrap()];
         assert_eq!((backend.requests, backend.errors), (7.0, 2.0));
+        assert_eq!(backend.responses, Responses { count: 5.0, sum_seconds: 12.5 });
         let [early, late] = backend.first_bytes.as_slice() else { panic!("{backend:?}") };
         assert_eq!(early.requests, 4.0);
         assert!((early.mean_seconds - 0.425).abs() < 1e-9, "{early:?}");
         assert_eq!((early.p50_seconds, early.p95_seconds), (0.5, 0.5));
         assert_eq!(early.arrived_at.timestamp_millis(), 1_000_575);
         assert_eq!((late.requests, late.mean_seconds), (1.0, 0.9));
-        assert_eq!(tally.take(), None);
+        assert_eq!(tally.take(1.0), None);
     }
 
     #[test]
-    #[ignore = "a measurement: run with --nocapture"]
-    fn measure_entries_per_second() {
-        let entries: Vec<_> = (0..1000).map(|number| entry(200, number, 1000 * number)).collect();
-        for (limit, what) in [(1e9, "all kept"), (20_000.0, "sampled")] {
-            let (mut sampler, mut tally, rounds) = (Sampler::new(limit, 1), Tally::default(), 300);
-            let start = Instant::now();
-            for _ in 0..rounds {
-                sampler.now(start.elapsed().as_secs_f64());
-                for entry in &entries {
-                    if let Some(weight) = sampler.take()
-                        && let Some(exchange) = Exchange::read(entry, 10.0)
-                    {
-                        tally.add(&exchange, weight);
-                    }
-                }
-            }
-            assert!(tally.take().is_some());
-            let rate = f64::from(rounds) * entries.len() as f64 / start.elapsed().as_secs_f64();
-            println!("{what}: {rate:.0} entries/s");
+    fn tokens_are_summed_by_weight_and_lost_entries_are_made_up_for() {
+        let mut tally = Tally::default();
+        let exchange = read(&entry(200, 0, 100_000));
+        tally.add(&Exchange { prompt_tokens: Some(100.0), ..exchange.clone() }, 2.0);
+        tally.add(&Exchange { output_tokens: Some(30.0), ..exchange.clone() }, 1.0);
+        tally.add(&Exchange { backend: None, unplaced: true, ..exchange }, 1.0);
+        let summary = tally.take(1.5).unwrap();
+        let (_, backend) = summary.backends.iter().next().unwrap();
+        assert_eq!(backend.tokens, Tokens { prompt: 300.0, output: 45.0 });
+        assert_eq!((backend.requests, backend.responses.count), (4.5, 4.5));
+        assert_eq!(backend.responses.mean_seconds(), Some(2.5));
+        let first = backend.first_bytes[0];
+        assert!(first.requests == 4.5 && (first.mean_seconds - 0.1).abs() < 1e-9, "{first:?}");
+        assert_eq!(summary.unplaced["chat"], 1.5);
+    }
+
+    #[test]
+    fn summaries_that_wait_become_one_in_which_nothing_is_lost() {
+        let second = |arrived: i64| {
+            let mut tally = Tally::default();
+            let arrived_at = DateTime::from_timestamp(arrived, 0).unwrap();
+            tally.add(&Exchange { arrived_at, ..read(&entry(200, 0, 100_000)) }, 1.0);
+            tally.take(1.0).unwrap()
+        };
+        let (mut all, mut left_out) = (second(0), 0);
+        for number in 1..100 {
+            left_out += all.append(second(number));
         }
+        let (_, backend) = all.backends.iter().next().unwrap();
+        assert_eq!((all.seconds, backend.requests, backend.responses.count), (100.0, 100.0, 100.0));
+        assert_eq!((left_out, backend.first_bytes.len()), (40, 60));
+        assert_eq!(backend.first_bytes[0].arrived_at.timestamp(), 40, "the newest are kept");
     }
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::envoy::{LogSummary, NodeLoad};
+use crate::envoy::{LogSummary, NodeLoad, Tokens};
 
 use super::{Fleet, Step};
 
@@ -32,8 +32,12 @@ pub enum Source {
 pub struct Demand {
     /// Requests/s over ten seconds.
     pub requests_per_second: f64,
-    /// Output tokens/s over the last ten seconds, as the servers count them.
+    /// Output tokens/s over the last ten seconds.
     pub tokens_per_second: f64,
+    /// Prompt tokens/s over the last ten seconds; none where access logs tell none.
+    pub prompt_tokens_per_second: Option<f64>,
+    /// Who counted the output tokens: Envoys where their access logs tell any.
+    pub tokens_source: Source,
     /// Who counted the requests.
     pub source: Source,
 }
@@ -54,17 +58,21 @@ impl Fleet {
         }
     }
 
-    /// Takes a second of access logs, gathered up to `now`.
+    /// Takes a second of access logs, or a few, gathered up to `now`.
     pub fn observe_log(&mut self, summary: &LogSummary, now: DateTime<Utc>) {
         for (address, log) in &summary.backends {
-            if let Some(backend) = self.backends.get_mut(address) {
-                backend.gateway.observe(log, now);
+            let Some(backend) = self.backends.get_mut(address) else { continue };
+            backend.gateway.observe(log, now);
+            if log.tokens != Tokens::default()
+                && let Some(tokens) = self.logged_tokens.get_mut(&backend.model)
+            {
+                tokens.observe(log.tokens, now);
             }
         }
         // No endpoint was sent these, so no load report has them.
         for (model, requests) in &summary.unplaced {
             if let Some(arrivals) = self.reported.get_mut(model) {
-                arrivals.count(now, *requests, 1.0);
+                arrivals.count(now, *requests, summary.seconds.min(LONGEST_INTERVAL_SECONDS));
             }
         }
     }
@@ -79,9 +87,17 @@ impl Fleet {
     /// The present demand of a model.
     pub fn demand(&self, model: &str, now: DateTime<Utc>) -> Demand {
         let told_until = self.told_until(model, now);
-        let (counted, tokens_per_second) =
+        let (counted, counted_tokens) =
             self.arrivals.get(model).map_or((0.0, 0.0), |arrivals| arrivals.rates(told_until));
-        let servers = Demand { requests_per_second: counted, tokens_per_second, source: Source::Servers };
+        let logged = self.logged_tokens.get(model).and_then(|tokens| tokens.rates(now));
+        let output = logged.map(|tokens| tokens.output).filter(|output| *output > 0.0);
+        let servers = Demand {
+            requests_per_second: counted,
+            tokens_per_second: output.unwrap_or(counted_tokens),
+            prompt_tokens_per_second: logged.map(|tokens| tokens.prompt).filter(|prompt| *prompt > 0.0),
+            tokens_source: if output.is_some() { Source::Envoys } else { Source::Servers },
+            source: Source::Servers,
+        };
         let Some((until, arrivals)) = self.reports.known_until(WINDOW_SECONDS).zip(self.reported.get(model))
         else {
             return servers;
@@ -90,7 +106,7 @@ impl Fleet {
         if self.servers_are_seen(model, now) && is_past(reported, counted, WINDOW_SECONDS) {
             return servers;
         }
-        Demand { requests_per_second: reported, tokens_per_second, source: Source::Envoys }
+        Demand { requests_per_second: reported, source: Source::Envoys, ..servers }
     }
 
     /// Whether all that arrives is counted: without that, what is measured is only a part of the demand.

@@ -1,28 +1,78 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::envoy::{BackendLog, FirstBytes};
+use crate::envoy::{BackendLog, FirstBytes, Responses, Tokens};
+
+/// Time after which an answer counts half in what is recent, seconds.
+const HALF_LIFE_SECONDS: f64 = 10.0;
 
 /// What Envoys tell of one backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct GatewayView {
     /// Requests that ended since the backend joined.
     pub requests: f64,
     /// Requests among them that failed at it.
     pub errors: f64,
+    /// Whole answers since it joined, and how long they took.
+    pub responses: Responses,
+    /// Tokens since it joined, where they are told.
+    pub tokens: Tokens,
     /// The newest times to the first byte.
     pub first_bytes: Option<FirstBytes>,
     /// When Envoys last told of a request that it answered.
     pub served_at: Option<DateTime<Utc>>,
+    /// Answers of late: each counts half after ten seconds.
+    recent: Responses,
+    recent_at: Option<DateTime<Utc>>,
 }
 
 impl GatewayView {
     pub(super) fn observe(&mut self, log: &BackendLog, now: DateTime<Utc>) {
         self.requests += log.requests;
         self.errors += log.errors;
+        self.responses.add(log.responses);
+        self.tokens.add(log.tokens);
         self.first_bytes = log.first_bytes.last().copied().or(self.first_bytes);
         if log.has_answers() {
             self.served_at = Some(now);
         }
+        let elapsed = self.recent_at.map_or(0.0, |before| (now - before).as_seconds_f64().max(0.0));
+        let kept = (-elapsed / HALF_LIFE_SECONDS).exp2();
+        self.recent =
+            Responses { count: kept * self.recent.count, sum_seconds: kept * self.recent.sum_seconds };
+        self.recent.add(log.responses);
+        self.recent_at = Some(now);
+    }
+
+    /// Mean time from the first byte of a request to the last one of its answer, of late, seconds.
+    pub fn response_seconds(&self) -> Option<f64> {
+        // What is left of long ago still has a mean, down to where numbers end.
+        self.recent.mean_seconds().filter(|mean| mean.is_finite())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    #[test]
+    fn how_long_answers_took_of_late_counts_more_than_before() {
+        let mut view = GatewayView::default();
+        let second = |number| DateTime::<Utc>::UNIX_EPOCH + TimeDelta::seconds(number);
+        let log = |sum_seconds| BackendLog {
+            responses: Responses { count: 2.0, sum_seconds },
+            ..BackendLog::default()
+        };
+        assert_eq!(view.response_seconds(), None);
+        view.observe(&log(2.0), second(0));
+        assert_eq!(view.response_seconds(), Some(1.0));
+        view.observe(&log(8.0), second(10));
+        assert_eq!(view.response_seconds(), Some(3.0), "(1 of 1 s + 2 of 4 s) / 3");
+        view.observe(&BackendLog::default(), second(100_000));
+        assert!(view.response_seconds().is_none_or(|mean| (mean - 3.0).abs() < 1e-6));
+        assert_eq!(view.responses, Responses { count: 4.0, sum_seconds: 10.0 });
     }
 }

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::envoy::{EndpointLoad, NodeLoad};
 
+use super::groups::{GroupTraffic, Groups};
+
 /// An Envoy that is connected and has never reported is waited for this long, seconds: it has to open the stream and be
 /// told the interval. One without load reports in its bootstrap never does.
 const PATIENCE_SECONDS: f64 = 15.0;
@@ -16,8 +18,10 @@ const MISSED_INTERVALS: f64 = 3.0;
 const SLACK_SECONDS: f64 = 1.0;
 /// Reporters that are remembered; more are not heard.
 const MOST_REPORTERS: usize = 20_000;
-/// Endpoints that are remembered of one reporter.
-const MOST_ENDPOINTS: usize = 100_000;
+/// More requests do not run at one place through one Envoy: then the number is none.
+const MOST_IN_PROGRESS: f64 = 1e8;
+/// Time over which what is reported of groups is taken, seconds.
+const WINDOW_SECONDS: f64 = 10.0;
 
 /// Who reports, and whether those are all that should.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -30,6 +34,9 @@ pub struct Reports {
     interval_seconds: f64,
     complete_since: Option<DateTime<Utc>>,
     looked_at: Option<DateTime<Utc>>,
+    /// Only shown.
+    #[serde(skip)]
+    groups: Groups,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,17 +58,24 @@ impl Reports {
             return false;
         }
         self.forget(&load.node_id);
-        let running = load.endpoints.iter().filter(|endpoint| endpoint.in_progress > 0.0);
-        let running = running.take(MOST_ENDPOINTS).map(|EndpointLoad { address, in_progress, .. }| {
+        let counts = |count: f64| count > 0.0 && count <= MOST_IN_PROGRESS;
+        let running = load.endpoints.iter().filter(|endpoint| counts(endpoint.in_progress));
+        let running = running.map(|EndpointLoad { address, in_progress, .. }| {
             *self.in_progress.entry(*address).or_default() += in_progress;
             (*address, *in_progress)
         });
         let reporter = Reporter { last_at: load.at, in_progress: running.collect() };
         self.reporters.insert(load.node_id.clone(), reporter);
+        let groups = load
+            .groups
+            .iter()
+            .filter(|group| group.requests.max(group.errors).max(group.in_progress) <= MOST_IN_PROGRESS);
+        self.groups.heard(&load.node_id, load.at, groups);
         true
     }
 
     fn forget(&mut self, node_id: &str) {
+        self.groups.forget(node_id);
         let Some(reporter) = self.reporters.remove(node_id) else { return };
         for (address, count) in reporter.in_progress {
             if let Some(sum) = self.in_progress.get_mut(&address) {
@@ -138,6 +152,11 @@ impl Reports {
     /// Requests that run at a backend; none while not everyone reports.
     pub fn in_progress(&self, address: SocketAddr) -> Option<f64> {
         self.is_complete().then(|| self.in_progress.get(&address).copied().unwrap_or(0.0))
+    }
+
+    /// Requests at a group of a model's backends; none while not everyone has reported for ten seconds.
+    pub fn group(&self, model: &str, group: &str) -> Option<GroupTraffic> {
+        Some(self.groups.traffic(model, group, self.known_until(WINDOW_SECONDS)?))
     }
 }
 

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 
 use crate::config;
-use crate::envoy::{EndpointLoad, LogSummary, ModelLoad, NodeLoad};
+use crate::envoy::{BackendLog, EndpointLoad, GroupLoad, LogSummary, ModelLoad, NodeLoad, Tokens};
 use crate::telemetry::Sample;
 
 use super::{Fleet, Source};
@@ -33,6 +33,14 @@ fn report(node: &str, second: f64, requests: f64, interval_seconds: f64, in_prog
         at: at(second),
         models: BTreeMap::from([("m".to_owned(), load)]),
         endpoints: vec![EndpointLoad { address: BACKEND.parse().unwrap(), in_progress, errors: 0.0 }],
+        groups: vec![GroupLoad {
+            model: "m".to_owned(),
+            group: "g".to_owned(),
+            requests,
+            errors: 0.0,
+            in_progress,
+            interval_seconds,
+        }],
     }
 }
 
@@ -78,6 +86,29 @@ fn two_envoys_are_one_demand_though_the_servers_are_silent() {
     assert!((demand.requests_per_second - 5.0).abs() < 1e-6, "{demand:?}");
     assert!(fleet.demand_is_complete("m", at(45.0)));
     assert_eq!(fleet.reports().in_progress(BACKEND.parse().unwrap()), Some(10.0));
+    let group = fleet.reports().group("m", "g").unwrap();
+    assert!((group.requests_per_second - 5.0).abs() < 1e-6, "{group:?}");
+    assert_eq!((group.in_progress, group.errors_per_second), (10.0, 0.0));
+}
+
+#[test]
+fn tokens_of_access_logs_go_before_those_that_the_servers_count() {
+    let mut fleet = fleet();
+    let output_tokens = |second: f64| Sample { output_tokens: 70.0, ..sample(second, 1.0) };
+    for second in (0..20).map(f64::from) {
+        fleet.observe(BACKEND.parse().unwrap(), output_tokens(second), at(second));
+    }
+    let demand = fleet.demand("m", at(20.0));
+    assert_eq!((demand.tokens_source, demand.prompt_tokens_per_second), (Source::Servers, None));
+    assert!((demand.tokens_per_second - 70.0).abs() < 1e-6, "{demand:?}");
+    let tokens = Tokens { prompt: 3000.0, output: 500.0 };
+    let backends = [(BACKEND.parse().unwrap(), BackendLog { tokens, ..BackendLog::default() })].into();
+    fleet.observe_log(&LogSummary { backends, ..LogSummary::default() }, at(20.0));
+    let demand = fleet.demand("m", at(20.5));
+    assert_eq!((demand.tokens_source, demand.tokens_per_second), (Source::Envoys, 50.0));
+    assert_eq!(demand.prompt_tokens_per_second, Some(300.0));
+    assert_eq!(fleet.backend(BACKEND.parse().unwrap()).unwrap().gateway.tokens, tokens);
+    assert_eq!(fleet.demand("m", at(60.0)).tokens_source, Source::Servers, "long ago");
 }
 
 #[test]

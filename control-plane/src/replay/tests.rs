@@ -12,7 +12,9 @@ use super::row::Kind;
 use super::*;
 use crate::config::{self, Config};
 use crate::discovery::{Answer, Looked, LookupFailure};
-use crate::envoy::{BackendLog, EndpointLoad, FirstBytes, LogSummary, ModelLoad, NodeLoad};
+use crate::envoy::{
+    BackendLog, EndpointLoad, FirstBytes, GroupLoad, LogSummary, ModelLoad, NodeLoad, Responses, Tokens,
+};
 use crate::learn::{Insight, Learner, Lesson};
 use crate::packed::unpacked;
 use crate::run::{Core, Effect, Input, Order, Pending};
@@ -236,7 +238,16 @@ fn told(second: i64, now: DateTime<Utc>) -> Vec<Input> {
         let load = ModelLoad { requests: 30.0, dropped: 0.0, interval_seconds: 2.0 };
         let endpoints = vec![EndpointLoad { address: address(1), in_progress: 3.0, errors: 1.0 }];
         let models = [("chat".to_owned(), load)].into();
-        inputs.push(Input::Load(NodeLoad { node_id: "envoy".to_owned(), at: now, models, endpoints }));
+        let groups = vec![GroupLoad {
+            model: "chat".to_owned(),
+            group: "a".to_owned(),
+            requests: 30.0,
+            errors: 1.0,
+            in_progress: 3.0,
+            interval_seconds: 2.0,
+        }];
+        let node_id = "envoy".to_owned();
+        inputs.push(Input::Load(NodeLoad { node_id, at: now, models, endpoints, groups }));
     }
     if second >= 22 {
         let first_bytes = FirstBytes {
@@ -246,11 +257,17 @@ fn told(second: i64, now: DateTime<Utc>) -> Vec<Input> {
             p50_seconds: 0.1,
             p95_seconds: 0.3,
         };
-        let log = BackendLog { requests: 4.0, errors: 1.0, first_bytes: vec![first_bytes] };
+        let log = BackendLog {
+            requests: 4.0,
+            errors: 1.0,
+            responses: Responses { count: 3.0, sum_seconds: 9.0 },
+            tokens: Tokens { prompt: 400.0, output: 90.0 },
+            first_bytes: vec![first_bytes],
+        };
         let shown = BackendLog { first_bytes: Vec::new(), ..log };
         let backends = [(BACKENDS[0].parse().unwrap(), log), (BACKENDS[1].parse().unwrap(), shown)].into();
         let unplaced = [("chat".to_owned(), 1.0)].into();
-        inputs.push(Input::Log { at: now, summary: LogSummary { backends, unplaced } });
+        inputs.push(Input::Log { at: now, summary: LogSummary { seconds: 1.0, backends, unplaced } });
     }
     inputs
 }

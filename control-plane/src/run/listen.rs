@@ -84,10 +84,10 @@ pub(super) async fn serve_xds(
     options: TransportOptions,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let routes = xds
-        .routes()
-        .add_service(services.load_reports.load_reporting_service())
-        .add_service(services.access_logs.access_log_service());
+    let mut routes = xds.routes().add_service(services.access_logs.access_log_service());
+    if services.takes_load_reports {
+        routes = routes.add_service(services.load_reports.load_reporting_service());
+    }
     let door = Arc::new(door);
     let routes = routes.into_axum_router().layer(middleware::from_fn(move |request: Request, next: Next| {
         let door = Arc::clone(&door);

@@ -96,7 +96,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
 
     let live_config = Arc::new(ArcSwap::from(Arc::clone(&config)));
     let xds = xds_server(&live_config, &mut registry);
-    let intakes = Intakes::new(&mut registry)?;
+    let intakes = Intakes::new(&mut registry, &config.telemetry)?;
     let envoy_metrics = EnvoyMetrics::register(&mut registry);
     let mut transport = TransportOptions::default();
     transport.metrics = TransportMetrics::register(&mut registry);
@@ -163,7 +163,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         f64::from(config.telemetry.access_log.max_entries_per_second),
         u64::from(std::process::id()),
     );
-    let services = intakes.collect(collector, sampler, stop.clone());
+    let (services, mut collecting) = intakes.collect(collector, sampler, stop.clone());
     let outputs = Outputs {
         xds: xds.clone(),
         load_reports: services.load_reports.clone(),
@@ -223,6 +223,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         ended = until_signal(first_error, config.database.url.is_none()) => ended,
         _ = &mut controller => Err(anyhow::anyhow!("the controller ended by itself")),
         _ = &mut xds_server => Err(anyhow::anyhow!("the discovery server ended by itself")),
+        _ = collecting.join_next() => Err(anyhow::anyhow!("the reading of what Envoys tell ended by itself")),
     };
     tracing::info!("stopping");
     xds.drain();

@@ -26,4 +26,5 @@ mod soak;
 mod support;
 mod telemetry;
 mod tls;
+mod tokens;
 mod webhooks;

@@ -130,6 +130,7 @@ impl<T> Admission<T> {
                 self.metrics.entries.inc_by(size.entries as u64);
                 self.metrics.dropped_messages.inc();
                 self.metrics.dropped_entries.inc_by(size.entries as u64);
+                self.queue.dropped(size.entries);
                 Ok(())
             }
             Err(NoPlace::Closed) => Err(Status::unavailable("nobody receives what this stream carries")),

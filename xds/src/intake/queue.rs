@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures::Stream;
@@ -16,8 +17,15 @@ pub(super) fn queue<T>(options: &IntakeOptions) -> (Queue<T>, IntakeReceiver<T>)
     let (slots, queued) = mpsc::channel(options.max_queued_messages);
     let capacity = units(options.max_queued_bytes);
     let room = Arc::new(Semaphore::new(capacity as usize));
-    let queue = Queue { slots, room: room.clone(), capacity, overflow: options.overflow };
-    (queue, IntakeReceiver { queued, room })
+    let dropped_entries = Arc::<AtomicU64>::default();
+    let queue = Queue {
+        slots,
+        room: room.clone(),
+        capacity,
+        overflow: options.overflow,
+        dropped_entries: dropped_entries.clone(),
+    };
+    (queue, IntakeReceiver { queued, room, dropped_entries })
 }
 
 fn units(bytes: usize) -> u32 {
@@ -38,11 +46,17 @@ pub(super) struct Queue<T> {
     room: Arc<Semaphore>,
     capacity: u32,
     overflow: Overflow,
+    dropped_entries: Arc<AtomicU64>,
 }
 
 impl<T> Clone for Queue<T> {
     fn clone(&self) -> Self {
-        Self { slots: self.slots.clone(), room: self.room.clone(), ..*self }
+        Self {
+            slots: self.slots.clone(),
+            room: self.room.clone(),
+            dropped_entries: self.dropped_entries.clone(),
+            ..*self
+        }
     }
 }
 
@@ -55,6 +69,11 @@ pub(super) enum NoPlace {
 }
 
 impl<T> Queue<T> {
+    /// Tells the receiver of entries that found no place.
+    pub(super) fn dropped(&self, entries: usize) {
+        self.dropped_entries.fetch_add(entries as u64, Ordering::Relaxed);
+    }
+
     /// A place for an item of that many bytes. Waits for one only when overflow says so; the wait may be
     /// given up.
     pub(super) async fn place(&self, bytes: usize) -> Result<Place<'_, T>, NoPlace> {
@@ -122,6 +141,7 @@ impl From<mpsc::error::TrySendError<()>> for NoPlace {
 pub struct IntakeReceiver<T> {
     queued: mpsc::Receiver<Queued<T>>,
     room: Arc<Semaphore>,
+    dropped_entries: Arc<AtomicU64>,
 }
 
 impl<T> IntakeReceiver<T> {
@@ -133,6 +153,12 @@ impl<T> IntakeReceiver<T> {
     /// Returns an item that is there already.
     pub fn try_recv(&mut self) -> Option<T> {
         self.queued.try_recv().ok().map(|queued| queued.item)
+    }
+
+    /// Returns how many entries (log entries, or clusters of load reports) found no room so far: those that were received
+    /// stand for them as well.
+    pub fn dropped_entries(&self) -> u64 {
+        self.dropped_entries.load(Ordering::Relaxed)
     }
 
     /// Returns the number of items that wait.

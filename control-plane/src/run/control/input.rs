@@ -65,8 +65,8 @@ impl Input {
         matches!(self, Self::Looked { .. } | Self::Order { .. } | Self::Config { .. } | Self::Tick { .. })
     }
 
-    /// What is written down of it: all that decides. What runs at endpoints is only shown, and backends
-    /// that answered nothing are left out of logs.
+    /// What is written down of it: all that decides. What is reported of endpoints and groups, and requests, errors,
+    /// durations and tokens in logs, are only shown; of a backend's answers, that there were any.
     pub(crate) fn as_recorded(&self) -> Self {
         match self {
             Self::Load(load) => Self::Load(NodeLoad {
@@ -74,13 +74,18 @@ impl Input {
                 at: load.at,
                 models: load.models.clone(),
                 endpoints: Vec::new(),
+                groups: Vec::new(),
             }),
             Self::Log { at, summary } => {
-                let counts = |(_, log): &(&SocketAddr, &BackendLog)| log.has_answers();
-                let backends = summary.backends.iter().filter(counts);
-                let backends = backends.map(|(address, log)| (*address, log.clone())).collect();
-                let unplaced = summary.unplaced.clone();
-                Self::Log { at: *at, summary: LogSummary { backends, unplaced } }
+                let decisive = |log: &BackendLog| BackendLog {
+                    requests: 1.0,
+                    first_bytes: log.first_bytes.clone(),
+                    ..BackendLog::default()
+                };
+                let backends = summary.backends.iter().filter(|(_, log)| log.has_answers());
+                let backends = backends.map(|(address, log)| (*address, decisive(log))).collect();
+                let (seconds, unplaced) = (summary.seconds, summary.unplaced.clone());
+                Self::Log { at: *at, summary: LogSummary { seconds, backends, unplaced } }
             }
             Self::Config { at, config } => Self::Config { at: *at, config: Arc::new(decisive(config)) },
             other => other.clone(),

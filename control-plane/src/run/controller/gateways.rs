@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use crate::compile::AccessLogIntent;
 use crate::envoy::{EnvoyNews, gateway_of};
 
-use super::super::control::Input;
+use super::super::control::{Core, Input};
 use super::Controller;
 
 /// Envoys up to which load is reported every two seconds; above, a report with its node of 60 kB costs too much.
@@ -17,11 +17,25 @@ const SHORT_SECONDS: u64 = 2;
 const LONG_SECONDS: u64 = 10;
 
 impl Controller {
-    /// Takes what Envoys tell.
+    /// Takes what Envoys tell, as far as it is about models, backends and groups of this fleet: names of others are
+    /// neither remembered nor written down.
     pub(super) fn told(&mut self, news: EnvoyNews, now: DateTime<Utc>) {
+        let Core { fleet, steering, .. } = &self.core;
         let input = match news {
-            EnvoyNews::Load(load) => Input::Load(load),
-            EnvoyNews::Log(summary) => Input::Log { at: now, summary },
+            EnvoyNews::Load(mut load) => {
+                load.models.retain(|model, _| fleet.has_model(model));
+                load.endpoints.retain(|endpoint| fleet.backend(endpoint.address).is_some());
+                load.groups.retain(|told| {
+                    let published = steering.get(&told.model).map(|steering| &steering.published);
+                    published.is_some_and(|groups| groups.iter().any(|group| group.name == told.group))
+                });
+                Input::Load(load)
+            }
+            EnvoyNews::Log(mut summary) => {
+                summary.backends.retain(|address, _| fleet.backend(*address).is_some());
+                summary.unplaced.retain(|model, _| fleet.has_model(model));
+                Input::Log { at: now, summary }
+            }
         };
         // It is refused by nobody.
         let _ = self.feed(input, now);
@@ -36,8 +50,7 @@ impl Controller {
             .filter(|client| belongs(&client.node_cluster))
             .map(|client| client.node_id.clone())
             .collect();
-        let few = if self.report_seconds == LONG_SECONDS { FEW_AGAIN } else { FEW_ENVOYS };
-        let report_seconds = if nodes.len() > few { LONG_SECONDS } else { SHORT_SECONDS };
+        let report_seconds = report_seconds(nodes.len(), self.report_seconds);
         if report_seconds == self.report_seconds && nodes == self.core.connected {
             return;
         }
@@ -57,6 +70,57 @@ impl Controller {
             cluster: settings.cluster.clone(),
             stream_interval: settings.stream_interval,
             token: self.outputs.log_token.clone(),
+            tokens: [&settings.prompt_tokens, &settings.output_tokens]
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
         })
+    }
+}
+
+/// How often so many Envoys are asked to report when they were asked for the interval `before`, seconds; 0 for not yet.
+fn report_seconds(envoys: usize, before: u64) -> u64 {
+    let few = if before == LONG_SECONDS { FEW_AGAIN } else { FEW_ENVOYS };
+    if envoys > few { LONG_SECONDS } else { SHORT_SECONDS }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_interval_is_long_above_a_hundred_envoys_and_short_again_at_eighty() {
+        let mut seconds = 0;
+        let mut after = |envoys| {
+            seconds = report_seconds(envoys, seconds);
+            seconds
+        };
+        for (envoys, expected) in [
+            (0, 2),
+            (1, 2),
+            (100, 2),
+            (101, 10),
+            (100, 10),
+            (81, 10),
+            (80, 2),
+            (100, 2),
+            (20_000, 10),
+            (0, 2),
+        ] {
+            assert_eq!(after(envoys), expected, "{envoys} Envoys");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_few_that_come_and_go_do_not_change_it_to_and_fro(counts in prop::collection::vec(81usize..=100, 1..50)) {
+            for begin in [SHORT_SECONDS, LONG_SECONDS] {
+                let end = counts.iter().fold(begin, |before, count| report_seconds(*count, before));
+                prop_assert_eq!(begin, end);
+            }
+        }
     }
 }

@@ -109,10 +109,14 @@ impl Controller {
             let total: f64 = steering.published.iter().map(|group| f64::from(group.weight)).sum();
             let share = |group: &super::super::steer::PublishedGroup| {
                 let zone = self.core.config.pool(&group.pool).map_or("", |pool| pool.locality.zone.as_str());
+                let traffic = self.core.fleet.reports().group(&model.name, &group.name);
                 ShareView {
                     group: group.name.clone(),
                     locality: format!("{zone}/{}", group.name),
                     share: f64::from(group.weight) / total.max(1.0),
+                    requests_per_second: traffic.map(|traffic| traffic.requests_per_second),
+                    errors_per_second: traffic.map(|traffic| traffic.errors_per_second),
+                    requests_in_progress: traffic.map(|traffic| traffic.in_progress),
                 }
             };
             steering.published.iter().map(share).collect()
@@ -120,11 +124,10 @@ impl Controller {
         ModelView {
             name: model.name.clone(),
             demand_rps: demand.requests_per_second,
-            demand_source: match demand.source {
-                Source::Envoys => DemandSource::Envoys,
-                Source::Servers => DemandSource::Servers,
-            },
+            demand_source: shown(demand.source),
             tokens_per_second: demand.tokens_per_second,
+            tokens_source: shown(demand.tokens_source),
+            prompt_tokens_per_second: demand.prompt_tokens_per_second,
             step_seconds,
             slo_ttft_seconds: model.slo.ttft_p95.as_seconds(),
             forecast,
@@ -169,6 +172,13 @@ impl Controller {
             webhooks_delivered: signals.delivered,
             webhooks_failed: signals.failed,
         }
+    }
+}
+
+fn shown(source: Source) -> DemandSource {
+    match source {
+        Source::Envoys => DemandSource::Envoys,
+        Source::Servers => DemandSource::Servers,
     }
 }
 
