@@ -34,8 +34,9 @@ pub(crate) struct Args {
 const PAGE: &str = "docs/benchmarks.md";
 
 /// The benchmarks that write tables, with the section of the page that these are.
-const SECTIONS: [(&str, &str); 6] = [
+const SECTIONS: [(&str, &str); 7] = [
     ("access-log", "access-log"),
+    ("cost", "cost"),
     ("fleet", "xds"),
     ("forecast", "forecast"),
     ("ingest", "store"),

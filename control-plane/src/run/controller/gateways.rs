@@ -4,7 +4,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::compile::AccessLogIntent;
-use crate::envoy::{EnvoyNews, gateway_of};
+use crate::envoy::EnvoyNews;
 
 use super::super::control::{Core, Input};
 use super::Controller;
@@ -44,10 +44,10 @@ impl Controller {
     /// Looks which Envoys are connected, and asks for reports as often as their number allows.
     pub(super) fn look_who_is_connected(&mut self, now: DateTime<Utc>) {
         let clients = self.outputs.xds.clients();
-        let belongs = |cluster: &str| gateway_of(&self.core.config, cluster).is_some();
+        // One without a group belongs to no gateway, and its reports are not heard.
         let nodes: BTreeSet<String> = clients
             .iter()
-            .filter(|client| belongs(&client.node_cluster))
+            .filter(|client| client.group.is_some())
             .map(|client| client.node_id.clone())
             .collect();
         let report_seconds = report_seconds(nodes.len(), self.report_seconds);
