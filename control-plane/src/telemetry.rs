@@ -39,6 +39,7 @@ pub use alias::{Alias, AliasPack, Meaning};
 pub use custom::CustomMetrics;
 pub use delta::{Difference, difference};
 pub use drift::{DriftEvent, DriftWatch, FaultKind, Observation, TelemetryFault};
+pub(crate) use drift::{Findings, Inquiry, inquire};
 pub use drops::{DropReason, Drops};
 pub use failure::{FailureKind, ScrapeFailure};
 pub use field::{Field, FieldSet, Kind, Timing};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::config::Push;
 
 use super::access::Access;
-use super::batch::{Batch, Growth, PointValue};
+use super::batch::{Batch, Growth, PointValue, Unknown};
 use super::directory::Directory;
 use super::names::{Known, Names};
 use super::refusal::{PointRefusal, RequestRefusal, Tally};
@@ -20,6 +20,10 @@ pub(super) const MOST_BUCKETS: usize = 64;
 pub(super) const MOST_LABELS: usize = 128;
 /// Longest label value that can name a backend, in bytes.
 const LONGEST_NAME: usize = 512;
+
+/// Most names that no engine has which are told of one request, and the longest, in bytes.
+const MOST_UNKNOWN: usize = 1000;
+const LONGEST_UNKNOWN: usize = 200;
 
 /// A label or attribute.
 pub(super) type Label<'a> = (Cow<'a, str>, Cow<'a, str>);
@@ -171,6 +175,27 @@ impl<'a> Collector<'a> {
     pub(super) fn unknown(&mut self, points: usize) -> Result<(), RequestRefusal> {
         self.tally.unknown += points as u64;
         self.check_count()
+    }
+
+    /// Whether names that no engine has are wanted.
+    pub(super) fn wants_unknown(&self) -> bool {
+        self.batch.wants_unknown && self.batch.unknown.len() < MOST_UNKNOWN
+    }
+
+    /// Tells a name that no engine has, of the backend that labels and resource name.
+    pub(super) fn note_unknown(
+        &mut self,
+        name: &str,
+        kind: &'static str,
+        value: f64,
+        own: &Identity<'_>,
+        resource: &Identity<'_>,
+    ) {
+        if let (Ok(member), false) = (self.find(own, resource), name.len() > LONGEST_UNKNOWN) {
+            let allowed = |byte: char| byte.is_ascii_alphanumeric() || byte == '_' || byte == ':';
+            let name: String = name.chars().map(|byte| if allowed(byte) { byte } else { '_' }).collect();
+            self.batch.unknown.push(Unknown { member, name: name.into(), kind, value });
+        }
     }
 
     /// Refuses points.

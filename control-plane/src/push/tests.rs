@@ -1,4 +1,5 @@
 mod decode;
 mod http;
+mod properties;
 mod proto;
 mod site;

@@ -11,7 +11,7 @@ use super::delta::{Difference, difference};
 use super::drift::{DriftEvent, DriftWatch, Findings, Inquiry, Observation, inquire};
 use super::failure::ScrapeFailure;
 use super::fetch::scrape_url;
-use super::field::Field;
+use super::field::{Field, FieldSet};
 use super::gpu::GpuSelector;
 use super::limits::{LearnedLimits, Limits};
 use super::lookup::Packs;
@@ -68,8 +68,18 @@ impl Pages {
 struct Arrived {
     page: PageReading,
     findings: Findings,
+    /// Fields that nothing is known of because they were not asked for, or their page could not be read.
+    unasked: FieldSet,
     at: DateTime<Utc>,
     instant: Instant,
+}
+
+/// What the page of a GPU exporter said.
+enum Beside {
+    /// There is none.
+    None,
+    Failed,
+    Read(Box<PageReading>, Findings),
 }
 
 /// What is remembered of a target from scrape to scrape.
@@ -98,7 +108,12 @@ pub(super) async fn follow(shared: Arc<Shared>, target: ScrapeTarget, names: Nam
                 let (result, drift) = shared.take_in(&target, &pages, &mut memory, arrived);
                 (at, result, drift)
             }
-            Err(failure) => (Utc::now(), Err(failure), Vec::new()),
+            Err(failure) => {
+                if failure.kind().may_be_a_restart() {
+                    memory.watch.interrupted();
+                }
+                (Utc::now(), Err(failure), Vec::new())
+            }
         };
         if let Err(failure) = &result {
             shared.metrics.failed(Page::Engine, failure);
@@ -108,6 +123,30 @@ pub(super) async fn follow(shared: Arc<Shared>, target: ScrapeTarget, names: Nam
         let outcome = ScrapeOutcome { backend, at, result, limits, drift, faults };
         if let Err(TrySendError::Full(_)) = shared.outcomes.try_send(outcome) {
             shared.metrics.outcomes_dropped.inc();
+        }
+    }
+}
+
+impl Arrived {
+    fn add_gpu(&mut self, gpu: Beside, beside: bool) {
+        let field = Field::GpuUtilisation;
+        match gpu {
+            Beside::None if beside => {}
+            Beside::Read(page, findings) => {
+                self.page.present.remove(field);
+                self.page.reading.clear(field);
+                if page.present.contains(field) {
+                    self.page.present.insert(field);
+                }
+                if let Some(value) = page.reading.get(field) {
+                    self.page.reading.set(field, value);
+                }
+                self.findings.join(findings);
+            }
+            Beside::None | Beside::Failed => {
+                self.page.reading.clear(field);
+                self.unasked.insert(field);
+            }
         }
     }
 }
@@ -128,33 +167,31 @@ impl Shared {
         let slot = timeout_at(started + slot_patience, self.slots.acquire()).await.map_err(|_| no_slot())?;
         let _slot = slot.map_err(|_| no_slot())?;
         let engine = async {
-            let how = How { packs: &pages.names.engine, gpus: &pages.gpus, inquiry };
+            let own = if pages.gpu_beside { inquiry.clone() } else { inquiry.of_engine() };
+            let how = How { packs: &pages.names.engine, gpus: &pages.gpus, inquiry: &own };
             let (page, findings) = self.read(&pages.engine, how, end, deadline).await?;
-            Ok(Arrived { page, findings, at: Utc::now(), instant: Instant::now() })
+            let unasked = FieldSet::default();
+            Ok(Arrived { page, findings, unasked, at: Utc::now(), instant: Instant::now() })
         };
         // The engine's figures must not wait long for the less important gauge.
         let patience = deadline / 3;
         let gpu = async {
-            let url = pages.gpu.as_ref()?;
-            let how = How { packs: &pages.names.gpu, gpus: &pages.gpus, inquiry: &Inquiry::default() };
+            let Some(url) = pages.gpu.as_ref() else { return Beside::None };
+            let inquiry = inquiry.of_gpu();
+            let how = How { packs: &pages.names.gpu, gpus: &pages.gpus, inquiry: &inquiry };
             let read = self.read(url, how, started + patience, patience).await;
-            let failure = match read {
-                Ok((page, _)) => match nothing_known(&page) {
-                    None => return page.reading.get(Field::GpuUtilisation),
-                    Some(failure) => failure,
-                },
-                Err(failure) => failure,
+            let failure = match &read {
+                Ok((page, _)) => nothing_known(page),
+                Err(failure) => Some(failure.clone()),
             };
-            self.metrics.failed(Page::Gpu, &failure);
-            None
+            if let Some(failure) = failure {
+                self.metrics.failed(Page::Gpu, &failure);
+            }
+            read.map_or(Beside::Failed, |(page, findings)| Beside::Read(Box::new(page), findings))
         };
         let (arrived, gpu): (Result<Arrived, ScrapeFailure>, _) = tokio::join!(engine, gpu);
         let mut arrived = arrived?;
-        match gpu {
-            Some(gpu) => arrived.page.reading.set(Field::GpuUtilisation, gpu),
-            None if pages.gpu_beside => {}
-            None => arrived.page.reading.clear(Field::GpuUtilisation),
-        }
+        arrived.add_gpu(gpu, pages.gpu_beside);
         Ok(arrived)
     }
 
@@ -196,10 +233,11 @@ impl Shared {
         memory: &mut Memory,
         arrived: Arrived,
     ) -> (Result<Sample, ScrapeFailure>, Vec<DriftEvent>) {
-        let Arrived { mut page, findings, at, instant } = arrived;
+        let Arrived { mut page, findings, unasked, at, instant } = arrived;
         let promises = pages.names.engine.promises(page.engine);
         if let Some(failure) = nothing_known(&page) {
-            let seen = Observation { page: &page, promises, limits: &memory.limits, restarted: false };
+            let seen =
+                Observation { page: &page, promises, limits: &memory.limits, restarted: false, unasked };
             return (Err(failure), self.watch(target, &mut memory.watch, &seen, findings));
         }
         let previous = memory.previous.take();
@@ -219,7 +257,7 @@ impl Shared {
         }
         memory.learned.observe(&sample);
         memory.limits = Limits::of(&target.limits, &page.reading, &memory.learned);
-        let seen = Observation { page: &page, promises, limits: &memory.limits, restarted };
+        let seen = Observation { page: &page, promises, limits: &memory.limits, restarted, unasked };
         let drift = self.watch(target, &mut memory.watch, &seen, findings);
         memory.previous = Some((page.reading, instant));
         (Ok(sample), drift)

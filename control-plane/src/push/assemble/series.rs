@@ -146,6 +146,14 @@ impl SeriesTable {
         before - self.series.len()
     }
 
+    /// Whether a gauge was not sent for that long before a reading.
+    pub(super) fn has_silent_gauge(&self, at_ms: i64, for_ms: i64) -> bool {
+        self.series.values().any(|series| {
+            let gauge = matches!(series.value, Held::Number { growth: Growth::None, .. });
+            gauge && at_ms - series.at_ms >= for_ms && at_ms - series.at_ms <= 2 * GAUGE_LASTS_MS
+        })
+    }
+
     /// Writes the series as a metrics page of that time, and forgets those that are long gone.
     pub(super) fn write_page(&mut self, at_ms: i64, page: &mut String) {
         let bytes = &mut self.bytes;

@@ -57,16 +57,23 @@ fn fits(field: Field, family: &Family) -> bool {
             kind == FamilyKind::Histogram || (kind == FamilyKind::Counter && !timed)
         }
     };
-    kind_fits && least >= 0.0 && (!field.is_fraction() || greatest <= 1.05)
+    let most = match field {
+        // Exporters tell it in percent, too.
+        Field::GpuUtilisation => 100.0,
+        field if field.is_fraction() => 1.05,
+        _ => f64::INFINITY,
+    };
+    kind_fits && least >= 0.0 && greatest <= most
 }
 
 /// The words of a name, without prefix and plural.
 fn words(name: &str) -> Vec<String> {
     let bare = name.rsplit_once(':').map_or(name, |(_, bare)| bare);
-    let is_word = |word: &&str| {
-        !word.is_empty()
-            && !["vllm", "sglang", "tgi", "nv", "trtllm", "total", "sum", "count", "bucket"].contains(word)
-    };
+    const NO_WORDS: [&str; 13] = [
+        "vllm", "sglang", "tgi", "nv", "trtllm", "DCGM", "FI", "DEV", "PROF", "total", "sum", "count",
+        "bucket",
+    ];
+    let is_word = |word: &&str| !word.is_empty() && !NO_WORDS.contains(word);
     bare.split(['_', '.', '-'])
         .filter(is_word)
         .map(|word| match word.strip_suffix('s') {
