@@ -63,6 +63,14 @@ pub struct Pool {
     #[serde(default)]
     #[schemars(with = "Option<Vec<String>>")]
     pub allowed_networks: Option<Vec<IpNet>>,
+    /// Most backends that may be registered through the API at once, those that still drain included (default 1000).
+    #[serde(default = "a_thousand")]
+    #[garde(range(min = 1, max = 100_000))]
+    pub max_registered: usize,
+}
+
+fn a_thousand() -> usize {
+    1000
 }
 
 /// The kinds of model servers whose metrics are understood.

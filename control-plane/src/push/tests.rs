@@ -1,4 +1,5 @@
 mod decode;
+mod hostile;
 mod http;
 mod properties;
 mod proto;

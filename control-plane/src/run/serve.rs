@@ -151,6 +151,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         config: Arc::clone(&live_config),
         token: token.clone(),
         pool_tokens: pool_tokens(&config)?.into(),
+        discovery: discovery.clone(),
     };
     let watching =
         discovery::watch(Arc::clone(&live_config), looked_in, u64::from(std::process::id()), stop.clone());

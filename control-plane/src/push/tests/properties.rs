@@ -34,10 +34,8 @@ fn attributes() -> impl Strategy<Value = Vec<KeyValue>> {
         any::<i64>().prop_map(Any::Integer),
     ];
     let key = prop_oneof![Just("service.instance.id".to_owned()), Just("engine".to_owned()), "[a-z.]{1,6}"];
-    let pair = (key, proptest::option::of(value)).prop_map(|(key, value)| KeyValue {
-        key,
-        value: value.map(|value| AnyValue { value: Some(value) }),
-    });
+    let pair = (key, proptest::option::of(value))
+        .prop_map(|(key, value)| KeyValue { key, value: value.map(|value| AnyValue { value: Some(value) }) });
     proptest::collection::vec(pair, 0..4)
 }
 
