@@ -167,7 +167,11 @@ async fn backends(config: &Config) -> Vec<Finding> {
         let count: usize = pushing.iter().map(|pool| pool.backends.len()).sum();
         let names: Vec<&str> = pushing.iter().map(|pool| pool.name.as_str()).collect();
         let what = format!("{count} backends push their telemetry, which cannot be checked from here");
-        findings.push(Finding { state: State::Good, what, remedy: Some(format!("pools: {}", names.join(", "))) });
+        findings.push(Finding {
+            state: State::Good,
+            what,
+            remedy: Some(format!("pools: {}", names.join(", "))),
+        });
     }
     if !scraped.is_empty() {
         findings.push(scrape(config, &scraped).await);

@@ -132,10 +132,10 @@ fn addresses_in(records: &[Record], port: u16) -> BTreeSet<SocketAddr> {
 /// The targets of services, with their ports; one without a target says that there is none.
 fn targets_in(records: &[Record]) -> BTreeSet<(String, u16)> {
     let target = |record: &Record| match &record.data {
-        RData::SRV(service) if !service.target.is_root() => Some((service.target.to_utf8(), service.port)),
+        RData::SRV(service) => Some((service.target.to_utf8(), service.port)),
         _ => None,
     };
-    records.iter().filter_map(target).collect()
+    records.iter().filter_map(target).filter(|(target, _)| !matches!(target.as_str(), "" | ".")).collect()
 }
 
 fn address(data: &RData) -> Option<IpAddr> {

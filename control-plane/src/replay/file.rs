@@ -1,4 +1,5 @@
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::io::{self, BufRead, Read, Write};
 use std::rc::Rc;
 
@@ -216,6 +217,16 @@ impl<'a> Reader<'a> {
                 Err(error) => return Err(io::Error::from(error).into()),
                 Ok(_) => return Err(FileError::Foreign(first)),
             },
+        }
+        // The end has no hash of the header, and columns of other names would be left out unnoticed.
+        let known = sample_columns()?;
+        let mut columns = header.iter().skip(1).take(header.len().saturating_sub(2));
+        let mut seen = BTreeSet::new();
+        if header.iter().last() != Some(DATA) {
+            return Err(FileError::Truncated { rows: 0 });
+        }
+        if !columns.all(|name| known.iter().any(|known| known == name) && seen.insert(name)) {
+            return Err(FileError::Changed);
         }
         let (rows, digest) = (0, Sha256::new());
         Ok(Self { csv, header, rows, digest, ended: false, left, longest_row_bytes })

@@ -133,3 +133,6 @@ impl Core {
         self.effects.push(Effect::Note(level, message));
     }
 }
+
+#[cfg(test)]
+mod registration_tests;

@@ -248,7 +248,8 @@ proptest! {
         label in ".{0,20}",
     ) {
         let labels = [("__name__", "vllm:num_requests_waiting"), ("instance", A), ("engine", label.as_str())];
-        let points: Vec<(i64, f64)> = values.iter().map(|(back, value)| (NOW - back, *value)).collect();
+        let points: Vec<(i64, f64)> = // The protocol has no negative zero.
+            values.iter().map(|(back, value)| (NOW - back, *value + 0.0)).collect();
         let body = WriteRequest { timeseries: vec![series(&labels, &points)] }.encode_to_vec();
         let taken = decode_with(remote_write::decode, &body, &Access::All, &Push::default(), |_| {}).unwrap();
         let seen: Vec<(i64, PointValue)> = taken.into_iter().map(|point| (point.2, point.3)).collect();

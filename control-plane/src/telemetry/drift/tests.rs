@@ -300,7 +300,10 @@ fn any_gauge_of_any_engine_that_is_renamed_or_gone_is_told_within_two_scrapes() 
                 let gone: Vec<Field> =
                     fields.iter().copied().filter(|field| !present.contains(*field)).collect();
                 let mut bench = Bench::of_engine(engine);
-                (0..5).for_each(|_| assert_eq!(bench.read(&text), [""; 0], "{file}"));
+                for _ in 0..5 {
+                    let told = bench.read(&text);
+                    assert!(!told.iter().any(|told| told.contains("metrics page")), "{file}: {told:?}");
+                }
                 let told: Vec<String> = (0..2).flat_map(|_| bench.read(&after)).collect();
                 for field in gone {
                     // Those that say the same as another one.
