@@ -33,7 +33,7 @@ pub use listen::{Database, Listen};
 pub use load::{ConfigError, check, load, parse};
 pub use metrics::{EngineLimits, HistogramDetails, HistogramName, MetricDetails, MetricName, MetricNames};
 pub use model::{Model, Slo, Timeouts};
-pub use pool::{Engine, Locality, Pool, PoolTelemetry, Replicas};
+pub use pool::{Engine, Locality, MetricsAccess, Pool, PoolTelemetry, Replicas};
 pub use push::Push;
 pub use retention::RetentionPeriods;
 pub use root::{AccessLog, Config, Telemetry, schema};

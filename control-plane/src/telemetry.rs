@@ -42,6 +42,7 @@ pub use drift::{DriftEvent, DriftWatch, FaultKind, Observation, TelemetryFault};
 pub(crate) use drift::{Findings, Inquiry, inquire};
 pub use drops::{DropReason, Drops};
 pub use failure::{FailureKind, ScrapeFailure};
+pub(crate) use fetch::{page_certificates, page_token};
 pub use field::{Field, FieldSet, Kind, Timing};
 pub use gpu::GpuSelector;
 pub use histogram::Buckets;

@@ -222,7 +222,7 @@ impl<'a> Reader<'a> {
         let known = sample_columns()?;
         let mut columns = header.iter().skip(1).take(header.len().saturating_sub(2));
         let mut seen = BTreeSet::new();
-        if header.iter().last() != Some(DATA) {
+        if header.iter().next_back() != Some(DATA) {
             return Err(FileError::Truncated { rows: 0 });
         }
         if !columns.all(|name| known.iter().any(|known| known == name) && seen.insert(name)) {

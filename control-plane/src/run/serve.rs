@@ -30,7 +30,9 @@ use crate::signal::{
     Deliverer, DeliveryOptions, DeliveryOutcome, DeliveryReport, Secret, SignalMetrics, WebhookEndpoint,
 };
 use crate::store::{DatabaseSettings, EmbeddedSettings, Store};
-use crate::telemetry::{ScrapeOptions, Scraper, TelemetryMetrics, install_crypto_provider};
+use crate::telemetry::{
+    ScrapeOptions, Scraper, TelemetryMetrics, install_crypto_provider, page_certificates, page_token,
+};
 
 use super::controller::{Controller, Inputs, Outputs};
 use super::database;
@@ -103,6 +105,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     transport.drain = XDS_DRAIN;
     let telemetry = TelemetryMetrics::register(&mut registry);
     let (outcomes_in, outcomes) = mpsc::channel(OUTCOMES);
+    page_secrets(&config)?;
     let push_listeners = push_listeners(&config).await?;
     let directory = Arc::new(ArcSwap::from_pointee(Directory::default()));
     let (intake, assembly) = Intake::new(
@@ -329,7 +332,17 @@ pub fn check_secrets(config: &Config) -> anyhow::Result<()> {
     token(config)?;
     push_tokens(config)?;
     pool_tokens(config)?;
+    page_secrets(config)?;
     endpoints(config).map(drop)
+}
+
+/// Reads what scraped pages ask for.
+fn page_secrets(config: &Config) -> anyhow::Result<()> {
+    for pool in &config.pools {
+        let read = page_token(&pool.metrics_access).and(page_certificates(&pool.metrics_access).map(drop));
+        read.map_err(|error| anyhow::anyhow!("metrics_access of pool {}: {error}", pool.name))?;
+    }
+    Ok(())
 }
 
 fn endpoints(config: &Config) -> anyhow::Result<Vec<WebhookEndpoint>> {

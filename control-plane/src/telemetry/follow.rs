@@ -10,7 +10,7 @@ use super::body::{BodyKind, gunzip};
 use super::delta::{Difference, difference};
 use super::drift::{DriftEvent, DriftWatch, Findings, Inquiry, Observation, inquire};
 use super::failure::ScrapeFailure;
-use super::fetch::scrape_url;
+use super::fetch::{Access, Fetcher, scrape_url};
 use super::field::{Field, FieldSet};
 use super::gpu::GpuSelector;
 use super::limits::{LearnedLimits, Limits};
@@ -39,6 +39,7 @@ pub(super) struct Names {
 /// A target with its URLs parsed.
 struct Pages {
     engine: Result<Url, ScrapeFailure>,
+    access: Access,
     /// The page of its own.
     gpu: Option<Result<Url, ScrapeFailure>>,
     /// Whether the engine's page counts for the GPU, too.
@@ -48,19 +49,19 @@ struct Pages {
 }
 
 impl Pages {
-    fn new(target: &ScrapeTarget, names: Names) -> Self {
+    fn new(target: &ScrapeTarget, names: Names, fetcher: &Fetcher) -> Self {
         let gpu = match &target.gpu {
             GpuPage::None | GpuPage::Same => None,
             GpuPage::Separate(url) => Some(scrape_url(url)),
         };
         let gpu_beside = target.gpu == GpuPage::Same;
-        Self {
-            engine: scrape_url(&target.url),
-            gpu,
-            gpu_beside,
-            names,
-            gpus: target.gpus.clone().map(Arc::new),
-        }
+        let engine = scrape_url(&target.url)
+            .and_then(|url| fetcher.access(&target.access).map(|access| (url, access)));
+        let (engine, access) = match engine {
+            Ok((url, access)) => (Ok(url), access),
+            Err(failure) => (Err(failure), Access::default()),
+        };
+        Self { engine, access, gpu, gpu_beside, names, gpus: target.gpus.clone().map(Arc::new) }
     }
 }
 
@@ -93,7 +94,7 @@ struct Memory {
 
 /// Scrapes one target for ever, first at `first`.
 pub(super) async fn follow(shared: Arc<Shared>, target: ScrapeTarget, names: Names, first: Instant) {
-    let pages = Pages::new(&target, names);
+    let pages = Pages::new(&target, names, &shared.fetcher);
     let mut ticks = ticks(first, shared.options.interval);
     let mut memory = Memory::default();
     loop {
@@ -168,7 +169,8 @@ impl Shared {
         let _slot = slot.map_err(|_| no_slot())?;
         let engine = async {
             let own = if pages.gpu_beside { inquiry.clone() } else { inquiry.of_engine() };
-            let how = How { packs: &pages.names.engine, gpus: &pages.gpus, inquiry: &own };
+            let how =
+                How { packs: &pages.names.engine, gpus: &pages.gpus, inquiry: &own, access: &pages.access };
             let (page, findings) = self.read(&pages.engine, how, end, deadline).await?;
             let unasked = FieldSet::default();
             Ok(Arrived { page, findings, unasked, at: Utc::now(), instant: Instant::now() })
@@ -178,7 +180,8 @@ impl Shared {
         let gpu = async {
             let Some(url) = pages.gpu.as_ref() else { return Beside::None };
             let inquiry = inquiry.of_gpu();
-            let how = How { packs: &pages.names.gpu, gpus: &pages.gpus, inquiry: &inquiry };
+            let access = &Access::default();
+            let how = How { packs: &pages.names.gpu, gpus: &pages.gpus, inquiry: &inquiry, access };
             let read = self.read(url, how, started + patience, patience).await;
             let failure = match &read {
                 Ok((page, _)) => nothing_known(page),
@@ -203,7 +206,7 @@ impl Shared {
         patience: Duration,
     ) -> Result<(PageReading, Findings), ScrapeFailure> {
         let url = url.clone()?;
-        let fetched = timeout_at(end, self.fetcher.page(url)).await;
+        let fetched = timeout_at(end, self.fetcher.page(url, how.access)).await;
         let (body, kind) = fetched.map_err(|_| ScrapeFailure::Timeout(milliseconds(patience)))??;
         if kind.form == PageForm::Json && !how.packs.reads_json() {
             return Err(ScrapeFailure::NotText("application/json".to_owned()));
@@ -215,7 +218,8 @@ impl Shared {
         } else {
             let (packs, gpus, inquiry) = (Arc::clone(how.packs), how.gpus.clone(), how.inquiry.clone());
             let parse = tokio::task::spawn_blocking(move || {
-                let how = How { packs: &packs, gpus: &gpus, inquiry: &inquiry };
+                let access = &Access::default();
+                let how = How { packs: &packs, gpus: &gpus, inquiry: &inquiry, access };
                 unpack_and_read(&body, kind, how, limit_bytes)
             });
             parse.await.map_err(|error| ScrapeFailure::Broken(error.to_string()))??
@@ -279,12 +283,13 @@ impl Shared {
     }
 }
 
-/// By which names a page is read, and what else is looked for.
+/// By which names a page is read, what else is looked for, and how it is asked for.
 #[derive(Clone, Copy)]
 struct How<'a> {
     packs: &'a Arc<Packs>,
     gpus: &'a Option<Arc<GpuSelector>>,
     inquiry: &'a Inquiry,
+    access: &'a Access,
 }
 
 /// Tells of a page that has no known name on it, unless it may lack them.

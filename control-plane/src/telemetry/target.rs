@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{Engine, GpuMetrics, GpuPageSettings, GpuPlace, LabelValues, Pool};
+use crate::config::{Engine, GpuMetrics, GpuPageSettings, GpuPlace, LabelValues, MetricsAccess, Pool};
 
 use super::alias::AliasPack;
 use super::gpu::GpuSelector;
@@ -17,6 +17,8 @@ pub struct ScrapeTarget {
     pub backend: Arc<str>,
     /// URL of the engine's metrics page.
     pub url: String,
+    /// What that page asks for.
+    pub access: MetricsAccess,
     /// The names that are read on it.
     pub names: Arc<PackChoice>,
     /// Where the GPU gauge is.
@@ -44,7 +46,15 @@ impl ScrapeTarget {
     pub fn new(backend: Arc<str>) -> Self {
         let url = format!("http://{backend}/metrics");
         let names = Arc::new(PackChoice { gpu: true, ..PackChoice::default() });
-        Self { backend, url, names, gpu: GpuPage::Same, gpus: None, limits: ConfiguredLimits::default() }
+        Self {
+            backend,
+            url,
+            access: MetricsAccess::default(),
+            names,
+            gpu: GpuPage::Same,
+            gpus: None,
+            limits: ConfiguredLimits::default(),
+        }
     }
 
     /// Reads the GPU gauge from elsewhere: a URL in which `{host}` and `{port}` stand for the backend's.
@@ -95,7 +105,8 @@ impl<'a> PoolTargets<'a> {
         };
         let limits = settings::limits(&self.pool.limits);
         let url = expand(template, &backend);
-        ScrapeTarget { backend, url, names: Arc::clone(&self.names), gpu, gpus, limits }
+        let (access, names) = (self.pool.metrics_access.clone(), Arc::clone(&self.names));
+        ScrapeTarget { backend, url, access, names, gpu, gpus, limits }
     }
 }
 

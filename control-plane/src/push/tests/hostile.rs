@@ -244,7 +244,8 @@ async fn slow_bodies_are_given_up_and_counted() {
 async fn values_that_cannot_be_and_series_beyond_the_bound_are_counted() {
     let mut site = Site::new(|_| {}).assemble();
     // Each is written when it is sent: points of one moment would be of one reading.
-    let senders: [(&str, Vec<(&str, &str)>, fn() -> Vec<u8>); 4] = [
+    type Sender<'a> = (&'a str, Vec<(&'a str, &'a str)>, fn() -> Vec<u8>);
+    let senders: [Sender<'_>; 4] = [
         (GRPC, vec![GRPC_TYPE], || framed(0, &otlp(1, 0, f64::NAN))),
         (OTLP, vec![PROTOBUF], || otlp(1, 0, f64::NAN)),
         (OTLP, vec![JSON], || otlp_json(1, 0, "\"NaN\"")),

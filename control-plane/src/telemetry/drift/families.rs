@@ -160,8 +160,11 @@ pub(super) fn unknown_families(page: &[u8], form: PageForm, packs: &Packs, befor
                 families.len() - 1
             }
         };
-        let (least, greatest) = &mut families[at].range;
-        (*least, *greatest) = (least.min(value), greatest.max(value));
+        // What stands for "not supported" says nothing of the others.
+        if value.is_finite() && value < Field::SENTINEL {
+            let (least, greatest) = &mut families[at].range;
+            (*least, *greatest) = (least.min(value), greatest.max(value));
+        }
     };
     match form {
         PageForm::Text => {

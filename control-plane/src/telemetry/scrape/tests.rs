@@ -1,3 +1,4 @@
+mod access;
 mod hostile;
 
 use std::collections::HashSet;
