@@ -357,6 +357,8 @@ fn a_gauge_that_comes_and_goes_is_told_once() {
 }
 
 proptest! {
+    #![proptest_config(crate::fuzz::few_cases())]
+
     #[test]
     fn a_page_that_keeps_its_names_never_makes_one_vanish(
         at in 0_usize..1000,
