@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::config::Config;
+use crate::discovery::DiscoveryMetrics;
 use crate::run::{Command, Frame};
 use crate::store::Store;
 
@@ -32,6 +33,8 @@ pub use error::ApiError;
 
 /// Largest body of a request; a year of one-minute demand of ten models fits.
 const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// Largest body of a registration.
+const MAX_REGISTRATION_BYTES: usize = 64 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the handlers share.
@@ -51,6 +54,8 @@ pub struct ApiState {
     pub token: Option<Token>,
     /// Tokens for the backends of some pools only.
     pub pool_tokens: Arc<[BoundToken]>,
+    /// Where requests are counted that never reach the controller.
+    pub(crate) discovery: DiscoveryMetrics,
 }
 
 /// All routes.
@@ -63,7 +68,10 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/history", get(history::read))
         .route(
             "/api/v1/pools/{pool}/backends",
-            get(backends::list).post(backends::register).put(backends::register),
+            get(backends::list)
+                .post(backends::register)
+                .put(backends::register)
+                .layer(DefaultBodyLimit::max(MAX_REGISTRATION_BYTES)),
         )
         .route("/api/v1/pools/{pool}/backends/{address}/drain", post(backends::drain))
         .route("/api/v1/pools/{pool}/backends/{address}", delete(backends::remove))

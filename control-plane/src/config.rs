@@ -38,7 +38,7 @@ pub use load::{ConfigError, check, load, parse};
 pub use metrics::{EngineLimits, HistogramDetails, HistogramName, MetricDetails, MetricName, MetricNames};
 pub use model::{Model, Slo, Timeouts};
 pub use orca::Orca;
-pub use pool::{Engine, Locality, Pool, PoolTelemetry, Replicas};
+pub use pool::{Engine, Locality, MetricsAccess, Pool, PoolTelemetry, Replicas};
 pub use push::Push;
 pub use retention::RetentionPeriods;
 pub use root::{Config, Telemetry, schema};

@@ -14,6 +14,7 @@ mod watch;
 
 pub use answer::{Answer, LookupFailure};
 pub use lease::Lease;
+pub(crate) use lookup::MOST as MOST_FOUND;
 pub use merge::{Found, Merged, merge};
 pub(crate) use metrics::DiscoveryMetrics;
 pub use networks::{check_address, networks};

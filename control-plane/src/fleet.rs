@@ -74,6 +74,14 @@ pub enum FleetError {
     /// Without it the model would have no backend.
     #[error("{0} is the last backend of its model that takes requests: register another one first")]
     Last(SocketAddr),
+    /// The pool has as many registered backends as it may have.
+    #[error("pool `{pool}` has {limit} registered backends already, which is its `max_registered`")]
+    Full {
+        /// The pool asked for.
+        pool: String,
+        /// How many it may have.
+        limit: usize,
+    },
     /// It lies outside the networks of its pool.
     #[error("{0}")]
     NotAllowed(String),

@@ -19,6 +19,8 @@ pub mod decide;
 pub mod discovery;
 pub mod envoy;
 pub mod fleet;
+#[cfg(test)]
+mod fuzz;
 pub mod learn;
 pub mod metrics;
 mod packed;

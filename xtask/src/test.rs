@@ -15,7 +15,8 @@ use crate::{dashboard, sh};
 /// them are run. Ends with one line for each part; the exit code is 0 only when all passed.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Run the tests that take minutes, too (sets CLAIRVOY_LONG=1)
+    /// Run the tests that take minutes, too, and try parsers with a hundred times as many inputs (sets
+    /// CLAIRVOY_LONG=1; PROPTEST_CASES says how many instead)
     #[arg(long)]
     long: bool,
     /// Only Rust tests whose name contains one of these words

@@ -46,18 +46,16 @@ pub(super) async fn register(
     Path(pool): Path<String>,
     body: Result<Json<NewBackend>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let Json(backend) = body.map_err(|error| {
-        let example = "{\"address\": \"ip:port\"} or {\"address\": \"ip:port\", \"lease\": \"30s\"}";
-        ApiError::bad_request(format!("{}; send {example} as JSON", error.body_text()))
-    })?;
-    let address = parse(&backend.address)?;
+    let (backend, address) = understood(body).inspect_err(|_| count_malformed(&state, &pool))?;
     let Some(lease) = backend.lease else {
         obey(&state, pool.clone(), address, Command::Register).await?;
         return Ok((StatusCode::CREATED, Json(json!({"pool": pool, "address": address}))));
     };
     let length = TimeDelta::from_std(lease.0).ok().filter(|_| LEASES.contains(&lease.0));
-    let length =
-        length.ok_or_else(|| ApiError::bad_request(format!("lease {lease}: must be 1s to 7days long")))?;
+    let length = length.ok_or_else(|| {
+        count_malformed(&state, &pool);
+        ApiError::bad_request(format!("lease {lease}: must be 1s to 7days long"))
+    })?;
     let (reply, answer) = oneshot::channel();
     let request = LeaseRequest { pool: pool.clone(), address, length, reply };
     let done = ask(&state, Command::Lease(request), answer).await?;
@@ -67,6 +65,25 @@ pub(super) async fn register(
     };
     let body = json!({"pool": pool, "address": address, "lease_seconds": lease.as_seconds()});
     Ok((status, Json(body)))
+}
+
+fn understood(body: Result<Json<NewBackend>, JsonRejection>) -> Result<(NewBackend, SocketAddr), ApiError> {
+    let Json(backend) = body.map_err(|error| {
+        if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            return ApiError::too_large(error.body_text());
+        }
+        let example = "{\"address\": \"ip:port\"} or {\"address\": \"ip:port\", \"lease\": \"30s\"}";
+        ApiError::bad_request(format!("{}; send {example} as JSON", error.body_text()))
+    })?;
+    let address = parse(&backend.address)?;
+    Ok((backend, address))
+}
+
+/// Counts a request that the controller never sees.
+fn count_malformed(state: &ApiState, pool: &str) {
+    let config = state.config.load();
+    let pool = config.pool(pool).map(|pool| pool.name.as_str()).unwrap_or_default();
+    state.discovery.registration(pool, "malformed");
 }
 
 pub(super) async fn drain(
@@ -115,7 +132,9 @@ async fn ask<T>(
         tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(|_| away())?.map_err(|_| away())?;
     answer.map_err(|refusal| match refusal {
         Refusal::NoSuchPool(_) | Refusal::NoSuchBackend { .. } => ApiError::not_found(refusal.to_string()),
-        Refusal::Taken { .. } | Refusal::Last(_) => ApiError::conflict(refusal.to_string()),
+        Refusal::Taken { .. } | Refusal::Last(_) | Refusal::Full { .. } => {
+            ApiError::conflict(refusal.to_string())
+        }
         Refusal::NotAllowed(_) => ApiError::not_allowed(refusal.to_string()),
     })
 }

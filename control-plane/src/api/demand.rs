@@ -177,7 +177,39 @@ fn shown_horizon_seconds(config: &Config, model: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::parse;
+
+    proptest! {
+        #![proptest_config(crate::fuzz::cases())]
+
+        #[test]
+        fn what_was_written_is_read(
+            rates in proptest::collection::btree_map(0_i64..1_000_000, 0.0_f64..1e8, 1..30), step in 1_u32..100,
+        ) {
+            let step_seconds = i64::from(step);
+            let lines: Vec<String> =
+                rates.iter().map(|(at, rate)| format!("{},m,{rate}", at * step_seconds)).collect();
+            let rows = parse(&format!("timestamp_s,model,rps\r\n{}", lines.join("\r\n")), step).unwrap();
+            let seen: Vec<_> = rows
+                .iter()
+                .map(|row| (row.at.timestamp() / step_seconds, row.requests_per_second))
+                .collect();
+            prop_assert_eq!(seen, rates.into_iter().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn any_text_is_rows_that_can_be_or_refused(
+            body in "((timestamp_s,model,rps|[0-9eE.+-]{0,6}|nan|inf|-inf|1e999|,|m|\"|\n|\r|.){0,3}[,\n]){0,20}",
+            step in 1_u32..1000,
+        ) {
+            for row in parse(&body, step).unwrap_or_default() {
+                prop_assert!(row.requests_per_second.is_finite() && row.requests_per_second >= 0.0);
+                prop_assert_eq!(row.at.timestamp() % i64::from(step), 0);
+            }
+        }
+    }
 
     #[test]
     fn history_is_put_on_the_grid_and_gaps_are_left_out() {

@@ -32,6 +32,11 @@ impl ApiError {
         Self { status: StatusCode::FORBIDDEN, kind: "not_allowed", message: message.into() }
     }
 
+    /// The body is too long.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::PAYLOAD_TOO_LARGE, kind: "too_large", message: message.into() }
+    }
+
     /// Who asks is not known, or not allowed.
     pub fn refused(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, kind: "unauthorized", message: message.into() }

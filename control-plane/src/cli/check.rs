@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Pool, PoolTelemetry};
 use crate::run::{Overrides, check_secrets, database_settings};
 use crate::store::{EmbeddedError, Store, StoreError};
 use crate::telemetry::{PoolTargets, ScrapeOptions, Scraper, TelemetryMetrics, install_crypto_provider};
@@ -155,21 +155,44 @@ async fn database(config: &Config) -> Finding {
     }
 }
 
-/// Scrapes every configured backend once.
+/// Tells what can be told of the configured backends.
 async fn backends(config: &Config) -> Vec<Finding> {
-    let addresses: Vec<SocketAddr> =
-        config.pools.iter().flat_map(|pool| pool.backends.iter().copied()).collect();
-    if addresses.is_empty() {
-        return vec![Finding {
+    let (pushing, scraped): (Vec<&Pool>, Vec<&Pool>) = config
+        .pools
+        .iter()
+        .filter(|pool| !pool.backends.is_empty())
+        .partition(|pool| pool.telemetry == PoolTelemetry::Push);
+    let mut findings = Vec::new();
+    if !pushing.is_empty() {
+        let count: usize = pushing.iter().map(|pool| pool.backends.len()).sum();
+        let names: Vec<&str> = pushing.iter().map(|pool| pool.name.as_str()).collect();
+        let what = format!("{count} backends push their telemetry, which cannot be checked from here");
+        findings.push(Finding {
+            state: State::Good,
+            what,
+            remedy: Some(format!("pools: {}", names.join(", "))),
+        });
+    }
+    if !scraped.is_empty() {
+        findings.push(scrape(config, &scraped).await);
+    }
+    if findings.is_empty() {
+        findings.push(Finding {
             state: State::Doubtful,
             what: "backends are configured".to_owned(),
             remedy: Some(
                 "no pool lists backends: add `backends: [\"ip:port\"]`, or register them through the API"
                     .to_owned(),
             ),
-        }];
+        });
     }
-    let targets = config.pools.iter().flat_map(|pool| {
+    findings
+}
+
+/// Scrapes every listed backend of some pools once, as `serve` would.
+async fn scrape(config: &Config, pools: &[&Pool]) -> Finding {
+    let addresses: Vec<SocketAddr> = pools.iter().flat_map(|pool| pool.backends.iter().copied()).collect();
+    let targets = pools.iter().flat_map(|pool| {
         let targets = PoolTargets::new(pool);
         pool.backends.iter().map(move |address| targets.target(*address)).collect::<Vec<_>>()
     });
@@ -177,11 +200,18 @@ async fn backends(config: &Config) -> Vec<Finding> {
     let (_targets, targets) = watch::channel(Arc::new(targets));
     let (outcomes_in, outcomes) = mpsc::channel(addresses.len());
     let metrics = TelemetryMetrics::register(&mut prometheus_client::registry::Registry::default());
-    let scraper = match Scraper::new(ScrapeOptions::default(), targets, outcomes_in, metrics) {
+    let options = ScrapeOptions {
+        interval: config.telemetry.interval.0,
+        deadline: config.telemetry.deadline.0,
+        max_page_bytes: config.telemetry.max_page_bytes,
+        ..ScrapeOptions::default()
+    };
+    let patience = BACKEND_PATIENCE.max(options.interval + options.deadline);
+    let scraper = match Scraper::new(options, targets, outcomes_in, metrics) {
         Ok(scraper) => scraper,
         Err(error) => {
             let what = "backends can be scraped".to_owned();
-            return vec![Finding { state: State::Bad, what, remedy: Some(error.to_string()) }];
+            return Finding { state: State::Bad, what, remedy: Some(error.to_string()) };
         }
     };
     let stop = CancellationToken::new();
@@ -206,13 +236,13 @@ async fn backends(config: &Config) -> Vec<Finding> {
             }
         }
     };
-    let _ = tokio::time::timeout(BACKEND_PATIENCE, all).await;
+    let _ = tokio::time::timeout(patience, all).await;
     stop.cancel();
     let _ = scraping.await;
     let good = good.len();
     let what = format!("{good} of {} backends show telemetry", addresses.len());
     if good == addresses.len() {
-        return vec![Finding { state: State::Good, what, remedy: None }];
+        return Finding { state: State::Good, what, remedy: None };
     }
     let mut remedy: Vec<String> =
         failures.iter().take(NAMED).map(|(backend, failure)| format!("{backend}: {failure}")).collect();
@@ -221,5 +251,5 @@ async fn backends(config: &Config) -> Vec<Finding> {
     }
     remedy.push("start them, or check that http://ADDRESS/metrics is reachable from here; until then they get their capacity share".to_owned());
     let state = if good == 0 { State::Bad } else { State::Doubtful };
-    vec![Finding { state, what, remedy: Some(remedy.join("\n")) }]
+    Finding { state, what, remedy: Some(remedy.join("\n")) }
 }

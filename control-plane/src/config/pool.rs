@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use garde::Validate;
 use ipnet::IpNet;
@@ -25,6 +26,9 @@ pub struct Pool {
     /// port; for `triton` on port 8002, for `trtllm` `/prometheus/metrics`.
     #[serde(default)]
     pub metrics_url: Option<String>,
+    /// What the metrics page asks for, where it is not open to everybody; a GPU page of its own is asked without it.
+    #[serde(default)]
+    pub metrics_access: MetricsAccess,
     /// Names of metrics of your own; they go before those of the engine.
     #[serde(default)]
     pub metrics: MetricNames,
@@ -66,6 +70,24 @@ pub struct Pool {
     #[serde(default)]
     #[schemars(with = "Option<Vec<String>>")]
     pub allowed_networks: Option<Vec<IpNet>>,
+    /// Most backends that may be registered through the API at once, those that still drain included (default 1000).
+    #[serde(default = "a_thousand")]
+    #[garde(range(min = 1, max = 100_000))]
+    pub max_registered: usize,
+}
+
+/// How a metrics page is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsAccess {
+    /// Environment variable with the bearer token that is shown.
+    pub token_env: Option<String>,
+    /// File with certificates (PEM) that are trusted besides the system's.
+    pub ca: Option<PathBuf>,
+}
+
+fn a_thousand() -> usize {
+    1000
 }
 
 /// The kinds of model servers whose metrics are understood.

@@ -29,6 +29,7 @@ pub(crate) struct DiscoveryMetrics {
     lookups: Family<OfLookup, Counter>,
     refused: Family<OfRefusal, Counter>,
     expired: Family<OfPool, Counter>,
+    registrations: Family<OfLookup, Counter>,
 }
 
 impl DiscoveryMetrics {
@@ -39,6 +40,7 @@ impl DiscoveryMetrics {
             lookups: Family::default(),
             refused: Family::default(),
             expired: Family::default(),
+            registrations: Family::default(),
         };
         registry.register(
             "clairvoy_discovery_stale",
@@ -66,6 +68,11 @@ impl DiscoveryMetrics {
             "Backends that left because their lease was over",
             metrics.expired.clone(),
         );
+        registry.register(
+            "clairvoy_registrations",
+            "Requests to register a backend, renewals among them, by pool and outcome",
+            metrics.registrations.clone(),
+        );
         metrics
     }
 
@@ -86,6 +93,10 @@ impl DiscoveryMetrics {
 
     pub(crate) fn refused(&self, pool: &str, origin: &'static str) {
         self.refused.get_or_create(&OfRefusal { pool: pool.to_owned(), origin }).inc();
+    }
+
+    pub(crate) fn registration(&self, pool: &str, outcome: &'static str) {
+        self.registrations.get_or_create(&OfLookup { pool: pool.to_owned(), outcome }).inc();
     }
 
     pub(crate) fn expired(&self, pool: &str) {

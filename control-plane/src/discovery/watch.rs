@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, DnsDiscovery};
 
 use super::Answer;
-use super::lookup::look;
+use super::lookup::{Looks, look};
 use super::schedule::pause;
 
 /// How soon a changed configuration is followed.
@@ -24,6 +24,9 @@ pub(crate) struct Looked {
     /// What was asked for; an answer to a question that has changed meanwhile is of no use.
     pub(crate) asked: DnsDiscovery,
     pub(crate) answer: Answer,
+    /// Backends that were left out of the answer, because a name has no more than [`super::MOST_FOUND`].
+    #[serde(default)]
+    pub(crate) beyond: usize,
 }
 
 /// Looks up the backends of all pools that have a name in DNS, in a task each, until `stop`.
@@ -64,12 +67,12 @@ pub(crate) async fn watch(
 async fn follow(pool: String, dns: DnsDiscovery, answers: mpsc::Sender<Looked>, seed: u64) {
     let mut failures: u32 = 0;
     for round in 0.. {
-        let (answer, ttl) = match look(&dns).await {
-            Ok((backends, ttl)) => (Answer::Backends(backends), Some(ttl)),
-            Err(failure) => (Answer::Failed(failure), None),
+        let (answer, ttl, beyond) = match look(&dns).await {
+            Ok(Looks { backends, ttl, beyond }) => (Answer::Backends(backends), Some(ttl), beyond),
+            Err(failure) => (Answer::Failed(failure), None, 0),
         };
         failures = if ttl.is_some() { 0 } else { failures.saturating_add(1) };
-        let looked = Looked { pool: pool.clone(), asked: dns.clone(), answer };
+        let looked = Looked { pool: pool.clone(), asked: dns.clone(), answer, beyond };
         if answers.send(looked).await.is_err() {
             return;
         }

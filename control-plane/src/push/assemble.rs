@@ -8,15 +8,17 @@
 mod held;
 mod series;
 mod source;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 
 use crate::telemetry::{
-    Difference, Drops, EngineReading, Field, LearnedLimits, Limits, Sample, difference, read_page,
+    Difference, DriftEvent, Drops, EngineReading, Field, LearnedLimits, Limits, Sample, ScrapeFailure,
+    TelemetryFault, difference, read_page,
 };
 
 use super::batch::{Batch, Point};
@@ -24,6 +26,7 @@ use super::directory::{Directory, Member};
 
 use series::{Outcome, SeriesTable};
 use source::{Moment, Side};
+use watch::{Read, SILENCE_MS, SILENT_GAUGE_MS, Watched};
 
 /// Points that are less than this apart are of one reading: senders stamp each series by itself, milliseconds apart.
 const SAME_READING_MS: i64 = 500;
@@ -43,6 +46,19 @@ pub(super) struct Noticed {
     pub(super) restarts: u64,
     /// Values that were not believed.
     pub(super) drops: Drops,
+    /// What began or ended to be wrong with backends' telemetry.
+    pub(super) drift: Vec<Drifted>,
+}
+
+/// What changed about a backend's telemetry with one reading.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Drifted {
+    pub(super) backend: Arc<str>,
+    /// The time of the reading's sample.
+    pub(super) at: DateTime<Utc>,
+    pub(super) events: Vec<DriftEvent>,
+    /// Why there is no sample, if there is none.
+    pub(super) failure: Option<ScrapeFailure>,
 }
 
 /// All backends that push.
@@ -55,6 +71,8 @@ pub(super) struct Assembler {
     turn: u64,
     page: String,
     pub(super) noticed: Noticed,
+    /// Whether names that no engine has are to be taken from requests.
+    pub(super) wants_names: bool,
 }
 
 #[derive(Debug)]
@@ -65,6 +83,7 @@ struct Backend {
     previous: Option<(EngineReading, i64)>,
     learned: LearnedLimits,
     limits: Limits,
+    watched: Watched,
     /// The last request that closed readings, and how many.
     closed_in: (u64, u32),
 }
@@ -91,6 +110,7 @@ impl Assembler {
             turn: 0,
             page: String::new(),
             noticed: Noticed::default(),
+            wants_names: true,
         }
     }
 
@@ -118,6 +138,12 @@ impl Assembler {
             }
             backend.take(&batch, point, now_ms, self.max_series, &mut self.noticed);
         }
+        for unknown in &batch.unknown {
+            let member = directory.member(unknown.member);
+            if let Some(backend) = member.and_then(|member| self.backends.get_mut(&member.address)) {
+                backend.watched.note(unknown, now_ms);
+            }
+        }
         self.page.clear();
         self.page.shrink_to(KEPT_PAGE_BYTES);
         samples
@@ -126,12 +152,16 @@ impl Assembler {
     /// Closes the readings that have waited for the flush time.
     pub(super) fn flush(&mut self, now_ms: i64) -> Vec<Sample> {
         let mut samples = Vec::new();
+        self.wants_names = false;
         for backend in self.backends.values_mut() {
             if let Some(pending) = backend.pending
                 && now_ms - pending.since_ms >= self.flush_ms
             {
                 samples.extend(backend.close(pending, now_ms, &mut self.page, &mut self.noticed));
             }
+            let drifted = backend.look_at_silence(now_ms, self.flush_ms, &mut self.page);
+            self.noticed.drift.extend(drifted);
+            self.wants_names |= backend.watched.wants_names();
         }
         self.page.clear();
         self.page.shrink_to(KEPT_PAGE_BYTES);
@@ -156,6 +186,11 @@ impl Assembler {
         self.backends.get(address).map(|backend| backend.limits).unwrap_or_default()
     }
 
+    /// What is wrong with a backend's telemetry, as of its newest sample.
+    pub(super) fn faults(&self, address: &str) -> Arc<[TelemetryFault]> {
+        self.backends.get(address).map(|backend| backend.watched.faults()).unwrap_or_default()
+    }
+
     pub(super) fn backends(&self) -> usize {
         self.backends.len()
     }
@@ -170,6 +205,7 @@ impl Backend {
             previous: None,
             learned: LearnedLimits::default(),
             limits: Limits::default(),
+            watched: Watched::default(),
             closed_in: (0, 0),
         }
     }
@@ -186,6 +222,7 @@ impl Backend {
             Outcome::Late => noticed.late += 1,
             Outcome::Taken { evicted } => {
                 noticed.evicted += evicted as u64;
+                self.watched.asked(batch.wants_unknown);
                 // What comes after its reading was closed waits for the next one; its value is not lost.
                 if self.previous.as_ref().is_some_and(|(_, closed_ms)| point.at_ms <= *closed_ms) {
                     return;
@@ -233,6 +270,7 @@ impl Backend {
         let one_restarted = self.series.settle(moment);
         // A sender's clock may be ahead of ours; a sample from the future would look fresh for too long.
         let at = DateTime::from_timestamp_millis(at_ms.min(now_ms))?;
+        let previous_ms = self.previous.as_ref().map(|(_, closed_ms)| *closed_ms);
         let previous = self.previous.as_ref().map(|(reading, closed_ms)| {
             (reading, Duration::from_millis(u64::try_from(at_ms - closed_ms).unwrap_or(0)))
         });
@@ -246,13 +284,43 @@ impl Backend {
         }
         self.learned.observe(&sample);
         self.limits = Limits::of(&self.member.limits, &read.reading, &self.learned);
+        if previous_ms.is_some_and(|closed_ms| at_ms - closed_ms > SILENCE_MS) {
+            self.watched.interrupted();
+        }
+        self.watched.has_silent_gauge = self.series.has_silent_gauge(at_ms, SILENT_GAUGE_MS);
+        let Member { packs, reads_gpu, .. } = &*self.member;
+        let seen = Read { page: &read, packs, limits: &self.limits, restarted, reads_gpu: *reads_gpu };
+        let events = self.watched.observe(&seen, now_ms, page);
+        if !events.is_empty() {
+            let backend = Arc::clone(&self.member.address);
+            noticed.drift.push(Drifted { backend, at, events, failure: None });
+        }
         if let (false, Some((before, _))) = (restarted, &self.previous) {
             read.reading.keep_counters(before);
         }
         self.previous = Some((read.reading, at_ms));
         Some(sample)
     }
+
+    /// A backend that sends nothing known any more may send what it did under other names.
+    fn look_at_silence(&mut self, now_ms: i64, flush_ms: i64, page: &mut String) -> Option<Drifted> {
+        let closed_ms = self.previous.as_ref().map(|(_, closed_ms)| *closed_ms)?;
+        if self.pending.is_some() || now_ms - closed_ms < SILENT_GAUGE_MS {
+            return None;
+        }
+        self.watched.has_silent_gauge = now_ms - closed_ms < 60_000;
+        let times = (closed_ms, now_ms, flush_ms);
+        let (samples, events) = self.watched.observe_blank(&self.member.packs, &self.limits, times, page)?;
+        Some(Drifted {
+            backend: Arc::clone(&self.member.address),
+            at: DateTime::from_timestamp_millis(now_ms)?,
+            events,
+            failure: Some(ScrapeFailure::NoKnownMetrics { samples, bad_lines: 0 }),
+        })
+    }
 }
 
+#[cfg(test)]
+mod drift_tests;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,23 @@ pub(super) struct Batch {
     text: String,
     /// Upper bounds and cumulative counts.
     buckets: Vec<(f64, f64)>,
+    /// Whether names that no engine has are wanted.
+    pub(super) wants_unknown: bool,
+    /// Such names, as far as they are wanted.
+    pub(super) unknown: Vec<Unknown>,
+}
+
+/// A name that no engine has.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Unknown {
+    /// Index of the backend in the directory.
+    pub(super) member: u32,
+    /// As a metrics page can have it.
+    pub(super) name: Box<str>,
+    /// As a metrics page declares it.
+    pub(super) kind: &'static str,
+    /// One of its values.
+    pub(super) value: f64,
 }
 
 /// One point of one series of one backend.
@@ -56,12 +73,22 @@ pub(super) enum PointValue {
 
 impl Batch {
     pub(super) fn new(directory: Arc<Directory>) -> Self {
-        Self { directory, points: Vec::new(), source: 0, text: String::new(), buckets: Vec::new() }
+        Self {
+            directory,
+            points: Vec::new(),
+            source: 0,
+            text: String::new(),
+            buckets: Vec::new(),
+            wants_unknown: false,
+            unknown: Vec::new(),
+        }
     }
 
     /// Bytes of texts and buckets.
     pub(super) fn bytes(&self) -> usize {
-        self.text.len() + self.buckets.len() * size_of::<(f64, f64)>()
+        let unknown = |unknown: &Unknown| size_of::<Unknown>() + unknown.name.len();
+        let unknown: usize = self.unknown.iter().map(unknown).sum();
+        self.text.len() + self.buckets.len() * size_of::<(f64, f64)>() + unknown
     }
 
     /// The series of a point.

@@ -34,6 +34,14 @@ pub(super) struct Held {
     memory: Option<OwnedSemaphorePermit>,
 }
 
+#[cfg(test)]
+impl Held {
+    /// A body that was read.
+    pub(super) fn of(bytes: Bytes) -> Self {
+        Self { bytes, memory: None }
+    }
+}
+
 /// How the bytes of a body are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Packing {

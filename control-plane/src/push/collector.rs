@@ -10,7 +10,7 @@ use foldhash::fast::FixedState;
 use crate::config::{Orca, Push};
 
 use super::access::Access;
-use super::batch::{Batch, Growth, PointValue};
+use super::batch::{Batch, Growth, PointValue, Unknown};
 use super::directory::Directory;
 use super::names::{Known, Names};
 use super::refusal::{PointRefusal, RequestRefusal, Tally};
@@ -36,6 +36,9 @@ const PROCESSES: [&str; 9] = [
     "k8s_pod_name",
     "k8s_container_name",
 ];
+/// Most names that no engine has which are told of one request, and the longest, in bytes.
+const MOST_UNKNOWN: usize = 1000;
+const LONGEST_UNKNOWN: usize = 200;
 
 /// A label or attribute.
 pub(super) type Label<'a> = (Cow<'a, str>, Cow<'a, str>);
@@ -208,6 +211,27 @@ impl<'a> Collector<'a> {
     pub(super) fn unknown(&mut self, points: usize) -> Result<(), RequestRefusal> {
         self.tally.unknown += points as u64;
         self.check_count()
+    }
+
+    /// Whether names that no engine has are wanted.
+    pub(super) fn wants_unknown(&self) -> bool {
+        self.batch.wants_unknown && self.batch.unknown.len() < MOST_UNKNOWN
+    }
+
+    /// Tells a name that no engine has, of the backend that labels and resource name.
+    pub(super) fn note_unknown(
+        &mut self,
+        name: &str,
+        kind: &'static str,
+        value: f64,
+        own: &Identity<'_>,
+        resource: &Identity<'_>,
+    ) {
+        if let (Ok(member), false) = (self.find(own, resource), name.len() > LONGEST_UNKNOWN) {
+            let allowed = |byte: char| byte.is_ascii_alphanumeric() || byte == '_' || byte == ':';
+            let name: String = name.chars().map(|byte| if allowed(byte) { byte } else { '_' }).collect();
+            self.batch.unknown.push(Unknown { member, name: name.into(), kind, value });
+        }
     }
 
     /// Refuses points.

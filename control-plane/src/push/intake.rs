@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use axum::http::request::Parts;
@@ -47,6 +48,8 @@ struct Shared {
     byte_room: Arc<Semaphore>,
     queue: mpsc::Sender<Queued>,
     metrics: PushMetrics,
+    /// Whether names that no engine has are wanted by the assembly.
+    names_wanted: Arc<AtomicBool>,
 }
 
 /// A batch with its places in the queue.
@@ -84,8 +87,16 @@ impl Intake {
         telemetry: TelemetryMetrics,
     ) -> (Self, Assembly) {
         let (queue, queued) = mpsc::channel(QUEUE_REQUESTS);
-        let assembly =
-            Assembly::new(options, queued, Arc::clone(&directory), outcomes, metrics.clone(), telemetry);
+        let names_wanted = Arc::new(AtomicBool::new(true));
+        let assembly = Assembly::new(
+            options,
+            queued,
+            Arc::clone(&directory),
+            outcomes,
+            metrics.clone(),
+            telemetry,
+            Arc::clone(&names_wanted),
+        );
         let shared = Shared {
             rules: Rules::new(options),
             directory,
@@ -101,6 +112,7 @@ impl Intake {
             byte_room: Arc::new(Semaphore::new(QUEUE_BYTES)),
             queue,
             metrics,
+            names_wanted,
         };
         (Self { shared: Arc::new(shared) }, assembly)
     }
@@ -187,6 +199,7 @@ impl Shared {
         let now_ms = Utc::now().timestamp_millis();
         let directory = self.directory.load_full();
         let mut collector = Collector::new(&self.rules, &directory, access, now_ms);
+        collector.batch.wants_unknown = self.names_wanted.load(Ordering::Relaxed);
         match format {
             Format::OtlpProtobuf => otlp::decode(&body.bytes, &mut collector),
             Format::OtlpJson => otlp::json::decode(&body.bytes, &mut collector),
@@ -200,7 +213,7 @@ impl Shared {
     fn queue(&self, protocol: Protocol, batch: Batch, tally: Tally) -> Result<Accepted, RequestRefusal> {
         const FULL: RequestRefusal = RequestRefusal::Busy("the queue is full");
         let points = batch.points.len();
-        if points > 0 {
+        if points > 0 || !batch.unknown.is_empty() {
             let count = u32::try_from(points).map_err(|_| FULL)?;
             let places = Arc::clone(&self.room).try_acquire_many_owned(count).map_err(|_| FULL)?;
             // One that is larger than the room waits until it has all of it.

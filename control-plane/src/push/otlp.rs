@@ -15,6 +15,11 @@ use point::{Data, Number, Scope, Spread};
 /// `AGGREGATION_TEMPORALITY_DELTA`.
 const DELTA: u64 = 1;
 
+/// Fields of `Metric`: what its data are.
+const GAUGE: u32 = 5;
+const SUM: u32 = 7;
+const HISTOGRAM: u32 = 9;
+
 /// Reads a message.
 pub(super) fn decode<'a>(message: &'a [u8], collector: &mut Collector<'_>) -> Result<(), RequestRefusal> {
     let mut labels: Vec<Label<'a>> = Vec::new();
@@ -73,7 +78,12 @@ fn metric<'a>(
     };
     let Some((known, has_buckets)) = known else {
         let mut points = 0;
-        each_of(fields(data), 1, |_| {
+        each_of(fields(data), 1, |bytes| {
+            if points == 0 && collector.wants_unknown() {
+                labels.clear();
+                let point = if is_number { number_point(bytes, labels)? } else { Data::default() };
+                scope.note_unknown(name, kind, &point, labels, collector);
+            }
             points += 1;
             Ok(())
         })?;

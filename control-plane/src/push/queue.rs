@@ -1,17 +1,18 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Push;
-use crate::telemetry::{Sample, ScrapeOutcome, TelemetryMetrics};
+use crate::telemetry::{DriftEvent, Sample, ScrapeFailure, ScrapeOutcome, TelemetryMetrics};
 
-use super::assemble::Assembler;
+use super::assemble::{Assembler, Drifted};
 use super::directory::Directory;
 use super::intake::Queued;
 use super::metrics::PushMetrics;
@@ -28,6 +29,7 @@ pub struct Assembly {
     outcomes: mpsc::Sender<ScrapeOutcome>,
     metrics: PushMetrics,
     telemetry: TelemetryMetrics,
+    names_wanted: Arc<AtomicBool>,
 }
 
 impl Assembly {
@@ -38,9 +40,10 @@ impl Assembly {
         outcomes: mpsc::Sender<ScrapeOutcome>,
         metrics: PushMetrics,
         telemetry: TelemetryMetrics,
+        names_wanted: Arc<AtomicBool>,
     ) -> Self {
         let assembler = Assembler::new(options.flush.0, options.max_series);
-        Self { assembler, queued, directory, outcomes, metrics, telemetry }
+        Self { assembler, queued, directory, outcomes, metrics, telemetry, names_wanted }
     }
 
     /// Works until `stop`, or until the intake is gone.
@@ -77,20 +80,44 @@ impl Assembly {
     }
 
     fn send(&mut self, samples: Vec<Sample>) {
+        let mut noticed = std::mem::take(&mut self.assembler.noticed);
         for sample in samples {
             self.metrics.samples.inc();
-            let limits = self.assembler.limits(&sample.backend);
-            let backend = Arc::clone(&sample.backend);
-            let outcome = ScrapeOutcome { limits, ..ScrapeOutcome::new(backend, sample.at, Ok(sample)) };
-            if let Err(TrySendError::Full(_)) = self.outcomes.try_send(outcome) {
-                self.metrics.outcomes_dropped.inc();
+            let of_sample = |drifted: &mut Drifted| {
+                drifted.failure.is_none() && drifted.backend == sample.backend && drifted.at == sample.at
+            };
+            let drift: Vec<Drifted> = noticed.drift.extract_if(.., of_sample).collect();
+            let drift = drift.into_iter().flat_map(|drifted| drifted.events).collect();
+            self.tell(Arc::clone(&sample.backend), sample.at, Ok(sample), drift);
+        }
+        for Drifted { backend, at, events, failure } in noticed.drift {
+            if let Some(failure) = failure {
+                self.tell(backend, at, Err(failure), events);
             }
         }
-        let noticed = std::mem::take(&mut self.assembler.noticed);
         self.metrics.late.inc_by(noticed.late);
         self.metrics.evicted.inc_by(noticed.evicted);
         self.metrics.backends.set(i64::try_from(self.assembler.backends()).unwrap_or(i64::MAX));
         self.telemetry.restarts.inc_by(noticed.restarts);
         self.telemetry.dropped(&noticed.drops);
+        self.names_wanted.store(self.assembler.wants_names, Ordering::Relaxed);
+    }
+
+    fn tell(
+        &self,
+        backend: Arc<str>,
+        at: DateTime<Utc>,
+        result: Result<Sample, ScrapeFailure>,
+        drift: Vec<DriftEvent>,
+    ) {
+        for event in &drift {
+            self.telemetry.drifted(event);
+            tracing::debug!(backend = %backend, "telemetry: {event}");
+        }
+        let (limits, faults) = (self.assembler.limits(&backend), self.assembler.faults(&backend));
+        let outcome = ScrapeOutcome { backend, at, result, limits, drift, faults };
+        if let Err(TrySendError::Full(_)) = self.outcomes.try_send(outcome) {
+            self.metrics.outcomes_dropped.inc();
+        }
     }
 }

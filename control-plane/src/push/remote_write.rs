@@ -31,17 +31,13 @@ fn time_series<'a>(
     let Some(name) = name(series)? else {
         return Err(RequestRefusal::Malformed("a series without `__name__`".to_owned()));
     };
-    let Some(known) = collector.names().number(name, "") else { return collector.unknown(points(series)?) };
-    labels.clear();
-    let mut parts = fields(series);
-    while let Some((number, value)) = parts.next()? {
-        if let (1, Some(bytes)) = (number, value.bytes()) {
-            let (name, value) = label(bytes)?;
-            if labels.len() <= MOST_LABELS {
-                labels.push((Cow::Borrowed(name), Cow::Borrowed(value)));
-            }
+    let Some(known) = collector.names().number(name, "") else {
+        if collector.wants_unknown() {
+            note_unknown(series, name, labels, collector)?;
         }
-    }
+        return collector.unknown(points(series)?);
+    };
+    read_labels(series, labels)?;
     if labels.len() > MOST_LABELS {
         return collector.refuse(points(series)?, PointRefusal::TooManyLabels, || known.series.to_owned());
     }
@@ -69,6 +65,41 @@ fn time_series<'a>(
             } else {
                 collector.add(member, text.clone(), at_ms, Shape::of(known), value)?;
             }
+        }
+    }
+    Ok(())
+}
+
+fn read_labels<'a>(series: &'a [u8], labels: &mut Vec<Label<'a>>) -> Result<(), BadWire> {
+    labels.clear();
+    let mut parts = fields(series);
+    while let Some((number, value)) = parts.next()? {
+        if let (1, Some(bytes)) = (number, value.bytes()) {
+            let (name, value) = label(bytes)?;
+            if labels.len() <= MOST_LABELS {
+                labels.push((Cow::Borrowed(name), Cow::Borrowed(value)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn note_unknown<'a>(
+    series: &'a [u8],
+    name: &str,
+    labels: &mut Vec<Label<'a>>,
+    collector: &mut Collector<'_>,
+) -> Result<(), BadWire> {
+    read_labels(series, labels)?;
+    let mut parts = fields(series);
+    while let Some((number, value)) = parts.next()? {
+        if let (2, Some(bytes)) = (number, value.bytes()) {
+            let (value, _) = sample(bytes)?;
+            let own = collector.identity(labels);
+            if value.to_bits() != STALE {
+                collector.note_unknown(name, "unknown", value, &own, &Identity::default());
+            }
+            break;
         }
     }
     Ok(())

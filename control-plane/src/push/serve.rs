@@ -164,7 +164,7 @@ fn check_packing(format: Format, packing: Packing) -> Result<(), RequestRefusal>
 }
 
 /// Takes the one message of a unary call out of its frame.
-fn unframe(mut held: Held, headers: &HeaderMap) -> Result<(Held, Packing), RequestRefusal> {
+pub(super) fn unframe(mut held: Held, headers: &HeaderMap) -> Result<(Held, Packing), RequestRefusal> {
     let malformed = |what: &str| RequestRefusal::Malformed(what.to_owned());
     if held.bytes.len() < 5 {
         return Err(malformed("no message"));

@@ -1,7 +1,9 @@
 mod connections;
 mod decode;
 mod exponential;
+mod hostile;
 mod http;
 mod processes;
+mod properties;
 mod proto;
 mod site;

@@ -192,6 +192,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::fuzz::cases())]
+
         #[test]
         fn any_bytes_end(message in proptest::collection::vec(any::<u8>(), 0..500)) {
             let mut read = fields(&message);

@@ -1,4 +1,7 @@
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::io::{self, BufRead, Read, Write};
+use std::rc::Rc;
 
 use chrono::{DateTime, Utc};
 use flate2::bufread::MultiGzDecoder;
@@ -15,6 +18,8 @@ const MAGIC: &str = "clairvoy_export_";
 const VERSION: u32 = 1;
 const DATA: &str = "data";
 const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// Longest row that is read, in bytes. Checkpoints are long, but packed bytes may grow a thousand times.
+const LONGEST_ROW_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Why a file cannot be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -163,6 +168,26 @@ pub struct Reader<'a> {
     rows: u64,
     digest: Sha256,
     ended: bool,
+    /// Bytes that may be read for the present row.
+    left: Rc<Cell<u64>>,
+    longest_row_bytes: u64,
+}
+
+/// Reads no more than what is left.
+struct Limited<R> {
+    inner: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        let left = self.left.get().checked_sub(read as u64);
+        let too_long =
+            || io::Error::new(io::ErrorKind::FileTooLarge, "a row is too long to be one of an export");
+        self.left.set(left.ok_or_else(too_long)?);
+        Ok(read)
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -170,10 +195,16 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// A file of something else, or of another version.
-    pub fn new(mut input: impl BufRead + 'a) -> Result<Self, FileError> {
+    pub fn new(input: impl BufRead + 'a) -> Result<Self, FileError> {
+        Self::limited(input, LONGEST_ROW_BYTES)
+    }
+
+    pub(super) fn limited(mut input: impl BufRead + 'a, longest_row_bytes: u64) -> Result<Self, FileError> {
         let packed = input.fill_buf()?.starts_with(&GZIP);
         let input: Box<dyn Read + 'a> =
             if packed { Box::new(MultiGzDecoder::new(input)) } else { Box::new(input) };
+        let left = Rc::new(Cell::new(longest_row_bytes));
+        let input: Box<dyn Read + 'a> = Box::new(Limited { inner: input, left: Rc::clone(&left) });
         let mut csv = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(input);
         let mut header = csv::StringRecord::new();
         let begun = csv.read_record(&mut header);
@@ -187,8 +218,18 @@ impl<'a> Reader<'a> {
                 Ok(_) => return Err(FileError::Foreign(first)),
             },
         }
+        // The end has no hash of the header, and columns of other names would be left out unnoticed.
+        let known = sample_columns()?;
+        let mut columns = header.iter().skip(1).take(header.len().saturating_sub(2));
+        let mut seen = BTreeSet::new();
+        if header.iter().next_back() != Some(DATA) {
+            return Err(FileError::Truncated { rows: 0 });
+        }
+        if !columns.all(|name| known.iter().any(|known| known == name) && seen.insert(name)) {
+            return Err(FileError::Changed);
+        }
         let (rows, digest) = (0, Sha256::new());
-        Ok(Self { csv, header, rows, digest, ended: false })
+        Ok(Self { csv, header, rows, digest, ended: false, left, longest_row_bytes })
     }
 
     /// Returns the next row; none after the last one, when the file is whole.
@@ -198,10 +239,14 @@ impl<'a> Reader<'a> {
     pub fn next_row(&mut self) -> Result<Option<Row>, FileError> {
         let mut record = csv::StringRecord::new();
         while !self.ended {
+            self.left.set(self.longest_row_bytes);
             let read = self.csv.read_record(&mut record).map_err(|error| match error.kind() {
                 // Of a packed file that breaks off.
                 csv::ErrorKind::Io(inner) if inner.kind() == io::ErrorKind::UnexpectedEof => {
                     FileError::Truncated { rows: self.rows }
+                }
+                csv::ErrorKind::Io(inner) if inner.kind() == io::ErrorKind::FileTooLarge => {
+                    self.damaged(error)
                 }
                 csv::ErrorKind::Io(_) => io::Error::from(error).into(),
                 _ => self.damaged(error),

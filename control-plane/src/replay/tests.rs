@@ -219,7 +219,7 @@ fn told(second: i64, now: DateTime<Utc>) -> Vec<Input> {
     let address = |last: u16| SocketAddr::from(([10, 0, 1, 1], last));
     let looked = |answer| {
         let asked = settings_with_dns().pool("b").and_then(|pool| pool.dns()).unwrap().clone();
-        Input::Looked { at: now, looked: Looked { pool: "b".to_owned(), asked, answer } }
+        Input::Looked { at: now, looked: Looked { pool: "b".to_owned(), asked, answer, beyond: 0 } }
     };
     let mut inputs = Vec::new();
     match second {
@@ -398,3 +398,77 @@ proptest! {
         }
     }
 }
+
+/// All rows of a file as text, in which NaN is like itself, or why it cannot be read.
+fn read_all(bytes: &[u8]) -> Result<Vec<String>, FileError> {
+    let mut reader = Reader::limited(bytes, 1 << 20)?;
+    let mut rows = Vec::new();
+    while let Some(row) = reader.next_row()? {
+        rows.push(format!("{row:?}"));
+    }
+    Ok(rows)
+}
+
+fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+    std::io::Write::write_all(&mut packer, bytes).unwrap();
+    packer.finish().unwrap()
+}
+
+#[test]
+fn a_row_without_an_end_is_given_up_packed_or_not() {
+    let header = file(&[]).split_inclusive(|byte| *byte == b'\n').next().unwrap().to_vec();
+    for endless in [&b"\"a"[..], b"a", b",", b"\"\"\"\""] {
+        for head in [&header[..], &[]] {
+            let bomb = [head, &endless.repeat(20_000_000 / endless.len())].concat();
+            for bytes in [gzipped(&bomb), bomb] {
+                let said = read_all(&bytes).unwrap_err().to_string();
+                let foreign = head.is_empty() && said.contains("no export of clairvoy");
+                assert!(foreign || said.contains("too long"), "{said}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(crate::fuzz::cases())]
+
+    #[test]
+    fn changed_bytes_change_no_row_unnoticed(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
+        packed in any::<bool>(),
+    ) {
+        let rows: Vec<Row> =
+            (0..4).map(|second| Row(Kind::Sample(at(second), Box::new(sample(0, second))))).collect();
+        let whole = file(&rows);
+        let mut bytes = if packed { gzipped(&whole) } else { whole.clone() };
+        for (at, byte) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Ok(rows) = read_all(&bytes) {
+            prop_assert_eq!(rows, read_all(&whole).unwrap());
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..300), head in 0..3) {
+        let head: &[u8] = match head {
+            0 => b"",
+            1 => &GZIP_HEAD,
+            _ => b"clairvoy_export_1,at,data\nsample,",
+        };
+        prop_assert!(read_all(&[head, &bytes].concat()).is_err());
+    }
+
+    #[test]
+    fn numbers_that_are_none_come_back_as_they_were(
+        value in prop_oneof![Just(f64::NAN), Just(f64::INFINITY), Just(f64::NEG_INFINITY), any::<f64>()],
+    ) {
+        let sample = Sample { queue_depth: Some(value), arrived: value, ..sample(0, 1) };
+        let rows = [Row(Kind::Sample(at(5), Box::new(sample)))];
+        prop_assert_eq!(read_all(&file(&rows)).unwrap(), [format!("{:?}", rows[0])]);
+    }
+}
+
+const GZIP_HEAD: [u8; 3] = [0x1f, 0x8b, 8];

@@ -82,6 +82,8 @@ pub(crate) enum Counted {
     Looked(String, &'static str),
     /// A backend that lies outside the networks of its pool, by who named it.
     Refused(String, Origin),
+    /// A request to register a backend in a pool, by outcome.
+    Registration(String, &'static str),
     /// A lease in a pool that was over.
     Expired(String),
 }
@@ -131,3 +133,6 @@ impl Core {
         self.effects.push(Effect::Note(level, message));
     }
 }
+
+#[cfg(test)]
+mod registration_tests;

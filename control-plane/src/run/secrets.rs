@@ -4,6 +4,7 @@ use crate::api::{BoundToken, Token};
 use crate::config::Config;
 use crate::push::PushSenders;
 use crate::signal::{Secret, WebhookEndpoint};
+use crate::telemetry::{page_certificates, page_token};
 
 use super::tls;
 
@@ -15,6 +16,7 @@ pub fn check_secrets(config: &Config) -> anyhow::Result<()> {
     token(config)?;
     push_senders(config)?;
     pool_tokens(config)?;
+    page_secrets(config)?;
     endpoints(config)?;
     tls::Listeners::open(config).map(drop)
 }
@@ -46,6 +48,15 @@ pub(super) fn pool_tokens(config: &Config) -> anyhow::Result<Vec<BoundToken>> {
             Ok(BoundToken { token, pools: bound.pools.clone() })
         })
         .collect()
+}
+
+/// Reads what scraped pages ask for.
+pub(super) fn page_secrets(config: &Config) -> anyhow::Result<()> {
+    for pool in &config.pools {
+        let read = page_token(&pool.metrics_access).and(page_certificates(&pool.metrics_access).map(drop));
+        read.map_err(|error| anyhow::anyhow!("metrics_access of pool {}: {error}", pool.name))?;
+    }
+    Ok(())
 }
 
 /// The webhooks with their secrets.

@@ -31,7 +31,7 @@ use super::envoys::Intakes;
 use super::journal::Journal;
 use super::listen::{Door, bind, push_listeners, serve_api, serve_xds, xds_server};
 use super::reload;
-use super::secrets::{endpoints, pool_tokens, push_senders, token};
+use super::secrets::{endpoints, page_secrets, pool_tokens, push_senders, token};
 use super::tls::{self, TlsMetrics};
 
 /// Outcomes of scrapes that may wait for the controller; beyond it the scraper drops and counts them.
@@ -105,6 +105,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let tls_metrics = TlsMetrics::register(&mut registry);
     let telemetry = TelemetryMetrics::register(&mut registry);
     let (outcomes_in, outcomes) = mpsc::channel(OUTCOMES);
+    page_secrets(&config)?;
     let push_listeners = push_listeners(&config).await?;
     let directory = Arc::new(ArcSwap::from_pointee(Directory::default()));
     let (intake, assembly) = Intake::new(
@@ -153,6 +154,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         config: Arc::clone(&live_config),
         token: token.clone(),
         pool_tokens: pool_tokens(&config)?.into(),
+        discovery: discovery.clone(),
     };
     let watching =
         discovery::watch(Arc::clone(&live_config), looked_in, u64::from(std::process::id()), stop.clone());

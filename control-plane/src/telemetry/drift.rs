@@ -8,7 +8,7 @@ mod plausible;
 mod presence;
 mod still;
 
-pub(super) use families::{Findings, Inquiry, inquire};
+pub(crate) use families::{Findings, Inquiry, inquire};
 pub use fault::{DriftEvent, FaultKind, TelemetryFault};
 
 use std::sync::Arc;
@@ -40,16 +40,23 @@ pub struct Observation<'a> {
     pub limits: &'a Limits,
     /// True when the counters began anew with this page.
     pub restarted: bool,
+    /// Fields that were not looked for, or whose own page could not be read: nothing follows from their absence.
+    pub unasked: FieldSet,
 }
 
 impl DriftWatch {
     /// What should be looked for on the next page beside its values.
-    pub(super) fn inquiry(&self) -> Inquiry {
+    pub(crate) fn inquiry(&self) -> Inquiry {
         self.presence.inquiry()
     }
 
+    /// Says that the engine did not answer: it may be another one when it does again.
+    pub(crate) fn interrupted(&mut self) {
+        self.presence.interrupted();
+    }
+
     /// Takes in a page, and returns what began and what ended with it.
-    pub(super) fn observe(&mut self, seen: &Observation<'_>, findings: Findings) -> Vec<DriftEvent> {
+    pub(crate) fn observe(&mut self, seen: &Observation<'_>, findings: Findings) -> Vec<DriftEvent> {
         let mut faults = Vec::new();
         let moved = self.still.observe(seen, &mut faults);
         self.presence.observe(seen, moved, findings, &mut faults);
@@ -76,10 +83,17 @@ impl DriftWatch {
 }
 
 /// Fields of which one missing is told; those that come together are told by one.
-const WATCHED: [Field; 10] = [
+const WATCHED: [Field; 17] = [
     Field::QueueDepth,
     Field::Running,
     Field::KvUsed,
+    Field::KvTokensUsed,
+    Field::KvTokens,
+    Field::GpuUtilisation,
+    Field::MaxRunning,
+    Field::TokenBudget,
+    Field::Blocks,
+    Field::BlockSize,
     Field::TtftCount,
     Field::InterTokenCount,
     Field::QueueWaitCount,

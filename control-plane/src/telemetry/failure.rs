@@ -104,6 +104,11 @@ impl FailureKind {
         Self::NoKnownMetrics,
     ];
 
+    /// Whether an engine that ended, or is just starting, is seen like this.
+    pub(super) fn may_be_a_restart(self) -> bool {
+        matches!(self, Self::Connect | Self::Broken | Self::Status)
+    }
+
     /// The kind's name in labels and logs.
     pub fn as_str(self) -> &'static str {
         match self {

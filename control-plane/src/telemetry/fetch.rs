@@ -1,9 +1,13 @@
-use std::sync::OnceLock;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING};
-use reqwest::{Client, StatusCode, Url};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue};
+use reqwest::{Certificate, Client, ClientBuilder, StatusCode, Url};
+
+use crate::config::MetricsAccess;
 
 use super::body::BodyKind;
 use super::failure::ScrapeFailure;
@@ -20,10 +24,48 @@ const ENCODING: &str = "identity";
 /// Idle connections outlive any sensible interval; a server may close them earlier.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// How a page is asked for, beside its URL.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Access {
+    token: Option<HeaderValue>,
+    /// Trusts more than the system's certificates.
+    client: Option<Client>,
+}
+
+/// Reads the token of [`MetricsAccess`], if there is one.
+///
+/// # Errors
+/// Says what is missing or wrong.
+pub(crate) fn page_token(access: &MetricsAccess) -> Result<Option<HeaderValue>, String> {
+    let Some(name) = &access.token_env else { return Ok(None) };
+    let token = std::env::var(name).map_err(|_| format!("environment variable {name} is not set"))?;
+    let value = HeaderValue::from_str(&format!("Bearer {token}"));
+    let mut value = value.map_err(|_| format!("the token in {name} cannot be part of a header"))?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+/// Reads the certificates of [`MetricsAccess`], if there are some.
+///
+/// # Errors
+/// Says what is missing or wrong.
+pub(crate) fn page_certificates(access: &MetricsAccess) -> Result<Option<Vec<Certificate>>, String> {
+    let Some(path) = &access.ca else { return Ok(None) };
+    let wrong = |error: &dyn std::error::Error| format!("{}: {}", path.display(), root_cause(error));
+    let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(&error))?;
+    match certificates.is_empty() {
+        true => Err(format!("{} has no certificate", path.display())),
+        false => Ok(Some(certificates)),
+    }
+}
+
 /// Reads metrics pages over kept connections, none longer than the limit.
 pub(super) struct Fetcher {
     plain: Client,
     tls: OnceLock<Result<Client, String>>,
+    /// One for each file of certificates, read when it is first needed.
+    own: Mutex<HashMap<PathBuf, Client>>,
     connect_timeout: Duration,
     limit_bytes: usize,
     bytes: Counter,
@@ -36,13 +78,38 @@ impl Fetcher {
         bytes: Counter,
     ) -> Result<Self, reqwest::Error> {
         let plain = build(false, connect_timeout)?;
-        Ok(Self { plain, tls: OnceLock::new(), connect_timeout, limit_bytes, bytes })
+        Ok(Self { plain, tls: OnceLock::new(), own: Mutex::default(), connect_timeout, limit_bytes, bytes })
+    }
+
+    /// Prepares what a page asks for.
+    pub(super) fn access(&self, settings: &MetricsAccess) -> Result<Access, ScrapeFailure> {
+        let token = page_token(settings).map_err(ScrapeFailure::BadUrl)?;
+        let client = settings.ca.as_ref().map(|path| self.own(path, settings)).transpose();
+        Ok(Access { token, client: client.map_err(ScrapeFailure::BadUrl)? })
+    }
+
+    fn own(&self, path: &Path, settings: &MetricsAccess) -> Result<Client, String> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = own.get(path) {
+            return Ok(client.clone());
+        }
+        let certificates = page_certificates(settings)?.unwrap_or_default();
+        let builder = kept(client_builder(true, self.connect_timeout)).tls_certs_merge(certificates);
+        let client = builder.build().map_err(|error| root_cause(&error))?;
+        own.insert(path.to_owned(), client.clone());
+        Ok(client)
     }
 
     /// Returns the whole body, as it came, and what it is. Has no deadline of its own: dropping the future closes the connection.
-    pub(super) async fn page(&self, url: Url) -> Result<(Vec<u8>, BodyKind), ScrapeFailure> {
-        let client = self.client(&url)?;
-        let request = client.get(url).header(ACCEPT, ACCEPTED).header(ACCEPT_ENCODING, ENCODING);
+    pub(super) async fn page(&self, url: Url, access: &Access) -> Result<(Vec<u8>, BodyKind), ScrapeFailure> {
+        let client = match &access.client {
+            Some(client) => client,
+            None => self.client(&url)?,
+        };
+        let mut request = client.get(url).header(ACCEPT, ACCEPTED).header(ACCEPT_ENCODING, ENCODING);
+        if let Some(token) = &access.token {
+            request = request.header(AUTHORIZATION, token);
+        }
         let mut answer = request.send().await.map_err(failure)?;
         if answer.status() != StatusCode::OK {
             return Err(ScrapeFailure::Status(answer.status().as_u16()));
@@ -70,8 +137,12 @@ impl Fetcher {
 }
 
 fn build(tls: bool, connect_timeout: Duration) -> Result<Client, reqwest::Error> {
+    kept(client_builder(tls, connect_timeout)).build()
+}
+
+fn kept(builder: ClientBuilder) -> ClientBuilder {
     // A target has one outstanding scrape, and a second connection at most for a GPU page on the same host.
-    client_builder(tls, connect_timeout).pool_max_idle_per_host(2).pool_idle_timeout(IDLE_TIMEOUT).build()
+    builder.pool_max_idle_per_host(2).pool_idle_timeout(IDLE_TIMEOUT)
 }
 
 /// Parses a URL that can be scraped.

@@ -219,7 +219,7 @@ impl Field {
     }
 
     /// Exporters write "not supported" as a number near the largest 64-bit integer.
-    const SENTINEL: f64 = 9.2e18;
+    pub(super) const SENTINEL: f64 = 9.2e18;
 
     /// Returns a value of another unit if a working server could have reported it.
     ///

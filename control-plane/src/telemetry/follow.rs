@@ -10,8 +10,8 @@ use super::body::{BodyKind, gunzip};
 use super::delta::{Difference, difference};
 use super::drift::{DriftEvent, DriftWatch, Findings, Inquiry, Observation, inquire};
 use super::failure::ScrapeFailure;
-use super::fetch::scrape_url;
-use super::field::Field;
+use super::fetch::{Access, Fetcher, scrape_url};
+use super::field::{Field, FieldSet};
 use super::gpu::GpuSelector;
 use super::limits::{LearnedLimits, Limits};
 use super::lookup::Packs;
@@ -39,6 +39,7 @@ pub(super) struct Names {
 /// A target with its URLs parsed.
 struct Pages {
     engine: Result<Url, ScrapeFailure>,
+    access: Access,
     /// The page of its own.
     gpu: Option<Result<Url, ScrapeFailure>>,
     /// Whether the engine's page counts for the GPU, too.
@@ -48,19 +49,19 @@ struct Pages {
 }
 
 impl Pages {
-    fn new(target: &ScrapeTarget, names: Names) -> Self {
+    fn new(target: &ScrapeTarget, names: Names, fetcher: &Fetcher) -> Self {
         let gpu = match &target.gpu {
             GpuPage::None | GpuPage::Same => None,
             GpuPage::Separate(url) => Some(scrape_url(url)),
         };
         let gpu_beside = target.gpu == GpuPage::Same;
-        Self {
-            engine: scrape_url(&target.url),
-            gpu,
-            gpu_beside,
-            names,
-            gpus: target.gpus.clone().map(Arc::new),
-        }
+        let engine = scrape_url(&target.url)
+            .and_then(|url| fetcher.access(&target.access).map(|access| (url, access)));
+        let (engine, access) = match engine {
+            Ok((url, access)) => (Ok(url), access),
+            Err(failure) => (Err(failure), Access::default()),
+        };
+        Self { engine, access, gpu, gpu_beside, names, gpus: target.gpus.clone().map(Arc::new) }
     }
 }
 
@@ -68,8 +69,18 @@ impl Pages {
 struct Arrived {
     page: PageReading,
     findings: Findings,
+    /// Fields that nothing is known of because they were not asked for, or their page could not be read.
+    unasked: FieldSet,
     at: DateTime<Utc>,
     instant: Instant,
+}
+
+/// What the page of a GPU exporter said.
+enum Beside {
+    /// There is none.
+    None,
+    Failed,
+    Read(Box<PageReading>, Findings),
 }
 
 /// What is remembered of a target from scrape to scrape.
@@ -83,7 +94,7 @@ struct Memory {
 
 /// Scrapes one target for ever, first at `first`.
 pub(super) async fn follow(shared: Arc<Shared>, target: ScrapeTarget, names: Names, first: Instant) {
-    let pages = Pages::new(&target, names);
+    let pages = Pages::new(&target, names, &shared.fetcher);
     let mut ticks = ticks(first, shared.options.interval);
     let mut memory = Memory::default();
     loop {
@@ -98,7 +109,12 @@ pub(super) async fn follow(shared: Arc<Shared>, target: ScrapeTarget, names: Nam
                 let (result, drift) = shared.take_in(&target, &pages, &mut memory, arrived);
                 (at, result, drift)
             }
-            Err(failure) => (Utc::now(), Err(failure), Vec::new()),
+            Err(failure) => {
+                if failure.kind().may_be_a_restart() {
+                    memory.watch.interrupted();
+                }
+                (Utc::now(), Err(failure), Vec::new())
+            }
         };
         if let Err(failure) = &result {
             shared.metrics.failed(Page::Engine, failure);
@@ -108,6 +124,30 @@ pub(super) async fn follow(shared: Arc<Shared>, target: ScrapeTarget, names: Nam
         let outcome = ScrapeOutcome { backend, at, result, limits, drift, faults };
         if let Err(TrySendError::Full(_)) = shared.outcomes.try_send(outcome) {
             shared.metrics.outcomes_dropped.inc();
+        }
+    }
+}
+
+impl Arrived {
+    fn add_gpu(&mut self, gpu: Beside, beside: bool) {
+        let field = Field::GpuUtilisation;
+        match gpu {
+            Beside::None if beside => {}
+            Beside::Read(page, findings) => {
+                self.page.present.remove(field);
+                self.page.reading.clear(field);
+                if page.present.contains(field) {
+                    self.page.present.insert(field);
+                }
+                if let Some(value) = page.reading.get(field) {
+                    self.page.reading.set(field, value);
+                }
+                self.findings.join(findings);
+            }
+            Beside::None | Beside::Failed => {
+                self.page.reading.clear(field);
+                self.unasked.insert(field);
+            }
         }
     }
 }
@@ -132,33 +172,33 @@ impl Shared {
             no_slot()
         })?;
         let engine = async {
-            let how = How { packs: &pages.names.engine, gpus: &pages.gpus, inquiry };
+            let own = if pages.gpu_beside { inquiry.clone() } else { inquiry.of_engine() };
+            let how =
+                How { packs: &pages.names.engine, gpus: &pages.gpus, inquiry: &own, access: &pages.access };
             let (page, findings) = self.read(&pages.engine, how, end, deadline).await?;
-            Ok(Arrived { page, findings, at: Utc::now(), instant: Instant::now() })
+            let unasked = FieldSet::default();
+            Ok(Arrived { page, findings, unasked, at: Utc::now(), instant: Instant::now() })
         };
         // The engine's figures must not wait long for the less important gauge.
         let patience = deadline / 3;
         let gpu = async {
-            let url = pages.gpu.as_ref()?;
-            let how = How { packs: &pages.names.gpu, gpus: &pages.gpus, inquiry: &Inquiry::default() };
+            let Some(url) = pages.gpu.as_ref() else { return Beside::None };
+            let inquiry = inquiry.of_gpu();
+            let access = &Access::default();
+            let how = How { packs: &pages.names.gpu, gpus: &pages.gpus, inquiry: &inquiry, access };
             let read = self.read(url, how, started + patience, patience).await;
-            let failure = match read {
-                Ok((page, _)) => match nothing_known(&page) {
-                    None => return page.reading.get(Field::GpuUtilisation),
-                    Some(failure) => failure,
-                },
-                Err(failure) => failure,
+            let failure = match &read {
+                Ok((page, _)) => nothing_known(page),
+                Err(failure) => Some(failure.clone()),
             };
-            self.metrics.failed(Page::Gpu, &failure);
-            None
+            if let Some(failure) = failure {
+                self.metrics.failed(Page::Gpu, &failure);
+            }
+            read.map_or(Beside::Failed, |(page, findings)| Beside::Read(Box::new(page), findings))
         };
         let (arrived, gpu): (Result<Arrived, ScrapeFailure>, _) = tokio::join!(engine, gpu);
         let mut arrived = arrived?;
-        match gpu {
-            Some(gpu) => arrived.page.reading.set(Field::GpuUtilisation, gpu),
-            None if pages.gpu_beside => {}
-            None => arrived.page.reading.clear(Field::GpuUtilisation),
-        }
+        arrived.add_gpu(gpu, pages.gpu_beside);
         Ok(arrived)
     }
 
@@ -170,7 +210,7 @@ impl Shared {
         patience: Duration,
     ) -> Result<(PageReading, Findings), ScrapeFailure> {
         let url = url.clone()?;
-        let fetched = timeout_at(end, self.fetcher.page(url)).await;
+        let fetched = timeout_at(end, self.fetcher.page(url, how.access)).await;
         let (body, kind) = fetched.map_err(|_| ScrapeFailure::Timeout(milliseconds(patience)))??;
         if kind.form == PageForm::Json && !how.packs.reads_json() {
             return Err(ScrapeFailure::NotText("application/json".to_owned()));
@@ -182,7 +222,8 @@ impl Shared {
         } else {
             let (packs, gpus, inquiry) = (Arc::clone(how.packs), how.gpus.clone(), how.inquiry.clone());
             let parse = tokio::task::spawn_blocking(move || {
-                let how = How { packs: &packs, gpus: &gpus, inquiry: &inquiry };
+                let access = &Access::default();
+                let how = How { packs: &packs, gpus: &gpus, inquiry: &inquiry, access };
                 unpack_and_read(&body, kind, how, limit_bytes)
             });
             parse.await.map_err(|error| ScrapeFailure::Broken(error.to_string()))??
@@ -200,10 +241,11 @@ impl Shared {
         memory: &mut Memory,
         arrived: Arrived,
     ) -> (Result<Sample, ScrapeFailure>, Vec<DriftEvent>) {
-        let Arrived { mut page, findings, at, instant } = arrived;
+        let Arrived { mut page, findings, unasked, at, instant } = arrived;
         let promises = pages.names.engine.promises(page.engine);
         if let Some(failure) = nothing_known(&page) {
-            let seen = Observation { page: &page, promises, limits: &memory.limits, restarted: false };
+            let seen =
+                Observation { page: &page, promises, limits: &memory.limits, restarted: false, unasked };
             return (Err(failure), self.watch(target, &mut memory.watch, &seen, findings));
         }
         let previous = memory.previous.take();
@@ -223,7 +265,7 @@ impl Shared {
         }
         memory.learned.observe(&sample);
         memory.limits = Limits::of(&target.limits, &page.reading, &memory.learned);
-        let seen = Observation { page: &page, promises, limits: &memory.limits, restarted };
+        let seen = Observation { page: &page, promises, limits: &memory.limits, restarted, unasked };
         let drift = self.watch(target, &mut memory.watch, &seen, findings);
         if let (false, Some((before, _))) = (restarted, &previous) {
             page.reading.keep_counters(before);
@@ -248,12 +290,13 @@ impl Shared {
     }
 }
 
-/// By which names a page is read, and what else is looked for.
+/// By which names a page is read, what else is looked for, and how it is asked for.
 #[derive(Clone, Copy)]
 struct How<'a> {
     packs: &'a Arc<Packs>,
     gpus: &'a Option<Arc<GpuSelector>>,
     inquiry: &'a Inquiry,
+    access: &'a Access,
 }
 
 /// Tells of a page that has no known name on it, unless it may lack them.

@@ -164,6 +164,9 @@ fn add(result: &mut PageReading, field: Field, value: Option<f64>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value as Json;
+
     use super::*;
 
     fn page(text: &str) -> PageReading {
@@ -225,5 +228,75 @@ mod tests {
         let read = page(r#"[{"numActiveRequests": -1, "numQueuedRequests": 1e300}]"#);
         assert_eq!((read.reading.get(Field::Running), read.reading.get(Field::QueueDepth)), (None, None));
         assert_eq!(read.drops.iter().count(), 2);
+    }
+
+    /// Any JSON, in which the names that are read are frequent.
+    fn any_json() -> impl Strategy<Value = Json> {
+        let leaf = prop_oneof![
+            Just(Json::Null),
+            any::<bool>().prop_map(Json::from),
+            any::<f64>().prop_map(|value| serde_json::Number::from_f64(value).map_or(Json::Null, Json::from)),
+            any::<i64>().prop_map(Json::from),
+            ".{0,8}".prop_map(Json::from),
+        ];
+        let key = prop_oneof![
+            Just("numActiveRequests".to_owned()),
+            Just("numQueuedRequests".to_owned()),
+            Just("numCompletedRequests".to_owned()),
+            Just("kvCacheStats".to_owned()),
+            Just("maxNumBlocks".to_owned()),
+            Just("usedNumBlocks".to_owned()),
+            Just("inflightBatchingStats".to_owned()),
+            Just("attentionDpRank".to_owned()),
+            ".{0,6}",
+        ];
+        leaf.prop_recursive(4, 60, 6, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(Json::from),
+                proptest::collection::vec((key.clone(), inner), 0..6)
+                    .prop_map(|pairs| Json::Object(pairs.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(crate::fuzz::cases())]
+
+        #[test]
+        fn any_json_is_read_and_gives_nothing_that_cannot_be(
+            pages in proptest::collection::vec(any_json(), 1..4), cut in any::<proptest::sample::Index>(),
+        ) {
+            for text in [Json::from(pages.clone()).to_string(), pages[0].to_string()] {
+                for bytes in [text.as_bytes(), &text.as_bytes()[..cut.index(text.len() + 1)]] {
+                    let read = read(bytes, &Packs::all());
+                    for field in Field::ALL {
+                        let value = read.reading.get(field);
+                        prop_assert!(value.is_none_or(|value| value >= 0.0 && value.is_finite()), "{field}");
+                    }
+                    prop_assert!(read.tally.bad_lines <= 1);
+                }
+            }
+        }
+
+        #[test]
+        fn iterations_are_read_as_they_were_written(
+            steps in proptest::collection::vec((0_u32..500, 0_u32..500, 0_u32..50, 0_u32..999), 1..20),
+        ) {
+            let write = |(active, queued, done, used): &(u32, u32, u32, u32)| {
+                serde_json::json!({
+                    "numActiveRequests": active, "numQueuedRequests": queued, "numCompletedRequests": done,
+                    "kvCacheStats": {"maxNumBlocks": 1000, "usedNumBlocks": used, "tokensPerBlock": 32},
+                })
+            };
+            let read = page(&Json::from(steps.iter().map(write).collect::<Vec<_>>()).to_string());
+            let (active, queued, _, used) = steps[steps.len() - 1];
+            let done: u32 = steps.iter().map(|step| step.2).sum();
+            let told = |field| read.reading.get(field).unwrap();
+            prop_assert_eq!(told(Field::Running), f64::from(active));
+            prop_assert_eq!(told(Field::QueueDepth), f64::from(queued));
+            prop_assert_eq!(told(Field::Completed), f64::from(done));
+            prop_assert_eq!(told(Field::KvUsed), f64::from(used) / 1000.0);
+            prop_assert_eq!(told(Field::Iterations), steps.len() as f64);
+        }
     }
 }

@@ -117,7 +117,7 @@ impl Packs {
     }
 
     /// Fields that an engine promises, and those that the user named.
-    pub(super) fn promises(&self, engine: Option<&str>) -> FieldSet {
+    pub(crate) fn promises(&self, engine: Option<&str>) -> FieldSet {
         let counts = |pack: &&PackInfo| pack.always || Some(pack.name) == engine;
         self.packs.iter().filter(counts).flat_map(|pack| pack.promises.iter().copied()).collect()
     }

@@ -145,7 +145,7 @@ impl TelemetryMetrics {
         metrics
     }
 
-    pub(super) fn drifted(&self, event: &DriftEvent) {
+    pub(crate) fn drifted(&self, event: &DriftEvent) {
         let (family, fault) = match event {
             DriftEvent::Began(fault) => (&self.faults_began, fault),
             DriftEvent::Ended(fault) => (&self.faults_ended, fault),

@@ -1,7 +1,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{Config, Engine, GpuMetrics, GpuPageSettings, GpuPlace, LabelValues, Pool};
+use crate::config::{
+    Config, Engine, GpuMetrics, GpuPageSettings, GpuPlace, LabelValues, MetricsAccess, Pool,
+};
 
 use super::alias::AliasPack;
 use super::gpu::GpuSelector;
@@ -19,6 +21,8 @@ pub struct ScrapeTarget {
     pub pool: Arc<str>,
     /// URL of the engine's metrics page.
     pub url: String,
+    /// What that page asks for.
+    pub access: MetricsAccess,
     /// The names that are read on it.
     pub names: Arc<PackChoice>,
     /// Where the GPU gauge is.
@@ -46,8 +50,16 @@ impl ScrapeTarget {
     pub fn new(backend: Arc<str>) -> Self {
         let url = format!("http://{backend}/metrics");
         let names = Arc::new(PackChoice { gpu: true, ..PackChoice::default() });
-        let limits = ConfiguredLimits::default();
-        Self { backend, pool: Arc::default(), url, names, gpu: GpuPage::Same, gpus: None, limits }
+        Self {
+            backend,
+            pool: Arc::default(),
+            url,
+            access: MetricsAccess::default(),
+            names,
+            gpu: GpuPage::Same,
+            gpus: None,
+            limits: ConfiguredLimits::default(),
+        }
     }
 
     /// Reads the GPU gauge from elsewhere: a URL in which `{host}` and `{port}` stand for the backend's.
@@ -111,7 +123,8 @@ impl<'a> PoolTargets<'a> {
         let limits = settings::limits(&self.pool.limits);
         let url = expand(template, &backend);
         let (pool, names) = (Arc::clone(&self.name), Arc::clone(&self.names));
-        ScrapeTarget { backend, pool, url, names, gpu, gpus, limits }
+        let access = self.pool.metrics_access.clone();
+        ScrapeTarget { backend, pool, url, access, names, gpu, gpus, limits }
     }
 }
 

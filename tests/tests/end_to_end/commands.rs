@@ -75,6 +75,19 @@ async fn check_tells_what_is_good_and_what_is_not() {
     site.configure(&fleet(nobody.clone()));
     expect(1, &["0 of 1 backends", &nobody, "results are ×"]);
 
+    // Nobody can be asked for what is pushed; it is no fault that nothing answers there.
+    site.configure(&format!(
+        "telemetry: {{ push: {{ http: 127.0.0.1:4318 }} }}\nmodels:\n  - {{ name: chat, pools: [a] }}\n\
+         pools:\n  - {{ name: a, telemetry: push, backends: [\"{nobody}\"] }}\n"
+    ));
+    expect(0, &["1 backends push their telemetry", "pools: a", "results are √"]);
+
+    site.configure(&format!(
+        "models:\n  - {{ name: chat, pools: [a] }}\npools:\n  - {{ name: a, backends: [\"{nobody}\"], \
+         metrics_access: {{ token_env: NOBODY_SET_THIS }} }}\n"
+    ));
+    expect(1, &["metrics_access of pool a", "NOBODY_SET_THIS is not set", "results are ×"]);
+
     site.configure("models:\n  - { name: chat, pools: [] }\n");
     expect(1, &["× ", "models", "results are ×"]);
 }

@@ -157,3 +157,34 @@ async fn a_token_of_a_pool_is_good_for_its_backends_only() {
     let registered = clairvoy.state_where("it is there", |state| !state.backends.is_empty()).await;
     assert_eq!(registered.backends.len(), 1, "and nothing else");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn registrations_have_bounds_and_are_counted() {
+    let site = Site::new();
+    site.configure("models:\n  - { name: chat, pools: [a] }\npools:\n  - { name: a, max_registered: 1 }\n");
+    let clairvoy = site.serve().await;
+    let first: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    let second: SocketAddr = "127.0.0.2:9".parse().unwrap();
+    assert_eq!(lease(&clairvoy, "a", first, "1h").await, StatusCode::CREATED);
+    assert_eq!(lease(&clairvoy, "a", first, "1h").await, StatusCode::OK);
+    assert_eq!(lease(&clairvoy, "a", second, "1h").await, StatusCode::CONFLICT);
+    assert_eq!(lease(&clairvoy, "a", "8.8.8.8:53".parse().unwrap(), "1h").await, StatusCode::FORBIDDEN);
+    assert_eq!(lease(&clairvoy, "nowhere", second, "1h").await, StatusCode::NOT_FOUND);
+    assert_eq!(lease(&clairvoy, "a", second, "1000days").await, StatusCode::BAD_REQUEST);
+    let body = json!({ "address": "x".repeat(70_000) });
+    let large = clairvoy.request(Method::PUT, "/api/v1/pools/a/backends").json(&body);
+    assert_eq!(large.send().await.unwrap().status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let metrics = clairvoy.metrics().await;
+    for (pool, outcome, count) in [
+        ("a", "new", 1),
+        ("a", "renewed", 1),
+        ("a", "full", 1),
+        ("a", "not_allowed", 1),
+        ("a", "malformed", 2),
+        ("", "not_found", 1),
+    ] {
+        let line = format!("clairvoy_registrations_total{{pool=\"{pool}\",outcome=\"{outcome}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line} is missing in:\n{metrics}");
+    }
+    clairvoy.event("max_registered").await;
+}

@@ -124,7 +124,40 @@ fn rate(text: &str) -> Option<Option<f64>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(crate::fuzz::cases())]
+
+        #[test]
+        fn what_was_written_is_read(
+            values in proptest::collection::vec(proptest::option::of(-1e9_f64..1e9), 2..40),
+            first in -1_000_000_i64..1_000_000, step in 1_i64..10_000,
+        ) {
+            let mut text = "timestamp_s,model,rps\n".to_owned();
+            for (index, value) in (0..).zip(&values) {
+                let value = value.map(|value| value.to_string()).unwrap_or_default();
+                text.push_str(&format!("{},m,{value}\n", first + index * step));
+            }
+            let table = parsed(&text).unwrap();
+            prop_assert_eq!((i64::from(table.step_seconds), table.first_seconds), (step, first));
+            prop_assert_eq!(&table.series[0].values, &values);
+        }
+
+        #[test]
+        fn any_text_is_a_table_or_refused(
+            rows in "((-?[0-9]{1,16}|[0-9.eE+-]{0,5}|nan|inf|1e14|\"|.)(,|\n)){0,40}", header in any::<bool>(),
+        ) {
+            let header = if header { "timestamp_s,model,rps\n" } else { "" };
+            if let Ok(table) = parsed(&format!("{header}{rows}")) {
+                let finite = |value: &Option<f64>| value.is_none_or(f64::is_finite);
+                prop_assert!(table.series.iter().all(|series| series.values.iter().all(finite)));
+                prop_assert!(table.series.iter().all(|series| series.values.len() == table.steps()));
+            }
+        }
+    }
 
     fn parsed(text: &str) -> anyhow::Result<Table> {
         parse(csv::Reader::from_reader(text.as_bytes()), "rps")

@@ -1,7 +1,7 @@
 use super::super::batch::{Batch, Point, PointValue};
 use super::SAME_READING_MS;
 use super::held::Held;
-use super::source::{COUNTER_LASTS_MS, Moment, Series, Side, Source};
+use super::source::{COUNTER_LASTS_MS, GAUGE_LASTS_MS, Moment, Series, Side, Source};
 
 /// Most senders of one backend that are held apart; beyond it the one that has been silent for longest is forgotten.
 const MOST_SOURCES: usize = 64;
@@ -160,6 +160,15 @@ impl SeriesTable {
             let goes = series.at_ms <= limit && left > 0;
             left -= usize::from(goes);
             goes
+        })
+    }
+
+    /// Whether a gauge was not sent for that long before a reading.
+    pub(super) fn has_silent_gauge(&self, at_ms: i64, for_ms: i64) -> bool {
+        let all = self.sources.iter().flat_map(|source| source.series.values());
+        all.filter(|series| series.value.is_gauge()).any(|series| {
+            let silent_ms = at_ms - series.at_ms;
+            silent_ms >= for_ms && silent_ms <= 2 * GAUGE_LASTS_MS
         })
     }
 

@@ -4,7 +4,7 @@ use super::super::batch::{Batch, Growth, Point, PointValue};
 use super::held::Held;
 
 /// Gauges that their sender leaves out for longer are not part of a reading.
-const GAUGE_LASTS_MS: i64 = 5_000;
+pub(super) const GAUGE_LASTS_MS: i64 = 5_000;
 /// A sender that is silent for this many of its intervals has stopped, and so have its gauges.
 const MISSED_INTERVALS: f64 = 2.5;
 /// Counters stand still while nothing happens, and some senders then say nothing; beyond this they are left out until they

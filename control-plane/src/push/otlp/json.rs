@@ -12,8 +12,8 @@ use super::super::collector::{Collector, Label, MOST_BUCKETS, MOST_LABELS, Shape
 use super::super::exponential::{Exponential, MOST_COUNTS};
 use super::super::plain::each;
 use super::super::refusal::RequestRefusal;
-use super::DELTA;
 use super::point::{Data, List, Number, Scope, Spread};
+use super::{DELTA, GAUGE, HISTOGRAM, SUM};
 
 type Raw<'a> = Option<&'a RawValue>;
 
@@ -214,6 +214,11 @@ fn each_of(
 fn metric(text: &str, scope: &Scope<'_>, collector: &mut Collector<'_>) -> Result<(), RequestRefusal> {
     let Metric { name, unit, gauge, sum, histogram, exponential_histogram, summary } = read(text)?;
     let is_number = gauge.is_some() || sum.is_some();
+    let kind = match (gauge.is_some(), is_number) {
+        (true, _) => GAUGE,
+        (false, true) => SUM,
+        (false, false) => HISTOGRAM,
+    };
     let has_buckets = histogram.is_some();
     let is_exponential = !has_buckets && !is_number && exponential_histogram.is_some();
     let data = gauge.or(sum).or(histogram).or(exponential_histogram).or(summary);
@@ -224,7 +229,17 @@ fn metric(text: &str, scope: &Scope<'_>, collector: &mut Collector<'_>) -> Resul
     };
     let Some((known, reads_buckets)) = known else {
         let mut points = 0;
-        each_of(data_points, |_| {
+        each_of(data_points, |text| {
+            if points == 0 && collector.wants_unknown() {
+                let point: Point<'_> = read(text)?;
+                let mut labels = Vec::new();
+                attributes(point.attributes, &mut labels)?;
+                let double: Option<f64> = point.as_double.read()?;
+                let integer: Option<i64> = point.as_int.read()?;
+                let number = double.map(Number::Double).or(integer.map(Number::Integer));
+                let data = Data { number, ..Data::default() };
+                scope.note_unknown(&name, kind, &data, &labels, collector);
+            }
             points += 1;
             Ok(())
         })?;

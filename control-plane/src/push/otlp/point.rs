@@ -3,6 +3,7 @@ use super::super::collector::{Collector, Identity, Label, MOST_BUCKETS, MOST_LAB
 use super::super::exponential::Exponential;
 use super::super::refusal::{PointRefusal, RequestRefusal};
 use super::super::wire::{BadWire, Value, fixed64s};
+use super::{GAUGE, SUM};
 
 /// `DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK`: the series has ended.
 const NO_RECORDED_VALUE: u64 = 1;
@@ -93,6 +94,31 @@ impl<'a> Scope<'a> {
         let member = collector.find(&Identity::default(), &identity);
         let source = collector.source(resource, member.ok());
         Self { resource: identity, member, source }
+    }
+
+    /// Tells a metric that no engine has, and its first point.
+    pub(super) fn note_unknown(
+        &self,
+        name: &str,
+        kind: u32,
+        point: &Data<'_>,
+        labels: &[Label<'_>],
+        collector: &mut Collector<'_>,
+    ) {
+        let value = match point.number {
+            Some(Number::Double(value)) => value,
+            Some(Number::Integer(value)) => value as f64,
+            None => 0.0,
+        };
+        let kind = match kind {
+            GAUGE => "gauge",
+            SUM => "counter",
+            _ => "histogram",
+        };
+        if point.flags & NO_RECORDED_VALUE == 0 && labels.len() <= MOST_LABELS {
+            let own = collector.identity(labels);
+            collector.note_unknown(name, kind, value, &own, &self.resource);
+        }
     }
 
     /// Takes one point of a known metric.

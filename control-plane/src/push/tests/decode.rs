@@ -16,14 +16,14 @@ use super::proto::{
 };
 use super::site::{A, B, directory};
 
-const NOW: i64 = 1_700_000_000_000;
+pub(super) const NOW: i64 = 1_700_000_000_000;
 
-type Decode = fn(&[u8], &mut Collector<'_>) -> Result<(), RequestRefusal>;
+pub(super) type Decode = fn(&[u8], &mut Collector<'_>) -> Result<(), RequestRefusal>;
 
 const ALL: [Decode; 4] = [otlp::decode, otlp::json::decode, remote_write::decode, plain::decode];
 
 /// Decodes a body and tells what was taken: backend, series, time, value; and what was not.
-fn decode_with(
+pub(super) fn decode_with(
     decode: Decode,
     body: &[u8],
     access: &Access,
@@ -249,6 +249,8 @@ fn a_million_unknown_series_cost_no_memory() {
 }
 
 proptest! {
+    #![proptest_config(crate::fuzz::cases())]
+
     #[test]
     fn any_bytes_are_decoded_or_refused(body in proptest::collection::vec(any::<u8>(), 0..600)) {
         for decode in ALL {

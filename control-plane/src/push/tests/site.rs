@@ -9,6 +9,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::{BodyExt as _, Full};
+use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +45,7 @@ pub(super) fn directory() -> Directory {
 pub(super) struct Site {
     pub(super) intake: Intake,
     pub(super) metrics: PushMetrics,
+    registry: Registry,
     outcomes: mpsc::Receiver<ScrapeOutcome>,
     stop: CancellationToken,
     /// Kept until it is wanted: without it nothing leaves the queue.
@@ -60,16 +62,13 @@ impl Site {
         }
         let directory = Arc::new(ArcSwap::from_pointee(directory()));
         let (outcomes_in, outcomes) = mpsc::channel(1000);
-        let metrics = PushMetrics::default();
-        let (intake, assembly) = Intake::new(
-            &options,
-            senders,
-            directory,
-            outcomes_in,
-            metrics.clone(),
-            TelemetryMetrics::default(),
-        );
-        Self { intake, metrics, outcomes, stop: CancellationToken::new(), assembly: Some(assembly) }
+        let mut registry = Registry::default();
+        let metrics = PushMetrics::register(&mut registry);
+        let telemetry = TelemetryMetrics::register(&mut registry);
+        let (intake, assembly) =
+            Intake::new(&options, senders, directory, outcomes_in, metrics.clone(), telemetry);
+        let assembly = Some(assembly);
+        Self { intake, metrics, registry, outcomes, stop: CancellationToken::new(), assembly }
     }
 
     /// Lets the queue run.
@@ -98,6 +97,14 @@ impl Site {
         let answer =
             self.post("/api/v1/telemetry", &[("content-type", "application/json")], body.to_owned()).await;
         (answer.status(), text(answer).await)
+    }
+
+    /// The value of a series on Clairvoy's own page; 0 before it is there.
+    pub(super) fn count(&self, series: &str) -> u64 {
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &self.registry).unwrap();
+        let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
     }
 
     /// The next sample.

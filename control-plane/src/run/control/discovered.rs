@@ -6,7 +6,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::discovery::{Answer, Found, Lease, Looked, LookupFailure, Merged, check_address, merge};
+use crate::discovery::{
+    Answer, Found, Lease, Looked, LookupFailure, MOST_FOUND, Merged, check_address, merge,
+};
 use crate::fleet::{FleetError, Origin, Registration};
 use crate::store::RegisteredState;
 use crate::view::DiscoveryView;
@@ -28,7 +30,16 @@ pub(in super::super) struct Discovered {
     refused: BTreeMap<String, BTreeSet<SocketAddr>>,
     /// Last backends whose lease is over, by pool.
     overdue: BTreeMap<String, SocketAddr>,
+    /// When refused registrations of a pool were last told, and how many were since.
+    #[serde(default)]
+    refusals: BTreeMap<String, (DateTime<Utc>, u64)>,
+    /// Pools whose name in DNS has more backends than are taken.
+    #[serde(default)]
+    beyond: BTreeSet<String>,
 }
+
+/// Refused registrations are told at most so often: whoever repeats them must not crowd out other events.
+const REFUSALS_EVERY_SECONDS: f64 = 60.0;
 
 impl Discovered {
     pub(super) fn has_backends(&self, pool: &str) -> bool {
@@ -39,6 +50,8 @@ impl Discovered {
         let is_there = |pool: &str| config.pool(pool).is_some_and(|pool| pool.dns().is_some());
         self.pools.retain(|pool, _| is_there(pool));
         self.refused.retain(|pool, _| is_there(pool));
+        self.beyond.retain(|pool| is_there(pool));
+        self.refusals.retain(|pool, _| config.pool(pool).is_some());
     }
 
     /// How discovery of a pool does; none where there is none.
@@ -134,15 +147,62 @@ impl Core {
         }
     }
 
-    /// Refuses what lies outside a pool's networks.
-    pub(super) fn check_allowed(&mut self, pool: &str, address: SocketAddr) -> Result<(), FleetError> {
+    /// Refuses what lies outside a pool's networks, and what is more than it may have.
+    pub(super) fn check_registration(
+        &mut self,
+        pool: &str,
+        address: SocketAddr,
+        now: DateTime<Utc>,
+    ) -> Result<(), FleetError> {
         let config = Arc::clone(&self.config);
         let settings = config.pool(pool).ok_or_else(|| FleetError::NoSuchPool(pool.to_owned()))?;
-        check_address(settings, address).map_err(|reason| {
+        if let Err(reason) = check_address(settings, address) {
             self.count(Counted::Refused(pool.to_owned(), Origin::Registered));
-            self.note("warning", format!("a registration was refused: {reason}"));
-            FleetError::NotAllowed(reason)
-        })
+            self.note_refusal(pool, &reason, now);
+            return Err(FleetError::NotAllowed(reason));
+        }
+        let is_known = self.fleet.backend(address).is_some_and(|backend| backend.pool == pool);
+        let registered = self
+            .fleet
+            .backends()
+            .filter(|backend| backend.pool == pool && backend.origin == Origin::Registered)
+            .count();
+        if !is_known && registered >= settings.max_registered {
+            let full = FleetError::Full { pool: pool.to_owned(), limit: settings.max_registered };
+            self.note_refusal(pool, &full.to_string(), now);
+            return Err(full);
+        }
+        Ok(())
+    }
+
+    fn note_refusal(&mut self, pool: &str, reason: &str, now: DateTime<Utc>) {
+        let told = self.discovered.refusals.get_mut(pool);
+        if let Some((told_at, untold)) = told
+            && (now - *told_at).as_seconds_f64() < REFUSALS_EVERY_SECONDS
+        {
+            *untold += 1;
+            return;
+        }
+        let before = self.discovered.refusals.insert(pool.to_owned(), (now, 0));
+        let others = match before {
+            Some((_, untold @ 1..)) => format!("; {untold} others were since the last one that was told"),
+            _ => String::new(),
+        };
+        self.note("warning", format!("a registration was refused: {reason}{others}"));
+    }
+
+    pub(super) fn count_registration(&mut self, pool: &str, done: Result<&Registration, &FleetError>) {
+        let outcome = match done {
+            Ok(Registration::New) => "new",
+            Ok(Registration::Renewed) => "renewed",
+            Err(FleetError::NotAllowed(_)) => "not_allowed",
+            Err(FleetError::Full { .. }) => "full",
+            Err(FleetError::Taken { .. }) => "taken",
+            Err(_) => "not_found",
+        };
+        // Names that somebody made up get no series of their own.
+        let pool = self.config.pool(pool).map(|pool| pool.name.clone()).unwrap_or_default();
+        self.count(Counted::Registration(pool, outcome));
     }
 
     pub(super) fn lease(
@@ -153,7 +213,7 @@ impl Core {
         now: DateTime<Utc>,
     ) -> Result<Registration, FleetError> {
         let config = Arc::clone(&self.config);
-        self.check_allowed(pool, address)?;
+        self.check_registration(pool, address, now)?;
         let done = self.fleet.lease(&config, pool, address, length, now)?;
         if done == Registration::New {
             let draining = self.fleet.backend(address).is_some_and(|backend| backend.is_draining());
@@ -170,10 +230,24 @@ impl Core {
     /// Takes what DNS said of a pool.
     pub(super) fn looked(&mut self, looked: Looked, now: DateTime<Utc>) {
         let config = Arc::clone(&self.config);
-        let Looked { pool, asked, answer } = looked;
+        let Looked { pool, asked, answer, beyond } = looked;
         let Some(settings) = config.pool(&pool).filter(|settings| settings.dns() == Some(&asked)) else {
             return;
         };
+        if beyond == 0 {
+            if matches!(answer, Answer::Backends(_)) {
+                self.discovered.beyond.remove(&pool);
+            }
+        } else {
+            self.count(Counted::Looked(pool.clone(), "too_many"));
+            if self.discovered.beyond.insert(pool.clone()) {
+                let message = format!(
+                    "{} has more than the {MOST_FOUND} backends that pool {pool} can take from one name: {beyond} are left out",
+                    asked.name
+                );
+                self.note("error", message);
+            }
+        }
         let answer = match answer {
             Answer::Backends(listed) => {
                 let (allowed, refused): (BTreeSet<_>, BTreeSet<_>) =

@@ -18,15 +18,19 @@ impl Core {
         let config = Arc::clone(&self.config);
         match order {
             Order::Register { pool, address } => {
-                self.check_allowed(&pool, address)?;
-                self.fleet.register(&config, &pool, address, now)?;
+                let checked = self.check_registration(&pool, address, now);
+                let done = checked.and_then(|()| self.fleet.register(&config, &pool, address, now));
+                self.count_registration(&pool, done.as_ref().map(|()| &Registration::New));
+                done?;
                 self.registered(&pool, address, RegisteredState::Ready, now);
                 self.note("info", format!("{address} was registered in pool {pool}"));
                 self.save_membership(&pool, now);
                 self.reconcile(now);
             }
             Order::Lease { pool, address, length } => {
-                return self.lease(&pool, address, length, now).map(Some);
+                let done = self.lease(&pool, address, length, now);
+                self.count_registration(&pool, done.as_ref());
+                return done.map(Some);
             }
             Order::Drain { pool, address } => {
                 self.fleet.drain(&pool, address, now)?;

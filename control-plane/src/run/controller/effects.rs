@@ -87,6 +87,7 @@ impl Controller {
         match counted {
             Counted::Looked(pool, outcome) => self.outputs.discovery.looked(pool, outcome),
             Counted::Refused(pool, origin) => self.outputs.discovery.refused(pool, origin.name()),
+            Counted::Registration(pool, outcome) => self.outputs.discovery.registration(pool, outcome),
             Counted::Expired(pool) => self.outputs.discovery.expired(pool),
         }
     }

@@ -1,6 +1,7 @@
 use std::os::unix::fs::FileExt as _;
 
 use chrono::DateTime;
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::super::writer::Ids;
@@ -232,4 +233,120 @@ fn a_segment_that_cannot_be_read_now_is_kept() {
     fs::remove_dir(&path).unwrap();
     fs::rename(&aside, &path).unwrap();
     assert_eq!(Spool::open(settings, Arc::default(), false).unwrap().rows(), rows);
+}
+
+/// The bytes of a spool with one segment, and its batches.
+fn written(batches: i64) -> (Vec<u8>, Vec<Batch>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(&dir, 1 << 20);
+    let mut ids = Ids::new();
+    let batches: Vec<Batch> = (0..batches).map(|n| batch(&mut ids, n * 10, 1 + n % 4)).collect();
+    batches.iter().for_each(|batch| spool.append(batch).unwrap());
+    (std::fs::read(files(&spool).remove(0)).unwrap(), batches)
+}
+
+/// Opens a spool with a segment of these bytes, and takes out what can be read.
+fn found_in(bytes: &[u8]) -> Vec<Batch> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("spool")).unwrap();
+    std::fs::write(dir.path().join("spool").join(format!("{:020}.spool", 1)), bytes).unwrap();
+    let mut spool = open(&dir, 1 << 20);
+    let mut found = Vec::new();
+    while let Some(Spooled { batch, position, .. }) = spool.oldest().unwrap() {
+        found.push(batch);
+        spool.done(position);
+    }
+    let last = batch(&mut Ids::new(), 1_000, 3);
+    spool.append(&last).unwrap();
+    assert_eq!(spool.oldest().unwrap().unwrap().batch, last, "and it goes on");
+    found
+}
+
+fn any_sample() -> impl Strategy<Value = Sample> {
+    let real = || proptest::option::of(any::<f32>().prop_map(f64::from));
+    let reals = || (real(), real(), real(), real());
+    (
+        0..4_u8,
+        -1_000_000_000_000_i64..4_000_000_000_000_000,
+        reals(),
+        reals(),
+        reals(),
+        (any::<f64>(), any::<f64>(), any::<f64>(), any::<f64>(), any::<f64>()),
+        any::<bool>(),
+    )
+        .prop_map(|(backend, micros, first, second, third, counts, simulated)| Sample {
+            at: DateTime::from_timestamp_micros(micros).unwrap(),
+            backend: format!("10.0.0.{backend}:80").into(),
+            interval_seconds: 1.0,
+            queue_depth: first.0,
+            running: first.1,
+            kv_used: first.2,
+            kv_used_max: first.3,
+            gpu_utilisation: second.0,
+            ttft_seconds: second.1,
+            ttft_p50_seconds: second.2,
+            ttft_p95_seconds: second.3,
+            inter_token_seconds: third.0,
+            inter_token_p95_seconds: third.1,
+            queue_wait_seconds: third.2,
+            ttft_count: counts.0,
+            arrived: counts.1,
+            completed: counts.2,
+            prompt_tokens: counts.3,
+            output_tokens: counts.4,
+            simulated,
+            ..Sample::default()
+        })
+}
+
+proptest! {
+    #![proptest_config(crate::fuzz::few_cases())]
+
+    #[test]
+    fn any_batch_comes_back_as_it_was(samples in proptest::collection::vec(any_sample(), 1..20)) {
+        let batch = Batch { id: Ids::new().next(), samples };
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = open(&dir, 1 << 20);
+        spool.append(&batch).unwrap();
+        drop(spool);
+        let found = open(&dir, 1 << 20).oldest().unwrap().unwrap().batch;
+        // As text, in which NaN is like itself.
+        prop_assert_eq!(format!("{found:?}"), format!("{batch:?}"));
+    }
+
+    #[test]
+    fn a_segment_with_flipped_bits_gives_no_wrong_row(
+        flips in proptest::collection::vec((any::<proptest::sample::Index>(), 0..8_u32), 1..6),
+        cut in proptest::option::of(any::<proptest::sample::Index>()),
+    ) {
+        let (mut bytes, batches) = written(5);
+        for (at, bit) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len() + 1));
+        }
+        let found = found_in(&bytes);
+        prop_assert!(batches.starts_with(&found), "{found:?}");
+    }
+
+    #[test]
+    fn a_segment_of_any_bytes_gives_no_row(
+        head in any::<bool>(), bytes in proptest::collection::vec(any::<u8>(), 0..400),
+    ) {
+        let head: &[u8] = if head { &written(1).0[..segment::HEAD_BYTES as usize] } else { &[] };
+        prop_assert_eq!(found_in(&[head, &bytes].concat()), []);
+    }
+}
+
+proptest! {
+    #![proptest_config(crate::fuzz::cases())]
+
+    #[test]
+    fn any_bytes_are_a_record_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        if let Ok(batch) = Batch::try_from(bytes.as_slice()) {
+            prop_assert!(batch.samples.len() <= bytes.len());
+        }
+    }
 }

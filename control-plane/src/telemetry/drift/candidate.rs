@@ -23,10 +23,12 @@ pub(super) fn best_candidate<'a>(
         names.iter().map(|name| alike(name, &own)).fold(0.0, f64::max)
     };
     let is_likely = |family: &Family| family.is_new || !only_new_is_likely;
+    // Then one family has values of several units, told apart by a label.
+    let is_mixed = packs.spellings().iter().any(|known| known.field == field && !known.only.is_empty());
     let least = |family: &Family| if is_likely(family) { LEAST_OF_LIKELY } else { LEAST_OF_OLD };
     unknown
         .iter()
-        .filter(|family| fits(field, family))
+        .filter(|family| fits(field, family, is_mixed))
         .map(|family| (family, likeness(family)))
         .filter(|(family, likeness)| *likeness >= least(family))
         .max_by(|(one, likeness), (other, others)| {
@@ -46,7 +48,7 @@ fn known_names(field: Field, packs: &Packs) -> impl Iterator<Item = String> {
     own.chain(aliases.filter(move |alias| means(alias.meaning)).map(|alias| alias.family.to_owned()))
 }
 
-fn fits(field: Field, family: &Family) -> bool {
+fn fits(field: Field, family: &Family, is_mixed: bool) -> bool {
     let (least, greatest) = family.range;
     let kind_fits = match (field.kind(), family.kind) {
         (_, FamilyKind::Unknown) => true,
@@ -57,16 +59,23 @@ fn fits(field: Field, family: &Family) -> bool {
             kind == FamilyKind::Histogram || (kind == FamilyKind::Counter && !timed)
         }
     };
-    kind_fits && least >= 0.0 && (!field.is_fraction() || greatest <= 1.05)
+    let most = match field {
+        // Exporters tell it in percent, too.
+        Field::GpuUtilisation => 100.0,
+        field if field.is_fraction() && !is_mixed => 1.05,
+        _ => f64::INFINITY,
+    };
+    kind_fits && least >= 0.0 && greatest <= most
 }
 
 /// The words of a name, without prefix and plural.
 fn words(name: &str) -> Vec<String> {
     let bare = name.rsplit_once(':').map_or(name, |(_, bare)| bare);
-    let is_word = |word: &&str| {
-        !word.is_empty()
-            && !["vllm", "sglang", "tgi", "nv", "trtllm", "total", "sum", "count", "bucket"].contains(word)
-    };
+    const NO_WORDS: [&str; 13] = [
+        "vllm", "sglang", "tgi", "nv", "trtllm", "DCGM", "FI", "DEV", "PROF", "total", "sum", "count",
+        "bucket",
+    ];
+    let is_word = |word: &&str| !word.is_empty() && !NO_WORDS.contains(word);
     bare.split(['_', '.', '-'])
         .filter(is_word)
         .map(|word| match word.strip_suffix('s') {

@@ -35,6 +35,42 @@ pub(crate) struct Findings {
     pub(crate) names: Option<Arc<[u32]>>,
 }
 
+impl Inquiry {
+    /// The part of it that is for the engine's page, where GPUs have one of their own.
+    pub(crate) fn of_engine(&self) -> Self {
+        let mut engine = self.clone();
+        engine.candidates_for.remove(Field::GpuUtilisation);
+        engine
+    }
+
+    /// The part of it that is for the page of a GPU exporter.
+    pub(crate) fn of_gpu(&self) -> Self {
+        let mut candidates_for = FieldSet::default();
+        if self.candidates_for.contains(Field::GpuUtilisation) {
+            candidates_for.insert(Field::GpuUtilisation);
+        }
+        Self { candidates_for, ..self.clone() }
+    }
+}
+
+impl Findings {
+    /// Adds what was found on another page of the same backend.
+    pub(crate) fn join(&mut self, other: Self) {
+        for found in other.candidates {
+            self.candidates.retain(|(field, _)| *field != found.0);
+            self.candidates.push(found);
+        }
+        self.names = match (self.names.take(), other.names) {
+            (Some(own), Some(others)) => {
+                let mut names: Vec<u32> = own.iter().chain(others.iter()).copied().collect();
+                names.sort_unstable();
+                Some(names.into())
+            }
+            (own, others) => own.or(others),
+        };
+    }
+}
+
 /// A family whose name is not known.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Family {
@@ -124,8 +160,11 @@ pub(super) fn unknown_families(page: &[u8], form: PageForm, packs: &Packs, befor
                 families.len() - 1
             }
         };
-        let (least, greatest) = &mut families[at].range;
-        (*least, *greatest) = (least.min(value), greatest.max(value));
+        // What stands for "not supported" says nothing of the others.
+        if value.is_finite() && value < Field::SENTINEL {
+            let (least, greatest) = &mut families[at].range;
+            (*least, *greatest) = (least.min(value), greatest.max(value));
+        }
     };
     match form {
         PageForm::Text => {

@@ -1,8 +1,11 @@
 use std::fmt::Write;
+use std::path::Path;
+
+use proptest::prelude::*;
 
 use super::*;
 use crate::telemetry::alias::{Alias, AliasPack};
-use crate::telemetry::field::Timing;
+use crate::telemetry::field::{Kind, Timing};
 use crate::telemetry::limits::{Limit, LimitSource};
 use crate::telemetry::lookup::Packs;
 use crate::telemetry::page::{PageForm, read};
@@ -65,6 +68,12 @@ impl Bench {
         Self { watch: DriftWatch::default(), packs: Packs::of(&[pack]), limits: Limits::default() }
     }
 
+    /// One for the pages of the named engine.
+    fn of_engine(name: &str) -> Self {
+        let pack = crate::telemetry::ENGINES.into_iter().find(|pack| pack.name == name).unwrap();
+        Self::new(pack)
+    }
+
     fn read(&mut self, text: &str) -> Vec<String> {
         self.read_as(text, false)
     }
@@ -74,7 +83,13 @@ impl Bench {
         let page = read(text.as_bytes(), PageForm::Text, &self.packs, None);
         let findings = inquire(text.as_bytes(), PageForm::Text, &self.packs, &page, &inquiry);
         let promises = self.packs.promises(page.engine);
-        let seen = Observation { page: &page, promises, limits: &self.limits, restarted };
+        let seen = Observation {
+            page: &page,
+            promises,
+            limits: &self.limits,
+            restarted,
+            unasked: FieldSet::default(),
+        };
         self.watch.observe(&seen, findings).iter().map(ToString::to_string).collect()
     }
 }
@@ -225,5 +240,162 @@ fn more_running_than_the_limit_is_told_unless_it_was_only_learned() {
         bench.limits.max_running = Some(Limit { value: 2.0, source });
         let told: Vec<String> = (1..6).flat_map(|step| bench.read(&page(step, &[]))).collect();
         assert_eq!(told.len(), expected, "{told:?}");
+    }
+}
+
+/// The text pages of all engines that are known, with the engine's name.
+fn golden() -> Vec<(&'static str, String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/scrapes");
+    let mut pages = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().unwrap() == "txt" {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let engine = read(text.as_bytes(), PageForm::Text, &Packs::all(), None).engine.unwrap();
+            pages.push((engine, path.file_name().unwrap().to_string_lossy().into_owned(), text));
+        }
+    }
+    assert!(pages.len() > 10);
+    pages
+}
+
+/// A page with one name in the place of another, as a whole word.
+fn renamed(page: &str, old: &str, new: &str) -> String {
+    let is_part = |byte: Option<char>| byte.is_some_and(|byte| byte.is_alphanumeric() || "_:".contains(byte));
+    let mut text = String::new();
+    let mut rest = page;
+    while let Some(at) = rest.find(old) {
+        let end = at + old.len();
+        let whole = !is_part(rest[..at].chars().next_back().or(text.chars().next_back()))
+            && !is_part(rest[end..].chars().next());
+        text.push_str(&rest[..at]);
+        text.push_str(if whole { new } else { old });
+        rest = &rest[end..];
+    }
+    text + rest
+}
+
+#[test]
+fn any_gauge_of_any_engine_that_is_renamed_or_gone_is_told_within_two_scrapes() {
+    let mut tried = FieldSet::default();
+    let mut told_of = std::collections::BTreeMap::<&str, usize>::new();
+    for (engine, file, text) in golden() {
+        let packs = Bench::of_engine(engine).packs;
+        for name in packs.names() {
+            let fields: Vec<Field> = packs.resolve(name).iter().map(|known| known.field).collect();
+            let is_gauge = fields.iter().all(|field| matches!(field.kind(), Kind::Gauge | Kind::Limit));
+            if !is_gauge || renamed(&text, name, "other") == text {
+                continue;
+            }
+            for new in [format!("{name}_now"), String::new()] {
+                // Without a name, the metric is gone.
+                let after = match new.is_empty() {
+                    false => renamed(&text, name, &new),
+                    true => text
+                        .lines()
+                        .filter(|line| !line.starts_with(name))
+                        .fold(String::new(), |text, line| text + line + "\n"),
+                };
+                let present = read(after.as_bytes(), PageForm::Text, &packs, None).present;
+                let gone: Vec<Field> =
+                    fields.iter().copied().filter(|field| !present.contains(*field)).collect();
+                let mut bench = Bench::of_engine(engine);
+                for _ in 0..5 {
+                    let told = bench.read(&text);
+                    assert!(!told.iter().any(|told| told.contains("metrics page")), "{file}: {told:?}");
+                }
+                let told: Vec<String> = (0..2).flat_map(|_| bench.read(&after)).collect();
+                for field in gone {
+                    // Those that say the same as another one.
+                    let silent = matches!(field, Field::KvTokens | Field::KvTokensUsed)
+                        && present.contains(Field::KvUsed)
+                        || field == Field::BlockSize && !present.contains(Field::Blocks);
+                    let event = told.iter().find(|told| told.starts_with(&format!("{field} is no longer")));
+                    assert_eq!(event.is_some(), !silent, "{file}: {name} to {new:?}: {field}: {told:?}");
+                    if let Some(event) = event {
+                        let named = event.contains(&format!("now be called {new}:"));
+                        assert!(new.is_empty() || named, "{file}: {name}: {event}");
+                        tried.insert(field);
+                        *told_of.entry(engine).or_default() += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(told_of.len() >= 6 && tried.len() >= 8, "{told_of:?}, {tried:?}");
+}
+
+#[test]
+fn a_gauge_that_comes_with_the_first_request_is_no_event_after_a_restart() {
+    let mut bench = Bench::of_engine("trtllm");
+    let (_, _, text) = golden().into_iter().find(|(engine, ..)| *engine == "trtllm").unwrap();
+    (0..5).for_each(|_| assert_eq!(bench.read(&text), [""; 0]));
+    // It ends and begins anew; until the first iteration it shows one of its names only.
+    bench.watch.interrupted();
+    for _ in 0..20 {
+        assert_eq!(bench.read("trtllm_kv_cache_tokens_per_block 32\n"), [""; 0]);
+    }
+    // The same where no scrape fell into the gap.
+    let mut bench = Bench::of_engine("trtllm");
+    (0..5).for_each(|_| assert_eq!(bench.read(&text), [""; 0]));
+    for _ in 0..20 {
+        assert_eq!(bench.read("trtllm_kv_cache_tokens_per_block 32\n"), [""; 0]);
+    }
+}
+
+#[test]
+fn a_gauge_that_comes_and_goes_is_told_once() {
+    let mut bench = Bench::of_engine("llamacpp");
+    let idle = "llamacpp:requests_deferred 0\nllamacpp:requests_processing 0\n";
+    let busy = format!("{idle}llamacpp:kv_cache_usage_ratio 0.1\n");
+    let mut told = Vec::new();
+    for _ in 0..10 {
+        (0..5).for_each(|_| told.extend(bench.read(&busy)));
+        (0..5).for_each(|_| told.extend(bench.read(idle)));
+    }
+    assert_eq!(told.len(), 2, "{told:?}");
+}
+
+proptest! {
+    #![proptest_config(crate::fuzz::few_cases())]
+
+    #[test]
+    fn a_page_that_keeps_its_names_never_makes_one_vanish(
+        at in 0_usize..1000,
+        values in proptest::collection::vec(0_u32..3, 1..30),
+    ) {
+        let pages = golden();
+        let (engine, file, text) = &pages[at % pages.len()];
+        let mut bench = Bench::of_engine(engine);
+        for value in values {
+            // Gauges and counters of whatever value: idle, busy, begun anew.
+            let page: String = text
+                .lines()
+                .map(|line| match line.rsplit_once(' ') {
+                    Some((series, _)) if !line.starts_with('#') && series.contains(|c: char| c.is_alphabetic()) => {
+                        format!("{series} {}\n", f64::from(value) / 2.0)
+                    }
+                    _ => format!("{line}\n"),
+                })
+                .collect();
+            let told = bench.read(&page);
+            let gone = told.iter().find(|told| told.contains("metrics page"));
+            prop_assert!(gone.is_none(), "{file}: {gone:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_torn_now_and_then_is_no_event(at in 0_usize..1000, cuts in proptest::collection::vec(0.0..1.0, 1..8)) {
+        let pages = golden();
+        let (engine, file, text) = &pages[at % pages.len()];
+        let mut bench = Bench::of_engine(engine);
+        for cut in cuts {
+            let to = (text.len() as f64 * cut) as usize;
+            let to = (to..=text.len()).find(|to| text.is_char_boundary(*to)).unwrap();
+            for page in [text, text, &text[..to].to_owned()] {
+                let told = bench.read(page);
+                prop_assert!(!told.iter().any(|told| told.contains("metrics page")), "{file}: {told:?}");
+            }
+        }
     }
 }

@@ -85,6 +85,8 @@ fn lines_of_unknown_names_are_checked_in_outline() {
 }
 
 proptest! {
+    #![proptest_config(crate::fuzz::cases())]
+
     #[test]
     fn any_bytes_are_read_without_a_panic(page in proptest::collection::vec(any::<u8>(), 0..2000)) {
         let (rows, tally) = rows(&page);
@@ -95,6 +97,49 @@ proptest! {
     fn near_samples_are_read_without_a_panic(page in "([a-c:_]{0,3}[{}=\",\\\\ #\n]{0,4}[0-9.eINa+-]{0,3}){0,40}") {
         let (rows, tally) = rows(&page);
         prop_assert_eq!(rows.len(), tally.samples);
+    }
+
+    #[test]
+    fn openmetrics_is_read_as_it_was_written(
+        samples in proptest::collection::vec(
+            (
+                "[a-z_:][a-z0-9_:]{0,12}",
+                proptest::option::of(any::<String>()),
+                any::<f64>(),
+                proptest::option::of(0.0_f64..4e9),
+                proptest::option::of((any::<String>(), any::<f64>(), proptest::option::of(0.0_f64..4e9))),
+            ),
+            1..8,
+        ),
+    ) {
+        let escaped =
+            |text: &str| text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+        let mut page = String::from("# TYPE a counter\n# UNIT a seconds\n# HELP a What \\\"a\\\" is.\n");
+        for (name, label, value, time, exemplar) in &samples {
+            page.push_str(name);
+            if let Some(label) = label {
+                page.push_str(&format!("{{l=\"{}\"}}", escaped(label)));
+            }
+            page.push_str(&format!(" {value}"));
+            if let Some(time) = time {
+                page.push_str(&format!(" {time}"));
+            }
+            if let Some((label, value, time)) = exemplar {
+                page.push_str(&format!(" # {{trace_id=\"{}\"}} {value}", escaped(label)));
+                if let Some(time) = time {
+                    page.push_str(&format!(" {time}"));
+                }
+            }
+            page.push('\n');
+        }
+        page.push_str("# EOF\n");
+        let (rows, tally) = rows(&page);
+        prop_assert_eq!(tally, PageTally { samples: samples.len(), bad_lines: 0 });
+        for (row, (name, label, value, ..)) in rows.iter().zip(&samples) {
+            prop_assert_eq!(&row.0, name);
+            prop_assert_eq!(row.1.first().map(|(_, value)| value), label.as_ref());
+            prop_assert!(row.2 == *value || (row.2.is_nan() && value.is_nan()));
+        }
     }
 
     #[test]

@@ -77,10 +77,70 @@ fn broken_messages_are_counted_and_their_neighbours_survive() {
 }
 
 proptest! {
+    #![proptest_config(crate::fuzz::cases())]
+
     #[test]
     fn any_bytes_are_read_without_a_panic(page in proptest::collection::vec(any::<u8>(), 0..2000)) {
         let (rows, tally) = rows(&page);
         prop_assert_eq!(rows.len(), tally.samples);
+    }
+
+    #[test]
+    fn a_page_is_read_as_it_was_written(
+        metrics in proptest::collection::vec(
+            (
+                0..4_u8,
+                proptest::collection::vec(("[a-z]{1,5}", any::<String>()), 0..4),
+                any::<f64>(),
+                any::<u32>(),
+                proptest::collection::vec((any::<f64>(), any::<u32>()), 0..6),
+            ),
+            0..12,
+        ),
+    ) {
+        let mut families = Vec::new();
+        let mut expected: Vec<Row> = Vec::new();
+        for (at, (kind, pairs, value, count, buckets)) in metrics.into_iter().enumerate() {
+            let name = format!("family_{at}");
+            let label = pairs
+                .iter()
+                .map(|(name, value)| LabelPair { name: Some(name.clone()), value: Some(value.clone()) })
+                .collect();
+            let mut metric = Metric { label, ..Metric::default() };
+            let mut expect = |suffix: &str, edge, value| {
+                expected.push((format!("{name}{suffix}"), pairs.clone(), edge, value));
+            };
+            let number = Some(Number { value: Some(value) });
+            match kind {
+                0 => metric.gauge = number,
+                1 => metric.counter = number,
+                2 => metric.untyped = number,
+                _ => {
+                    expect("_sum", None, value);
+                    expect("_count", None, f64::from(count));
+                    let bucket = |(upper_bound, count): &(f64, u32)| Bucket {
+                        upper_bound: Some(*upper_bound),
+                        cumulative_count: Some(u64::from(*count)),
+                        cumulative_count_float: None,
+                    };
+                    metric.histogram = Some(Histogram {
+                        sample_count: Some(u64::from(count)),
+                        sample_sum: Some(value),
+                        bucket: buckets.iter().map(bucket).collect(),
+                        sample_count_float: None,
+                    });
+                    buckets.iter().for_each(|(edge, count)| expect("_bucket", Some(*edge), f64::from(*count)));
+                }
+            }
+            if kind < 3 {
+                expect("", None, value);
+            }
+            families.push(family(&name, vec![metric]));
+        }
+        let (rows, tally) = rows(&page(&families));
+        prop_assert_eq!(tally, PageTally { samples: expected.len(), bad_lines: 0 });
+        // As text, in which NaN is like itself.
+        prop_assert_eq!(format!("{rows:?}"), format!("{expected:?}"));
     }
 
     #[test]

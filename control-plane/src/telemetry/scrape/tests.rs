@@ -1,3 +1,6 @@
+mod access;
+mod hostile;
+
 use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
