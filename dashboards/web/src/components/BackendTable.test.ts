@@ -27,9 +27,9 @@ test('a pool that has found nothing is there, with the reason', () => {
 
 test('a group has what Envoys report of it beside its share, and errors only when there are any', () => {
   const shown = (over: Partial<GroupShare>) => words(body({ models: [model({ shares: [groupShare(over)] })], backends: [backend()] }));
-  expect(shown({})).toContain('25 % of requests , 1.2 req/s, 3 in progress , capacity 6.0 req/s');
-  expect(shown({ errors_per_second: 0.3 })).toContain('3 in progress ▲ 0.3 errors/s (25 %) , capacity');
-  expect(shown({ requests_per_second: null, errors_per_second: null, requests_in_progress: null })).toContain('25 % of requests , capacity');
+  expect(shown({})).toContain('25 % of requests 1.2 req/s, 3 in progress capacity 6.0 req/s');
+  expect(shown({ errors_per_second: 0.3 })).toContain('3 in progress ▲ 0.3 errors/s (25 %) capacity');
+  expect(shown({ requests_per_second: null, errors_per_second: null, requests_in_progress: null })).toContain('25 % of requests capacity');
 });
 
 test('without backends and without discovery it says how to get some', () => {

@@ -27,11 +27,17 @@ export function backendDetails(backend: Backend, origin: OriginNote): DetailGrou
         ['in progress', backend.requests_in_progress === null ? 'unknown: not every Envoy reports' : count(backend.requests_in_progress)],
         ['first byte', backend.first_byte_seconds === null ? 'none logged yet' : seconds(backend.first_byte_seconds)],
         ['of 95 % within', seconds(backend.first_byte_p95_seconds)],
-        ['whole answer', wholeAnswer(backend)],
+        ['whole answer', backend.response_seconds === null ? 'none logged yet' : seconds(backend.response_seconds)],
+      ],
+    },
+    {
+      title: 'By Envoys, since it joined',
+      rows: [
         ['requests ended', count(backend.gateway_requests)],
-        ['answered whole', count(backend.gateway_responses)],
         ['failed there', failed(backend)],
-        ['tokens', tokens(backend)],
+        ['answered whole', count(backend.gateway_responses)],
+        ['mean time', backend.gateway_responses > 0 ? seconds(backend.gateway_responses_seconds / backend.gateway_responses) : NONE],
+        ...tokens(backend),
       ],
     },
     {
@@ -54,14 +60,12 @@ export function backendDetails(backend: Backend, origin: OriginNote): DetailGrou
   ];
 }
 
-function wholeAnswer({ response_seconds: late, gateway_responses: answers, gateway_responses_seconds: sum }: Backend): string {
-  if (late === null || answers <= 0) return 'none logged yet';
-  return `${seconds(late)} (${seconds(sum / answers)} since it joined)`;
-}
-
-function tokens({ gateway_requests: requests, gateway_prompt_tokens: prompt, gateway_output_tokens: output }: Backend): string {
-  if (requests <= 0) return 'none logged yet';
-  return prompt + output > 0 ? `${count(prompt)} in, ${count(output)} out` : 'none in the access logs';
+function tokens({ gateway_prompt_tokens: prompt, gateway_output_tokens: output }: Backend): DetailGroup['rows'] {
+  if (prompt + output <= 0) return [['tokens', 'none logged']];
+  return [
+    ['prompt tokens', count(prompt)],
+    ['output tokens', count(output)],
+  ];
 }
 
 function failed({ gateway_requests: requests, gateway_errors: errors }: Backend): string {
