@@ -59,9 +59,9 @@ test('has its details closed until they are opened', () => {
 test('details say what is not known', () => {
   const shown = text({ requests_in_progress: null, first_byte_seconds: null, first_byte_p95_seconds: null, telemetry_age_seconds: null }, true);
   expect(shown).toContain('in progress unknown: not every Envoy reports');
-  expect(shown).toContain('first byte none logged yet');
+  expect(shown).toContain('first byte none yet');
   expect(shown).toContain('telemetry none yet');
   const unlogged = { response_seconds: null, gateway_responses: 0, gateway_responses_seconds: 0, gateway_prompt_tokens: 0, gateway_output_tokens: 0 };
-  expect(text(unlogged, true)).toContain('whole answer none logged yet');
+  expect(text(unlogged, true)).toContain('whole answer none yet');
   expect(text(unlogged, true)).toContain('answered whole 0 mean time – tokens none logged');
 });

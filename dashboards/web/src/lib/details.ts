@@ -25,9 +25,9 @@ export function backendDetails(backend: Backend, origin: OriginNote): DetailGrou
       title: 'As Envoys see it',
       rows: [
         ['in progress', backend.requests_in_progress === null ? 'unknown: not every Envoy reports' : count(backend.requests_in_progress)],
-        ['first byte', backend.first_byte_seconds === null ? 'none logged yet' : seconds(backend.first_byte_seconds)],
+        ['first byte', backend.first_byte_seconds === null ? 'none yet' : seconds(backend.first_byte_seconds)],
         ['of 95 % within', seconds(backend.first_byte_p95_seconds)],
-        ['whole answer', backend.response_seconds === null ? 'none logged yet' : seconds(backend.response_seconds)],
+        ['whole answer', backend.response_seconds === null ? 'none yet' : seconds(backend.response_seconds)],
       ],
     },
     {
