@@ -83,10 +83,13 @@ function discovery(pool, now) {
   return { stale: away, stale_since: away ? iso(now - (now % 120)) : null, reason: away ? 'no DNS server answered for _http._tcp.large.internal in time' : null, holding: !away };
 }
 
-/** What Envoys tell of a backend. */
+/** What Envoys tell of a backend. Those of chat-large log tokens, too. */
 function gateway(wait, load, port, now) {
   const requests = Math.round((now % 100_000) * load * 3);
-  return { requests_in_progress: port === 9022 ? null : Math.round(load * 19), first_byte_seconds: port === 9022 ? null : wait * 1.05, first_byte_p95_seconds: port === 9022 ? null : wait * 2.4, gateway_requests: requests, gateway_errors: port === 9012 ? Math.round(requests * 0.004) : 0 };
+  const answers = Math.round(requests * 0.97);
+  const length = port === 9022 ? null : wait + 140 * 0.018;
+  const tokens = port < 9020 ? answers : 0;
+  return { response_seconds: length, gateway_responses: length === null ? 0 : answers, gateway_responses_seconds: length === null ? 0 : answers * 3.1, gateway_prompt_tokens: tokens * 412, gateway_output_tokens: tokens * 140, requests_in_progress: port === 9022 ? null : Math.round(load * 19), first_byte_seconds: port === 9022 ? null : wait * 1.05, first_byte_p95_seconds: port === 9022 ? null : wait * 2.4, gateway_requests: requests, gateway_errors: port === 9012 ? Math.round(requests * 0.004) : 0 };
 }
 
 /** Rows on disk: of each 90 s the database is away for 60, catches up in 20 and is well for 10. */
@@ -133,6 +136,21 @@ function backends(now) {
   });
 }
 
+/** Shares of a model's groups. Only for chat-large every Envoy reports; what fails, fails at 9012. */
+function shares(model, list, now) {
+  return POOLS.filter((pool) => pool.model === model.name && pool.ports.length > 0).map((pool) => {
+    const share = list.filter((backend) => backend.group === pool.name).reduce((sum, backend) => sum + backend.share, 0);
+    const isReported = model.name === 'chat-large';
+    const sent = share * demandAt(model, now);
+    return {
+      group: pool.name, locality: `${pool.zone}/${pool.name}`, share,
+      requests_per_second: isReported ? sent : null,
+      errors_per_second: isReported ? (pool.ports.includes(9012) ? 0.04 * sent * trouble(now) : 0) : null,
+      requests_in_progress: isReported ? Math.round(sent * 3.1) : null,
+    };
+  });
+}
+
 function decisions(now) {
   const found = [];
   for (let k = 0; k < 20; k++) {
@@ -174,9 +192,10 @@ export function state(now, scenario) {
       const next = quantiles(model, now + 20, 20, issued);
       return {
         name: model.name, demand_source: model.name === 'chat-large' ? 'envoys' : 'servers', demand_rps: empty ? 0 : demandAt(model, now), tokens_per_second: empty ? 0 : demandAt(model, now) * model.tokens,
+        tokens_source: !empty && model.name === 'chat-large' ? 'envoys' : 'servers', prompt_tokens_per_second: !empty && model.name === 'chat-large' ? demandAt(model, now) * 412 : null,
         step_seconds: STEP, slo_ttft_seconds: model.slo,
         forecast: empty ? null : { issued_at: iso(issued), expert: model.name === 'chat-large' ? 'regression' : 'seasonal_naive', error_ratio: model.name === 'chat-large' ? 0.061 : 0.114, cold_start: { horizon_seconds: 20, q50: next.q50, q90: next.q90 }, record: model.name === 'chat-large' ? RECORD : [] },
-        shares: [],
+        shares: empty ? [] : shares(model, list.filter((backend) => backend.model === model.name), now),
       };
     }),
     pools: POOLS.map((pool) => {

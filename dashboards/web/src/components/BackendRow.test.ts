@@ -51,13 +51,17 @@ test('has its details closed until they are opened', () => {
   const shown = text({ gateway_errors: 6 }, true);
   expect(body({}, true)).toMatch(/aria-expanded="true" aria-controls="(\S+)"[^]*<tr id="\1"/);
   expect(shown).toContain('in progress 3 first byte 0.25 s of 95 % within 0.60 s');
-  expect(shown).toContain('requests ended 1 200 failed there 6 (0.5 %)');
+  expect(shown).toContain('whole answer 2.50 s');
+  expect(shown).toContain('requests ended 1 200 failed there 6 (0.5 %) answered whole 1 150 mean time 2.20 s prompt tokens 360 000 output tokens 54 000');
   expect(shown).toContain('brought in listed in the configuration file');
 });
 
 test('details say what is not known', () => {
   const shown = text({ requests_in_progress: null, first_byte_seconds: null, first_byte_p95_seconds: null, telemetry_age_seconds: null }, true);
   expect(shown).toContain('in progress unknown: not every Envoy reports');
-  expect(shown).toContain('first byte none logged yet');
+  expect(shown).toContain('first byte none yet');
   expect(shown).toContain('telemetry none yet');
+  const unlogged = { response_seconds: null, gateway_responses: 0, gateway_responses_seconds: 0, gateway_prompt_tokens: 0, gateway_output_tokens: 0 };
+  expect(text(unlogged, true)).toContain('whole answer none yet');
+  expect(text(unlogged, true)).toContain('answered whole 0 mean time – tokens none logged');
 });

@@ -1,8 +1,8 @@
 import { render } from 'svelte/server';
 import { expect, test } from 'vitest';
 
-import { backend, pool, state, words } from '../lib/fixtures';
-import type { Discovery, State } from '../lib/types';
+import { backend, groupShare, model, pool, state, words } from '../lib/fixtures';
+import type { Discovery, GroupShare, State } from '../lib/types';
 import BackendTable from './BackendTable.svelte';
 
 const STALE: Discovery = { stale: true, stale_since: '2026-11-21T09:59:20Z', reason: 'vllm.internal does not exist in DNS (NXDOMAIN)', holding: false };
@@ -23,6 +23,13 @@ test('a pool that has found nothing is there, with the reason', () => {
   const shown = words(body({ pools: [pool({ discovery: STALE })] }));
   expect(shown).toContain('h100 zone-a no backend yet discovery stale');
   expect(shown).toContain('no backend was found so far, for 40 s now');
+});
+
+test('a group has what Envoys report of it beside its share, and errors only when there are any', () => {
+  const shown = (over: Partial<GroupShare>) => words(body({ models: [model({ shares: [groupShare(over)] })], backends: [backend()] }));
+  expect(shown({})).toContain('25 % of requests 1.2 req/s, 3 in progress capacity 6.0 req/s');
+  expect(shown({ errors_per_second: 0.3 })).toContain('3 in progress ▲ 0.3 errors/s (25 %) capacity');
+  expect(shown({ requests_per_second: null, errors_per_second: null, requests_in_progress: null })).toContain('25 % of requests capacity');
 });
 
 test('without backends and without discovery it says how to get some', () => {

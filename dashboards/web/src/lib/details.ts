@@ -25,10 +25,19 @@ export function backendDetails(backend: Backend, origin: OriginNote): DetailGrou
       title: 'As Envoys see it',
       rows: [
         ['in progress', backend.requests_in_progress === null ? 'unknown: not every Envoy reports' : count(backend.requests_in_progress)],
-        ['first byte', backend.first_byte_seconds === null ? 'none logged yet' : seconds(backend.first_byte_seconds)],
+        ['first byte', backend.first_byte_seconds === null ? 'none yet' : seconds(backend.first_byte_seconds)],
         ['of 95 % within', seconds(backend.first_byte_p95_seconds)],
+        ['whole answer', backend.response_seconds === null ? 'none yet' : seconds(backend.response_seconds)],
+      ],
+    },
+    {
+      title: 'By Envoys, since it joined',
+      rows: [
         ['requests ended', count(backend.gateway_requests)],
         ['failed there', failed(backend)],
+        ['answered whole', count(backend.gateway_responses)],
+        ['mean time', backend.gateway_responses > 0 ? seconds(backend.gateway_responses_seconds / backend.gateway_responses) : NONE],
+        ...tokens(backend),
       ],
     },
     {
@@ -48,6 +57,14 @@ export function backendDetails(backend: Backend, origin: OriginNote): DetailGrou
         ['anomaly score', backend.anomaly === null ? 'not judged yet' : `${rate(backend.anomaly.score)} (suspect from 1)`],
       ],
     },
+  ];
+}
+
+function tokens({ gateway_prompt_tokens: prompt, gateway_output_tokens: output }: Backend): DetailGroup['rows'] {
+  if (prompt + output <= 0) return [['tokens', 'none logged']];
+  return [
+    ['prompt tokens', count(prompt)],
+    ['output tokens', count(output)],
   ];
 }
 

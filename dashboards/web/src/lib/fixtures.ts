@@ -1,16 +1,28 @@
 /** What tests show: a model and a backend of which everything is known and nothing is wrong. */
 
-import type { Backend, Model, Pool, State } from './types';
+import type { Backend, GroupShare, Model, Pool, State } from './types';
 
 export const model = (over: Partial<Model> = {}): Model => ({
   name: 'chat',
   demand_rps: 5,
   demand_source: 'envoys',
   tokens_per_second: 120,
+  tokens_source: 'envoys',
+  prompt_tokens_per_second: 900,
   step_seconds: 10,
   slo_ttft_seconds: 2,
   forecast: null,
   shares: [],
+  ...over,
+});
+
+export const groupShare = (over: Partial<GroupShare> = {}): GroupShare => ({
+  group: 'h100',
+  locality: 'zone-a/h100',
+  share: 0.25,
+  requests_per_second: 1.2,
+  errors_per_second: 0,
+  requests_in_progress: 3,
   ...over,
 });
 
@@ -43,8 +55,13 @@ export const backend = (over: Partial<Backend> = {}): Backend => ({
   requests_in_progress: 3,
   first_byte_seconds: 0.25,
   first_byte_p95_seconds: 0.6,
+  response_seconds: 2.5,
   gateway_requests: 1200,
   gateway_errors: 0,
+  gateway_responses: 1150,
+  gateway_responses_seconds: 2530,
+  gateway_prompt_tokens: 360_000,
+  gateway_output_tokens: 54_000,
   predicted_wait_seconds: 0.3,
   predicted_wait_upper_seconds: 0.5,
   wait_source: 'regression',

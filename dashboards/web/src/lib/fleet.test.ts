@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { backend as fullBackend, model as fullModel, pool, state } from './fixtures';
+import { backend as fullBackend, groupShare, model as fullModel, pool, state } from './fixtures';
 import { backendsByModel, barScale, keyFigures, overObjective, shareTrend } from './fleet';
 import type { Backend, Proxy } from './types';
 
@@ -29,6 +29,12 @@ test('a pool is told of once, and also while it has no backend', () => {
     ['h100-slow', null, 1],
     ['a100', 'a100', 0],
   ]);
+});
+
+test('a group has what is published of it under its own model', () => {
+  const models = [fullModel({ shares: [groupShare({ group: 'h100-slow' })] }), fullModel({ name: 'embed', shares: [groupShare()] })];
+  const [chat] = backendsByModel(models, [backend('a:1'), backend('b:1', { group: 'h100-slow' })]);
+  expect(chat!.groups.map((group) => group.published?.group ?? null)).toEqual([null, 'h100-slow']);
 });
 
 test('a group without a known capacity has none, not zero', () => {

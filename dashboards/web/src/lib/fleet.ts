@@ -1,4 +1,4 @@
-import type { Backend, Model, Pool, Proxy, State } from './types';
+import type { Backend, GroupShare, Model, Pool, Proxy, State } from './types';
 
 export interface BackendGroup {
   key: string;
@@ -9,6 +9,8 @@ export interface BackendGroup {
   share: number;
   /** The same; null when no backend has a value. */
   capacityRps: number | null;
+  /** As published, with what Envoys report of it; null for a group that is not published. */
+  published: GroupShare | null;
   /** Empty for a pool that looks for backends and has none. */
   backends: Backend[];
   /** Its pool, in the first group of that pool only: what is told of the pool is told once. */
@@ -29,17 +31,18 @@ export function backendsByModel(models: Model[], backends: Backend[], pools: Poo
   return names
     .map((name) => {
       const own = backends.filter((backend) => backend.model === name);
+      const model = models.find((model) => model.name === name);
       return {
         model: name,
         barScale: barScale(own),
-        sloSeconds: models.find((model) => model.name === name)?.slo_ttft_seconds ?? null,
-        groups: groupsOf(own, pools.filter((pool) => pool.model === name)),
+        sloSeconds: model?.slo_ttft_seconds ?? null,
+        groups: groupsOf(own, pools.filter((pool) => pool.model === name), model?.shares ?? []),
       };
     })
     .filter((entry) => entry.groups.length > 0);
 }
 
-function groupsOf(backends: Backend[], pools: Pool[]): BackendGroup[] {
+function groupsOf(backends: Backend[], pools: Pool[], shares: GroupShare[]): BackendGroup[] {
   const groups = new Map<string, BackendGroup>();
   const group = (pool: string, zone: string, name: string): BackendGroup => {
     const key = [pool, zone, name].join('\u0000');
@@ -47,7 +50,8 @@ function groupsOf(backends: Backend[], pools: Pool[]): BackendGroup[] {
     if (found) return found;
     const isFirst = ![...groups.values()].some((other) => other.pool === pool);
     const leads = (isFirst && pools.find((entry) => entry.name === pool)) || null;
-    const made: BackendGroup = { key, pool, zone, group: name, share: 0, capacityRps: null, backends: [], leads };
+    const published = shares.find((entry) => entry.group === name) ?? null;
+    const made: BackendGroup = { key, pool, zone, group: name, share: 0, capacityRps: null, published, backends: [], leads };
     groups.set(key, made);
     return made;
   };

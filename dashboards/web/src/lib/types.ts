@@ -29,14 +29,18 @@ export interface Model {
   name: string;
   demand_rps: number;
   demand_source: DemandSource;
+  /** Output tokens. */
   tokens_per_second: number;
+  tokens_source: DemandSource;
+  /** Null where access logs tell none. */
+  prompt_tokens_per_second: number | null;
   step_seconds: number;
   slo_ttft_seconds: number;
   forecast: Forecast | null;
   shares: GroupShare[];
 }
 
-/** Who counts the demand: the Envoys in their load reports, or the model servers in their metrics. */
+/** Who counts the demand, or the tokens: the Envoys in their load reports and access logs, or the model servers in their metrics. */
 export type DemandSource = 'envoys' | 'servers';
 
 /** Name of a forecasting method, such as `seasonal_naive`; `expertName` has the words. */
@@ -75,6 +79,10 @@ export interface GroupShare {
   group: string;
   locality: string;
   share: number;
+  /** What Envoys sent there, and what failed there, over ten seconds; null while not every Envoy reports. */
+  requests_per_second: number | null;
+  errors_per_second: number | null;
+  requests_in_progress: number | null;
 }
 
 export interface Pool {
@@ -136,9 +144,17 @@ export interface Backend {
   /** Until the first byte of a streamed answer, as Envoys last logged it: mean and 95th percentile. */
   first_byte_seconds: number | null;
   first_byte_p95_seconds: number | null;
+  /** From the first byte of a request to the last of its answer, as Envoys logged it of late: mean. */
+  response_seconds: number | null;
   /** Requests that Envoys logged the end of since it joined, and those that failed at it. */
   gateway_requests: number;
   gateway_errors: number;
+  /** Whole answers among them, and the sum of the times that these took. */
+  gateway_responses: number;
+  gateway_responses_seconds: number;
+  /** Tokens since it joined; 0 where access logs tell none. */
+  gateway_prompt_tokens: number;
+  gateway_output_tokens: number;
   predicted_wait_seconds: number | null;
   predicted_wait_upper_seconds: number | null;
   /** `last_observed`, `recent_service`, `service`, `corrected`, `regression` or `none`. */

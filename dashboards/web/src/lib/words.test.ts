@@ -1,12 +1,43 @@
 import { expect, test } from 'vitest';
 
-import { anomalyMark, BACKEND_MARK, capacityText, changeValue, expertName, faultMark, PROXY_MARK, waitSource } from './words';
+import { groupShare } from './fixtures';
+import {
+  anomalyMark,
+  BACKEND_MARK,
+  capacityText,
+  changeValue,
+  countedBy,
+  expertName,
+  faultMark,
+  groupTraffic,
+  PROXY_MARK,
+  tokensCountedBy,
+  waitSource,
+} from './words';
 
 test('experts in words, unknown ones by their name', () => {
   expect(expertName('seasonal_naive')).toBe('last season');
   expect(expertName('seasonal_smooth')).toBe('last season, smoothed');
   expect(expertName('median')).toBe('median of all');
   expect(expertName('gradient_boosting')).toBe('gradient boosting');
+});
+
+test('demand and tokens are counted by the same two, each with a reason of its own', () => {
+  for (const source of ['envoys', 'servers'] as const) {
+    expect(tokensCountedBy(source).who).toBe(countedBy(source).who);
+    expect(tokensCountedBy(source).why).not.toBe(countedBy(source).why);
+  }
+});
+
+test('traffic of a group: errors only when there are any, and none that look like zero', () => {
+  expect(groupTraffic(groupShare({ requests_per_second: 12.34, requests_in_progress: 40 }))).toEqual({ requests: '12.3 req/s, 40 in progress', errors: null });
+  expect(groupTraffic(groupShare({ requests_per_second: 10, errors_per_second: 0.02 }))?.errors).toBe('< 0.1 errors/s (0.2\u202f%)');
+  expect(groupTraffic(groupShare({ requests_per_second: 0, errors_per_second: 2 }))?.errors).toBe('2.0 errors/s');
+});
+
+test('while not every Envoy reports, nothing is said of a group', () => {
+  expect(groupTraffic(groupShare({ requests_per_second: null, errors_per_second: null, requests_in_progress: null }))).toBeNull();
+  expect(groupTraffic(null)).toBeNull();
 });
 
 test('no two states look the same without colour', () => {

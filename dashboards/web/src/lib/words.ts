@@ -1,4 +1,4 @@
-import type { Anomaly, BackendState, Capacity, Decision, DemandSource, ProxyState } from './types';
+import type { Anomaly, BackendState, Capacity, Decision, DemandSource, GroupShare, ProxyState } from './types';
 import { count, NONE, percent, rate } from './format';
 
 const EXPERTS: Record<string, string> = {
@@ -44,6 +44,33 @@ const COUNTED_BY: Record<DemandSource, { who: string; why: string }> = {
     why: 'Counted by the model servers, in their metrics: not every Envoy reports its load, or requests reach the servers past the Envoys',
   },
 };
+
+/** Who counts a model's output tokens, and why it is them. */
+export function tokensCountedBy(source: DemandSource): { who: string; why: string } {
+  return TOKENS_COUNTED_BY[source] ?? { who: source, why: '' };
+}
+
+const TOKENS_COUNTED_BY: Record<DemandSource, { who: string; why: string }> = {
+  envoys: { who: 'Envoys', why: 'Output tokens, counted by the Envoys, in their access logs' },
+  servers: { who: 'servers', why: 'Output tokens, counted by the model servers, in their metrics: no access log has told any of late' },
+};
+
+/** What Envoys report of a group; null while not every one does. `errors` is null while there are none. */
+export function groupTraffic(share: GroupShare | null): { requests: string; errors: string | null } | null {
+  const { requests_per_second: sent = null, errors_per_second: failed = null, requests_in_progress: running = null } = share ?? {};
+  if (sent === null || running === null) return null;
+  return { requests: `${smallRate(sent)} req/s, ${count(running)} in progress`, errors: failed ? errorsText(failed, sent) : null };
+}
+
+function errorsText(failed: number, sent: number): string {
+  // A request that fails now may have been sent long before.
+  return `${smallRate(failed)} errors/s` + (failed <= sent ? ` (${percent(failed / sent, true)})` : '');
+}
+
+/** A rate that is not zero never looks like zero. */
+function smallRate(value: number): string {
+  return value > 0 && value < 0.05 ? '< 0.1' : rate(value);
+}
 
 const WAIT_SOURCES: Record<string, string> = {
   regression: 'by regression',
