@@ -55,8 +55,8 @@ const STEP_MAX: i64 = 1 << 53;
 /// clone.
 ///
 /// The state serialises with serde and goes on exactly where it was, given a format that keeps every digit of an
-/// `f64` (`serde_json` with the feature `float_roundtrip`), once it has been handed the same [`FleetFit`] again, if
-/// it had one: that is not part of the state. A state of another version is refused.
+/// `f64` (`serde_json` with the feature `float_roundtrip`), once it has been handed the same [`FleetFit`] again
+/// ([`resume`](Self::resume)), if it had one: that is not part of the state. A state of another version is refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Saved")]
 pub struct DemandModel {
@@ -232,6 +232,14 @@ impl DemandModel {
     pub fn adopt(&mut self, fleet: &Arc<FleetFit>) {
         if *fleet.config() == self.config {
             self.measure = self.measure.or_else(|| Measure::of(&self.history));
+            self.fleet = Some(Arc::clone(fleet));
+        }
+    }
+
+    /// Listens on to the fleet's regressions that it listened to when it was saved: nothing else changes, so it goes on
+    /// exactly where it was.
+    pub fn resume(&mut self, fleet: &Arc<FleetFit>) {
+        if *fleet.config() == self.config {
             self.fleet = Some(Arc::clone(fleet));
         }
     }

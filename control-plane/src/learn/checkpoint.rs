@@ -52,7 +52,8 @@ impl Learner {
         learner.demand = demand;
         learner.fleet_fitted_at = state.fleet_fitted_at;
         if let Some(fleet) = state.fleet.into_owned() {
-            learner.share(fleet);
+            learner.demand.values_mut().for_each(|lessons| lessons.resume(&fleet));
+            learner.fleet = Some(fleet);
         }
         let waits = state.waits.into_iter().map(|(address, lessons)| (address, lessons.into_owned()));
         learner.backends = backends::Backends::with_waits(waits);

@@ -82,6 +82,11 @@ impl Lessons {
         self.forecaster.standings()
     }
 
+    /// Listens on to what it listened to when it was saved.
+    pub(super) fn resume(&mut self, fleet: &FleetFits) {
+        self.forecaster.resume(fleet);
+    }
+
     pub(super) fn adopt(&mut self, fleet: &FleetFits) {
         self.forecaster.adopt(fleet);
     }

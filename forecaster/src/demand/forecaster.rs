@@ -129,6 +129,16 @@ impl DemandForecaster {
         }
     }
 
+    /// Listens on to the fleet's regressions, as [`DemandModel::resume`] does.
+    pub fn resume(&mut self, fleet: &FleetFits) {
+        if let (Some(model), Some(fit)) = (&mut self.near, &fleet.near) {
+            model.resume(fit);
+        }
+        if let (Some(far), Some(fit)) = (&mut self.far, &fleet.far) {
+            far.model.resume(fit);
+        }
+    }
+
     /// Returns the forecast of the steps after the newest observed one; without the far ones while no coarse step is
     /// over.
     pub fn forecast(&self) -> DemandForecast {

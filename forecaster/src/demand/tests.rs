@@ -280,6 +280,23 @@ fn a_saved_model_goes_on_as_if_it_had_not_been_saved() {
 }
 
 #[test]
+fn one_that_was_silent_until_now_goes_on_with_the_fleet_as_it_was() {
+    let fleet = Arc::new(FleetFit::fit([&train(&[1], &steps(8 * SEASON as usize, wave))]).unwrap());
+    let mut model = train(&[1], &steps(3 * SEASON as usize, |_| 0.0));
+    model.adopt(&fleet);
+    let step = model.newest_step() + 1;
+    model.observe(step, Some(30.0));
+    let saved = serde_json::to_string(&model).unwrap();
+    let mut resumed: DemandModel = serde_json::from_str(&saved).unwrap();
+    resumed.resume(&fleet);
+    for step in step + 1..step + 60 {
+        model.observe(step, Some(wave(step)));
+        resumed.observe(step, Some(wave(step)));
+        assert_eq!(model.forecast(), resumed.forecast(), "after step {step}");
+    }
+}
+
+#[test]
 fn refuses_states_it_cannot_read() {
     let model = train(&[1, 6], &steps(100, wave));
     let refused = |from: &str, to: &str| {
