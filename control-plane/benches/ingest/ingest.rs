@@ -8,6 +8,7 @@ use clairvoy::telemetry::Sample;
 
 use crate::Args;
 use crate::figures::{cpu_seconds, resident_mib};
+use crate::recorded;
 use crate::server::Server;
 
 /// What one run of the writer took.
@@ -23,6 +24,8 @@ pub(crate) struct Ingested {
     /// Rows per second of psql.
     pub(crate) psql: Vec<f64>,
     pub(crate) bytes_per_row: f64,
+    /// Of recorded inputs, a second of 1,000 backends.
+    pub(crate) page_bytes: f64,
     /// To roll up a minute of all backends.
     pub(crate) minute_ms: f64,
     pub(crate) queue_rows: usize,
@@ -50,6 +53,7 @@ pub(crate) async fn run(args: &Args, server: &Server) -> Result<Ingested> {
         ours: Vec::new(),
         psql: Vec::new(),
         bytes_per_row: 0.0,
+        page_bytes: 0.0,
         minute_ms: 0.0,
         queue_rows: settings.queue_rows,
         queue_mib: (settings.queue_rows * size_of::<Sample>()) as f64 / f64::from(1 << 20),
@@ -78,6 +82,7 @@ pub(crate) async fn run(args: &Args, server: &Server) -> Result<Ingested> {
     write(server, &settings, &backends, begin, args.rows).await?;
     let (bytes, rows) = server.size("backend_sample").await?;
     measured.bytes_per_row = bytes / rows;
+    measured.page_bytes = recorded::page_bytes(server, begin).await?;
     let begun = Instant::now();
     let minutes = server.store.roll_up(Utc::now()).await?;
     measured.minute_ms = begun.elapsed().as_secs_f64() * 1e3 / minutes.max(1) as f64;

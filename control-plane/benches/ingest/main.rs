@@ -6,6 +6,7 @@
 mod charts;
 mod figures;
 mod ingest;
+mod recorded;
 mod report;
 mod server;
 

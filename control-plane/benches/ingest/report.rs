@@ -96,6 +96,7 @@ fn disk(ingested: &Ingested, charted: &Charted) -> String {
         .to_owned();
     let rows = [
         ("samples", ingested.bytes_per_row, 1.0, 7.0, 1_000.0),
+        ("recorded inputs of 1,000 backends", ingested.page_bytes, 1.0, 7.0, 1.0),
         ("minutes of backends", charted.minute_bytes, 60.0, 90.0, 1_000.0),
         ("hours of backends", charted.hour_bytes, 3_600.0, 365.0, 1_000.0),
         ("minutes of 11 groups", charted.group_minute_bytes, 60.0, 90.0, 11.0),
