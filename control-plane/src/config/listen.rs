@@ -163,7 +163,7 @@ mod tests {
     fn a_certificate_opens_the_gateways_of_all_its_names() {
         let config = parse(
             "models: [{ name: m, pools: [p] }]\npools: [{ name: p, backends: [\"127.0.0.1:1\"] }]\n\
-             gateways: [{ name: a, listen: \"127.0.0.1:2\" }, { name: b, cluster: b, listen: \"127.0.0.1:3\" }]\n\
+             gateways: [{ name: a, listen: \"127.0.0.1:2\" }, { name: b, node_cluster: b, listen: \"127.0.0.1:3\" }]\n\
              listen:\n  xds_tls: { certificate: c, private_key: k, client_ca: ca }\n\
              \x20 xds_clients:\n  - { san: a.example, gateways: [a] }\n  - { san: b.example, gateways: [b] }\n  - { san: all.example }\n",
         )

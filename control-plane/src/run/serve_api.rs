@@ -2,15 +2,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use tower::Service as _;
 
 use clairvoy_xds::{Bounds, Doors, Tls};
 
@@ -91,7 +95,7 @@ async fn serve(
         };
         let (builder, router, tls, stop) = (Arc::clone(&builder), router.clone(), tls.clone(), stop.clone());
         tokio::spawn(async move {
-            connection(&builder, socket, peer, router, tls, &stop).await;
+            connection(&builder, socket, peer, router, tls, header_timeout, &stop).await;
             drop(entered);
         });
     }
@@ -106,28 +110,50 @@ async fn connection(
     peer: SocketAddr,
     router: Router,
     tls: Option<Tls>,
+    header_timeout: Duration,
     stop: &CancellationToken,
 ) {
     let _ = socket.set_nodelay(true);
-    let Some(tls) = tls else { return exchange(builder, socket, router, stop).await };
+    let Some(tls) = tls else { return exchange(builder, socket, router, header_timeout, stop).await };
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(socket));
     match stop.run_until_cancelled(Box::pin(handshake)).await {
-        Some(Ok(Ok((socket, _)))) => exchange(builder, socket, router, stop).await,
+        Some(Ok(Ok((socket, _)))) => exchange(builder, socket, router, header_timeout, stop).await,
         Some(Ok(Err(error))) => tracing::debug!(peer.address = %peer, %error, "handshake failed"),
         Some(Err(_)) => tracing::debug!(peer.address = %peer, "no handshake in time"),
         None => {}
     }
 }
 
-async fn exchange<S>(builder: &Builder<TokioExecutor>, socket: S, router: Router, stop: &CancellationToken)
-where
+/// Serves one connection to its end, or `stop`; one that has not come to a request in time is dropped.
+async fn exchange<S>(
+    builder: &Builder<TokioExecutor>,
+    socket: S,
+    router: Router,
+    header_timeout: Duration,
+    stop: &CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let served = builder.serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
+    let asked = Arc::<AtomicBool>::default();
+    let service = service_fn(|request: Request<Incoming>| {
+        asked.store(true, Ordering::Relaxed);
+        router.clone().call(request)
+    });
+    let served = builder.serve_connection(TokioIo::new(socket), service);
     tokio::pin!(served);
+    // The builder's own limit begins only once it knows which version of HTTP is spoken.
     tokio::select! {
         _ = served.as_mut() => return,
         () = stop.cancelled() => {}
+        () = tokio::time::sleep(header_timeout) => {
+            if !asked.load(Ordering::Relaxed) {
+                return;
+            }
+            tokio::select! {
+                _ = served.as_mut() => return,
+                () = stop.cancelled() => {}
+            }
+        }
     }
     served.as_mut().graceful_shutdown();
     let _ = tokio::time::timeout(GRACE, served).await;
@@ -186,8 +212,12 @@ mod tests {
         let mut silent = TcpStream::connect(address).await.unwrap();
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+        // As HTTP/2 begins, and a POST.
+        let mut undecided = TcpStream::connect(address).await.unwrap();
+        undecided.write_all(b"P").await.unwrap();
         assert!(!rest(&mut slow).await.contains("here"));
         assert_eq!(rest(&mut silent).await, "");
+        assert_eq!(rest(&mut undecided).await, "");
         stop.cancel();
     }
 }
