@@ -188,14 +188,16 @@ impl Fleet {
         self.found.insert(pool.to_owned(), backends);
     }
 
-    /// Stops new requests to a backend; it stays in the pool and finishes its streams.
-    pub fn drain(&mut self, pool: &str, address: SocketAddr, now: DateTime<Utc>) -> Result<(), FleetError> {
+    /// Stops new requests to a backend; it stays in the pool and finishes its streams. Returns whether that changed anything:
+    /// one that drains or leaves already goes on with it.
+    pub fn drain(&mut self, pool: &str, address: SocketAddr, now: DateTime<Utc>) -> Result<bool, FleetError> {
         self.check_not_last(pool, address)?;
         let backend = self.find(pool, address)?;
-        if backend.membership == Membership::Active {
+        let is_active = backend.membership == Membership::Active;
+        if is_active {
             backend.membership = Membership::Draining { since: now };
         }
-        Ok(())
+        Ok(is_active)
     }
 
     /// Stops new requests to a backend and removes it once the drain time is over.

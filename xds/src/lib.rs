@@ -66,10 +66,10 @@ pub use self::intake::{
 };
 pub use self::metrics::Metrics;
 pub use self::resource_type::ResourceType;
-pub use self::server::{AdsService, DiscoveryService, NodeGroup, ServerOptions, XdsServer};
+pub use self::server::{AdsService, DiscoveryService, NodeGroup, ServerOptions, VisibleGroups, XdsServer};
 pub use self::snapshot::{Fault, InvalidSnapshot, Snapshot, SnapshotBuilder};
 pub use self::transport::{
-    Connection, Order, Peer, PemSource, RateLimit, ServeError, Tls, TlsError, TlsOptions, TransportMetrics,
-    TransportOptions, serve,
+    Bounds, Connection, Doors, Entered, Full, Order, Peer, PemSource, RateLimit, ServeError, Tls, TlsError,
+    TlsOptions, TransportMetrics, TransportOptions, serve,
 };
 pub use self::version::Version;

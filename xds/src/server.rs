@@ -15,6 +15,7 @@ mod service;
 mod session;
 mod sharing;
 
+pub use self::csds::VisibleGroups;
 pub use self::options::{NodeGroup, ServerOptions};
 pub use self::service::{AdsService, DiscoveryService};
 

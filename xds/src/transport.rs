@@ -5,6 +5,7 @@
 //! other end, and when to end.
 
 mod connection;
+mod doors;
 mod io;
 mod metrics;
 mod options;
@@ -14,6 +15,7 @@ mod rate;
 mod service;
 mod tls;
 
+pub use self::doors::{Bounds, Doors, Entered, Full};
 pub use self::metrics::TransportMetrics;
 pub use self::options::TransportOptions;
 pub use self::order::Order;
@@ -113,6 +115,13 @@ pub async fn serve(
         options,
     });
     let _stop_on_drop = shared.stopping.drop_guard();
+    let doors = Arc::new(Doors::new(Bounds {
+        most: shared.options.max_connections,
+        most_of_peer: shared.options.max_connections_per_peer,
+        who: "clients of discovery",
+        most_setting: "max_connections",
+        most_of_peer_setting: "max_connections_per_peer",
+    }));
     let connections = TaskTracker::new();
 
     let mut shutdown = pin!(shutdown);
@@ -138,16 +147,27 @@ pub async fn serve(
                 continue;
             }
         };
-        if connections.len() >= shared.options.max_connections {
-            shared.options.metrics.refuse(Refusal::connections);
-            continue;
-        }
+        let entered = match doors.enter(address.ip()) {
+            Ok(entered) => entered,
+            Err(full) => {
+                doors.tell(address.ip(), full, Instant::now());
+                shared.options.metrics.refuse(match full {
+                    Full::All => Refusal::connections,
+                    Full::Peer => Refusal::peer_connections,
+                });
+                continue;
+            }
+        };
         if new_connections.as_ref().is_some_and(|limiter| !limiter.admit(Instant::now())) {
             shared.options.metrics.refuse(Refusal::rate);
             continue;
         }
         let place = places.random::<f64>();
-        connections.spawn(connection::run(shared.clone(), socket, address, place));
+        let shared = shared.clone();
+        connections.spawn(async move {
+            connection::run(shared, socket, address, place).await;
+            drop(entered);
+        });
     }
 
     drop(listener);

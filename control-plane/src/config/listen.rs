@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -31,6 +32,12 @@ pub struct Listen {
     /// Envoys that are known by their certificates. With any here, every Envoy needs a certificate with one of these names,
     /// and no token.
     pub xds_clients: Vec<GatewayClient>,
+    /// Connections at a time, of `api` and of `xds` each (default 10,000).
+    #[garde(range(min = 1))]
+    pub max_connections: usize,
+    /// Connections at a time from one address, of `api` and of `xds` each (default 1000; of IPv6: from one /64).
+    #[garde(range(min = 1))]
+    pub max_connections_per_peer: usize,
 }
 
 impl Default for Listen {
@@ -43,6 +50,8 @@ impl Default for Listen {
             api_tls: None,
             xds_tls: None,
             xds_clients: Vec::new(),
+            max_connections: 10_000,
+            max_connections_per_peer: 1000,
         }
     }
 }
@@ -66,6 +75,21 @@ impl Listen {
         };
         let mut named = self.xds_clients.iter().filter(|client| is_named(&client.san, identities));
         !self.knows_envoys() || named.any(opens)
+    }
+}
+
+impl Listen {
+    /// The gateways that a certificate with these names opens; none when it opens all.
+    pub fn only_gateways(&self, identities: &[String]) -> Option<BTreeSet<&str>> {
+        if !self.knows_envoys() {
+            return None;
+        }
+        let named = self.xds_clients.iter().filter(|client| is_named(&client.san, identities));
+        let mut only = BTreeSet::new();
+        for client in named {
+            only.extend(client.gateways.as_ref()?.iter().map(String::as_str));
+        }
+        Some(only)
     }
 }
 
@@ -128,5 +152,32 @@ impl fmt::Debug for Database {
             .field("postgres_bin", &self.postgres_bin)
             .field("retention", &self.retention)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::parse;
+
+    #[test]
+    fn a_certificate_opens_the_gateways_of_all_its_names() {
+        let config = parse(
+            "models: [{ name: m, pools: [p] }]\npools: [{ name: p, backends: [\"127.0.0.1:1\"] }]\n\
+             gateways: [{ name: a, listen: \"127.0.0.1:2\" }, { name: b, node_cluster: b, listen: \"127.0.0.1:3\" }]\n\
+             listen:\n  xds_tls: { certificate: c, private_key: k, client_ca: ca }\n\
+             \x20 xds_clients:\n  - { san: a.example, gateways: [a] }\n  - { san: b.example, gateways: [b] }\n  - { san: all.example }\n",
+        )
+        .unwrap();
+        let only = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            config
+                .listen
+                .only_gateways(&names)
+                .map(|only| only.into_iter().map(str::to_owned).collect::<Vec<_>>())
+        };
+        assert_eq!(only(&["a.example"]), Some(vec!["a".to_owned()]));
+        assert_eq!(only(&["a.example", "B.example"]), Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(only(&["a.example", "all.example"]), None);
+        assert_eq!(only(&["other.example"]), Some(Vec::new()));
     }
 }

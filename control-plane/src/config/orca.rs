@@ -62,6 +62,11 @@ impl Config {
                 fault(path.join("orca"), "Envoys push it: set the pool's `telemetry: push`".to_owned());
             }
             let path = path.join("orca");
+            if pool.telemetry == PoolTelemetry::Push && !self.telemetry.load_reports.enabled {
+                let message = "Envoys tell it in their load reports, and `telemetry.load_reports.enabled` is false: the pool would \
+                               never be heard of";
+                fault(path.clone(), message.to_owned());
+            }
             if orca.metrics().next().is_none() {
                 fault(path.clone(), "names no metric".to_owned());
             }
@@ -104,6 +109,10 @@ mod tests {
             "{ queue_depth: named_metrics.waiting, kv_used: utilization.kv, running: named_metrics.waiting }";
         let parsed = config("push", good).unwrap();
         assert_eq!(parsed.load_metrics(&parsed.models[0]), ["named_metrics.waiting", "utilization.kv"]);
+        let unheard = "models: [{ name: m, pools: [p] }]\ntelemetry: { load_reports: { enabled: false } }\n\
+                       pools: [{ name: p, telemetry: push, orca: { kv_used: utilization.kv } }]\n";
+        let faults = parse(unheard).unwrap_err();
+        assert!(faults.contains("telemetry.load_reports.enabled"), "{faults}");
         for (telemetry, orca, expected) in [
             ("scrape", good, "telemetry: push"),
             ("push", "{}", "names no metric"),

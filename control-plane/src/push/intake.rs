@@ -15,7 +15,7 @@ use super::batch::Batch;
 use super::body::{BodyLimits, Held, Packing};
 use super::collector::{Collector, Rules};
 use super::directory::Directory;
-use super::doors::Doors;
+use super::doors::{Doors, for_senders};
 use super::metrics::{Protocol, PushMetrics};
 use super::queue::Assembly;
 use super::refusal::{RequestRefusal, Tally};
@@ -106,7 +106,7 @@ impl Intake {
                 deadline: options.body_deadline.0,
                 memory: Arc::new(Semaphore::new(options.max_buffered_bytes)),
             },
-            doors: Arc::new(Doors::new(options.max_connections, options.max_connections_per_peer)),
+            doors: Arc::new(for_senders(options.max_connections, options.max_connections_per_peer)),
             requests: Semaphore::new(options.max_requests),
             room: Arc::new(Semaphore::new(options.queue_points)),
             byte_room: Arc::new(Semaphore::new(QUEUE_BYTES)),

@@ -11,6 +11,7 @@ mod learned;
 mod memory;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -29,7 +30,7 @@ use super::journal::Entry;
 use super::steer::Steering;
 
 pub(crate) use checkpoint::{Checkpoint, Pending, decisive};
-pub(super) use discovered::{Discovered, MEMBERSHIP};
+pub(super) use discovered::{Discovered, MEMBERSHIP, WEIGHTS};
 pub(crate) use input::{Input, Order};
 
 /// What decides, and all that it remembers.
@@ -51,6 +52,8 @@ pub(crate) struct Core {
     pub(super) has_begun: bool,
     /// Time of the last decision, and how many were made at that time: a part of their ids.
     numbered: (DateTime<Utc>, u16),
+    /// Backends about which orders came before what the last run left; none once that is known.
+    ordered: Option<BTreeSet<SocketAddr>>,
     effects: Vec<Effect>,
 }
 
@@ -112,6 +115,7 @@ impl Core {
             started_at: now,
             has_begun: false,
             numbered: (now, 0),
+            ordered: Some(BTreeSet::new()),
             effects: Vec::new(),
         }
     }
@@ -134,5 +138,7 @@ impl Core {
     }
 }
 
+#[cfg(test)]
+mod memory_tests;
 #[cfg(test)]
 mod registration_tests;

@@ -97,7 +97,7 @@ async fn remember(store: &Store, config: &Config, now: DateTime<Utc>) -> Result<
     let models: Vec<String> = config.models.iter().map(|model| model.name.clone()).collect();
     let pools: Vec<String> = config.pools.iter().map(|pool| pool.name.clone()).collect();
     let (mut weights, mut demand, fleet, membership) = tokio::try_join!(
-        store.newest_model_states("weights", Some(&models)),
+        store.newest_model_states(super::control::WEIGHTS, Some(&models)),
         store.newest_model_states(ModelKind::Demand.as_str(), Some(&models)),
         store.newest_model_states(ModelKind::Fleet.as_str(), None),
         store.newest_model_states(super::control::MEMBERSHIP, Some(&pools)),

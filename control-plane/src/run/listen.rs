@@ -1,12 +1,10 @@
 //! What is listened on: addresses, and who is let in to the discovery server.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use axum::Router;
 use axum::extract::Request;
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::{self, Next};
@@ -15,7 +13,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use clairvoy_xds::{
-    Connection, Metrics as XdsMetrics, Peer, ServeError, ServerOptions, Tls, TransportOptions, XdsServer,
+    Connection, Metrics as XdsMetrics, Peer, ServeError, ServerOptions, TransportOptions, VisibleGroups,
+    XdsServer,
 };
 
 use crate::api::Token;
@@ -24,7 +23,6 @@ use crate::envoy::gateway_for;
 use crate::push::Surface;
 
 use super::envoys::EnvoyServices;
-use super::tls::TlsListener;
 
 pub(super) async fn bind(address: SocketAddr, field: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
@@ -45,23 +43,6 @@ pub(super) async fn push_listeners(config: &Config) -> anyhow::Result<Vec<(Surfa
         listeners.push((Surface::Http, bind(address, "telemetry.push.http").await?));
     }
     Ok(listeners)
-}
-
-/// Serves the API until `stop`.
-pub(super) async fn serve_api(
-    listener: TcpListener,
-    tls: Option<Tls>,
-    router: Router,
-    stop: CancellationToken,
-) -> io::Result<()> {
-    let stopped = stop.cancelled_owned();
-    match tls {
-        None => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
-        Some(tls) => {
-            let listener = TlsListener::new(listener, tls)?;
-            axum::serve(listener, router).with_graceful_shutdown(stopped).await
-        }
-    }
 }
 
 /// The discovery server; an Envoy belongs to the gateway that names its `node.cluster`, or to the one that names none,
@@ -89,15 +70,19 @@ pub(super) async fn serve_xds(
         routes = routes.add_service(services.load_reports.load_reporting_service());
     }
     let door = Arc::new(door);
-    let routes = routes.into_axum_router().layer(middleware::from_fn(move |request: Request, next: Next| {
-        let door = Arc::clone(&door);
-        async move {
-            match door.refusal(&request) {
-                None => next.run(request).await,
-                Some(message) => tonic::Status::unauthenticated(message).into_http(),
+    let routes =
+        routes.into_axum_router().layer(middleware::from_fn(move |mut request: Request, next: Next| {
+            let door = Arc::clone(&door);
+            async move {
+                match door.refusal(&request) {
+                    None => {
+                        door.narrow(&mut request);
+                        next.run(request).await
+                    }
+                    Some(message) => tonic::Status::unauthenticated(message).into_http(),
+                }
             }
-        }
-    }));
+        }));
     clairvoy_xds::serve(listener, routes.into(), options, stop.cancelled_owned()).await
 }
 
@@ -109,11 +94,17 @@ pub(super) struct Door {
 }
 
 impl Door {
+    /// A certificate for some gateways shows the clients of those only.
+    fn narrow(&self, request: &mut Request) {
+        if let Some(gateways) = self.listen.only_gateways(identities(request)) {
+            let visible = VisibleGroups::new(gateways);
+            request.extensions_mut().insert(visible);
+        }
+    }
+
     fn refusal(&self, request: &Request) -> Option<&'static str> {
         if self.listen.knows_envoys() {
-            let connection = request.extensions().get::<Connection>();
-            let identities = connection.map_or(&[][..], |connection| &connection.peer.identities);
-            let is_known = self.listen.admits(identities);
+            let is_known = self.listen.admits(identities(request));
             return (!is_known).then_some("a certificate with a name of listen.xds_clients is needed");
         }
         let token = self.token.as_ref()?;
@@ -122,4 +113,10 @@ impl Door {
         let may_pass = shown.is_some_and(|shown| token.is(shown));
         (!may_pass).then_some("the token of listen.token_env is needed as a bearer token")
     }
+}
+
+/// The names in the certificate of the connection that a request came on.
+fn identities(request: &Request) -> &[String] {
+    let connection = request.extensions().get::<Connection>();
+    connection.map_or(&[][..], |connection| &connection.peer.identities)
 }

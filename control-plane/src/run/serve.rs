@@ -28,10 +28,13 @@ use crate::telemetry::{ScrapeOptions, Scraper, TelemetryMetrics, install_crypto_
 use super::controller::{Controller, Inputs, Outputs};
 use super::database;
 use super::envoys::Intakes;
+use super::files::raise_limit;
 use super::journal::Journal;
-use super::listen::{Door, bind, push_listeners, serve_api, serve_xds, xds_server};
+use super::listen::{Door, bind, push_listeners, serve_xds, xds_server};
+use super::parts::Parts;
 use super::reload;
 use super::secrets::{endpoints, page_secrets, pool_tokens, push_senders, token};
+use super::serve_api::serve_api;
 use super::tls::{self, TlsMetrics};
 
 /// Outcomes of scrapes that may wait for the controller; beyond it the scraper drops and counts them.
@@ -81,6 +84,7 @@ pub fn database_settings(config: &Config) -> DatabaseSettings {
 /// Runs the control plane until SIGINT or SIGTERM.
 pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     install_crypto_provider();
+    raise_limit();
     let config = overrides.apply(config::load(&path)?);
     config::check(&config).map_err(|faults| anyhow::anyhow!("{faults}"))?;
     let config = Arc::new(config);
@@ -102,6 +106,8 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     transport.metrics = TransportMetrics::register(&mut registry);
     transport.drain = XDS_DRAIN;
     transport.tls = certificates.xds.clone();
+    transport.max_connections = config.listen.max_connections;
+    transport.max_connections_per_peer = config.listen.max_connections_per_peer;
     let tls_metrics = TlsMetrics::register(&mut registry);
     let telemetry = TelemetryMetrics::register(&mut registry);
     let (outcomes_in, outcomes) = mpsc::channel(OUTCOMES);
@@ -199,32 +205,36 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         clients: xds.events(),
     };
     let controller = Controller::new(Arc::clone(&config), outputs, Utc::now());
-    let mut controller = tokio::spawn(controller.run(inputs, stop.clone()));
-
-    tokio::spawn(scraper.run(stop.clone()));
-    tokio::spawn(assembly.run(stop.clone()));
+    let mut parts = Parts::default();
+    parts.spawn("the controller", controller.run(inputs, stop.clone()));
+    parts.spawn("the scraper", scraper.run(stop.clone()));
+    parts.spawn("the assembly of pushed telemetry", assembly.run(stop.clone()));
     for (surface, listener) in push_listeners {
-        tokio::spawn(intake.clone().serve(listener, surface, certificates.push(surface), stop.clone()));
+        let served = intake.clone().serve(listener, surface, certificates.push(surface), stop.clone());
+        parts.spawn("the intake of pushed telemetry", served);
     }
-    tokio::spawn(watching);
-    tokio::spawn({
+    parts.spawn("discovery of backends", watching);
+    parts.spawn("the delivery of webhooks", {
         let stop = stop.clone();
         async move { deliverer.run(stop).await }
     });
-    tokio::spawn(reload::watch(path, overrides, reloads_in, stop.clone()));
-    let api_server =
-        tokio::spawn(serve_api(api_listener, certificates.api.clone(), router(api), stop.clone()));
-    tokio::spawn(tls::watch(certificates, tls_metrics, stop.clone()));
+    parts.spawn("the watch of the configuration", reload::watch(path, overrides, reloads_in, stop.clone()));
+    parts.spawn("the server of the API", {
+        let (config, tls, stop) = (Arc::clone(&config), certificates.api.clone(), stop.clone());
+        async move { serve_api(api_listener, tls, router(api), &config.listen, stop).await }
+    });
+    parts.spawn("the watch of certificates", tls::watch(certificates, tls_metrics, stop.clone()));
     let door = Door { listen: config.listen.clone(), token };
-    let mut xds_server =
-        tokio::spawn(serve_xds(xds.clone(), services.clone(), xds_listener, door, transport, stop.clone()));
+    parts.try_spawn("the discovery server", {
+        let served = serve_xds(xds.clone(), services.clone(), xds_listener, door, transport, stop.clone());
+        async move { Ok(served.await?) }
+    });
     tracing::info!(api = %config.listen.api, xds = %config.listen.xds, "clairvoy is up");
 
     // A part that ends by itself takes the process with it: half a control plane would freeze the weights unseen.
     let ended = tokio::select! {
         ended = until_signal(first_error, config.database.url.is_none()) => ended,
-        _ = &mut controller => Err(anyhow::anyhow!("the controller ended by itself")),
-        _ = &mut xds_server => Err(anyhow::anyhow!("the discovery server ended by itself")),
+        error = parts.ended() => Err(error),
         _ = collecting.join_next() => Err(anyhow::anyhow!("the reading of what Envoys tell ended by itself")),
     };
     tracing::info!("stopping");
@@ -232,20 +242,12 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     services.shutdown();
     stop.cancel();
     let graceful = async {
-        if !controller.is_finished() {
-            let _ = controller.await;
-        }
+        parts.finish().await;
         let _ = journal_task.await;
         let _ = database.await;
-        if !xds_server.is_finished() {
-            let _ = xds_server.await;
-        }
     };
     if tokio::time::timeout(GRACE * 2, graceful).await.is_err() {
-        tracing::warn!("some work was not done in time");
-    }
-    if tokio::time::timeout(Duration::from_secs(1), api_server).await.is_err() {
-        tracing::debug!("live streams of the dashboard were cut");
+        tracing::warn!(parts = ?parts.running(), "some work was not done in time");
     }
     let open = store.borrow().clone();
     drop(store);

@@ -1,6 +1,5 @@
-//! TLS on what listens: reading the certificates, reading them again when their files change, and a listener for the API.
+//! TLS on what listens: reading the certificates, and reading them again when their files change.
 
-mod accept;
 mod watch;
 
 use anyhow::Context;
@@ -14,7 +13,6 @@ use clairvoy_xds::{PemSource, Tls, TlsOptions};
 use crate::config::{Config, ListenerTls};
 use crate::push::Surface;
 
-pub(super) use accept::TlsListener;
 pub(super) use watch::watch;
 
 /// The certificates of all addresses that speak TLS. Clones are handles of the same certificates.

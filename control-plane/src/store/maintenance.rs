@@ -171,6 +171,15 @@ const FORGET_GROUPS: &str = "
       AND NOT EXISTS (SELECT FROM group_minute m WHERE m.group_id = g.id)
       AND NOT EXISTS (SELECT FROM backend b WHERE b.pool = g.name OR b.model = g.name)";
 
+/// Removes states from before `$1`. The newest of what is saved only when it changes is in force at any age: leases and found
+/// backends, and weights.
+const FORGET_STATES: &str = "
+    DELETE FROM model_state WHERE ctid = ANY(ARRAY(
+        SELECT m.ctid FROM model_state m
+        WHERE m.trained_at < $1 AND (m.kind NOT IN ('membership', 'weights') OR EXISTS (
+            SELECT FROM model_state n WHERE n.kind = m.kind AND n.key = m.key AND n.version > m.version))
+        LIMIT $2))";
+
 /// Removes models of backends that were not seen since `$1`. While nothing at all was seen, all are kept.
 const FORGET_MODELS: &str = "
     DELETE FROM model_state WHERE ctid = ANY(ARRAY(
@@ -208,11 +217,7 @@ fn removals(retention: &Retention) -> [(&'static str, u32); 7] {
             "DELETE FROM decision WHERE ctid = ANY(ARRAY(SELECT ctid FROM decision WHERE at < $1 LIMIT $2))",
             retention.decisions_days,
         ),
-        (
-            "DELETE FROM model_state WHERE ctid = ANY(ARRAY(
-                 SELECT ctid FROM model_state WHERE trained_at < $1 LIMIT $2))",
-            retention.minutes_days,
-        ),
+        (FORGET_STATES, retention.minutes_days),
         (FORGET_MODELS, GONE_DAYS),
         (
             "DELETE FROM event WHERE ctid = ANY(ARRAY(SELECT ctid FROM event WHERE at < $1 LIMIT $2))",

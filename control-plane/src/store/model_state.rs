@@ -32,6 +32,20 @@ impl Store {
         trained_at: DateTime<Utc>,
         state: &Value,
     ) -> Result<i32, StoreError> {
+        self.save_model_text(kind, key, trained_at, &state.to_string()).await
+    }
+
+    /// [`Store::save_model_state`] of a state that is JSON already.
+    ///
+    /// # Errors
+    /// When the database does not answer, or `state` is no JSON.
+    pub async fn save_model_text(
+        &self,
+        kind: &str,
+        key: &str,
+        trained_at: DateTime<Utc>,
+        state: &str,
+    ) -> Result<i32, StoreError> {
         let save = async {
             let mut transaction = self.pool().begin().await?;
             // Two savers of the same state must not choose the same number.
@@ -44,7 +58,7 @@ impl Store {
             .await?;
             let version: i32 = sqlx::query_scalar(
                 "INSERT INTO model_state (kind, key, version, trained_at, state)
-                 SELECT $1, $2, coalesce(max(version), 0) + 1, $3, $4
+                 SELECT $1, $2, coalesce(max(version), 0) + 1, $3, $4::text::jsonb
                  FROM model_state WHERE kind = $1 AND key = $2
                  RETURNING version",
             )

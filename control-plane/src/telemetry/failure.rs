@@ -21,6 +21,9 @@ pub enum ScrapeFailure {
     /// Too many other scrapes were outstanding for half of the deadline.
     #[error("no free scrape slot within {0} ms")]
     NoSlot(u64),
+    /// This process has as many files and connections open as it may have; it says nothing about the engine.
+    #[error("no file descriptor is left here: {0}")]
+    NoDescriptor(String),
     /// Not 200; redirects are not followed.
     #[error("metrics page answered with status {0}")]
     Status(u16),
@@ -59,6 +62,8 @@ pub enum FailureKind {
     Timeout,
     /// [`ScrapeFailure::NoSlot`].
     NoSlot,
+    /// [`ScrapeFailure::NoDescriptor`].
+    NoDescriptor,
     /// [`ScrapeFailure::Status`].
     Status,
     /// [`ScrapeFailure::TooLarge`].
@@ -80,6 +85,7 @@ impl ScrapeFailure {
             Self::Broken(_) => FailureKind::Broken,
             Self::Timeout(_) => FailureKind::Timeout,
             Self::NoSlot(_) => FailureKind::NoSlot,
+            Self::NoDescriptor(_) => FailureKind::NoDescriptor,
             Self::Status(_) => FailureKind::Status,
             Self::TooLarge { .. } => FailureKind::TooLarge,
             Self::Packed(_) => FailureKind::Packed,
@@ -91,12 +97,13 @@ impl ScrapeFailure {
 
 impl FailureKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::BadUrl,
         Self::Connect,
         Self::Broken,
         Self::Timeout,
         Self::NoSlot,
+        Self::NoDescriptor,
         Self::Status,
         Self::TooLarge,
         Self::Packed,
@@ -117,6 +124,7 @@ impl FailureKind {
             Self::Broken => "broken",
             Self::Timeout => "timeout",
             Self::NoSlot => "no_slot",
+            Self::NoDescriptor => "no_descriptor",
             Self::Status => "status",
             Self::TooLarge => "too_large",
             Self::Packed => "packed",

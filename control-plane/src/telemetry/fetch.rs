@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -6,6 +7,7 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue};
 use reqwest::{Certificate, Client, ClientBuilder, StatusCode, Url};
+use rustix::io::Errno;
 
 use crate::config::MetricsAccess;
 
@@ -156,5 +158,38 @@ pub(super) fn scrape_url(text: &str) -> Result<Url, ScrapeFailure> {
 
 fn failure(error: reqwest::Error) -> ScrapeFailure {
     let cause = root_cause(&error);
-    if error.is_connect() { ScrapeFailure::Connect(cause) } else { ScrapeFailure::Broken(cause) }
+    match (is_out_of_descriptors(&error), error.is_connect()) {
+        (true, _) => ScrapeFailure::NoDescriptor(cause),
+        (false, true) => ScrapeFailure::Connect(cause),
+        (false, false) => ScrapeFailure::Broken(cause),
+    }
+}
+
+/// Whether the process or the machine has no file descriptor left.
+fn is_out_of_descriptors(error: &(dyn std::error::Error + 'static)) -> bool {
+    let own = std::iter::successors(Some(error), |error| error.source());
+    let mut codes = own.filter_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error());
+    codes.any(|code| [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).contains(&code))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_want_of_descriptors_is_not_taken_for_a_refused_connection() {
+        let fetcher = Fetcher::new(Duration::from_secs(5), 1000, Counter::default()).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = scrape_url(&format!("http://{}/metrics", listener.local_addr().unwrap())).unwrap();
+        let before = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..before }).unwrap();
+        let page = fetcher.page(url.clone(), &Access::default()).await;
+        setrlimit(Resource::Nofile, before).unwrap();
+        assert!(matches!(page, Err(ScrapeFailure::NoDescriptor(_))), "{page:?}");
+        drop(listener);
+        let page = fetcher.page(url, &Access::default()).await;
+        assert!(matches!(page, Err(ScrapeFailure::Connect(_))), "{page:?}");
+    }
 }

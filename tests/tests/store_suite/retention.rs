@@ -133,6 +133,25 @@ async fn models_of_backends_that_are_gone_go_soon() {
 }
 
 #[tokio::test]
+async fn what_is_saved_only_when_it_changes_stays_at_any_age() {
+    let server = SharedServer::get().await;
+    let store = server.store().await;
+    let now = Utc::now();
+    for (kind, version) in [("membership", 1), ("membership", 2), ("weights", 1), ("demand", 1)] {
+        let at = now - TimeDelta::days(1000 - version);
+        store.save_model_state(kind, "p", at, &serde_json::json!(version)).await.unwrap();
+    }
+    store.maintain(now, &Retention::default()).await.unwrap();
+    let newest = async |kind| store.load_model_state(kind, "p").await.unwrap().map(|saved| saved.version);
+    assert_eq!(newest("membership").await, Some(2));
+    assert_eq!(newest("weights").await, Some(1));
+    assert_eq!(newest("demand").await, None);
+    let left: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM model_state").fetch_one(store.pool()).await.unwrap();
+    assert_eq!(left, 2, "the older version of the membership is gone");
+}
+
+#[tokio::test]
 async fn a_clock_that_is_ahead_removes_nothing() {
     let server = SharedServer::get().await;
     let store = server.store().await;

@@ -1,5 +1,6 @@
 //! The client status discovery service (CSDS): what each client was sent, and what it said to it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::admin::v3::{ClientResourceStatus, UpdateFailureState};
@@ -25,6 +26,26 @@ use crate::stream::{Held, Mark, Subscription};
 /// Contents in one answer; clients of this service take no more than a few MiB by default anyway.
 const MAX_CONTENT_BYTES: usize = 32 << 20;
 
+/// The groups whose clients a caller of the client status discovery service is told of. As an extension of the request, set
+/// by a layer that knows who calls; without it, all clients are told of. Clients that belong to no group are not among those of
+/// any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VisibleGroups(Arc<BTreeSet<String>>);
+
+impl VisibleGroups {
+    /// These groups, by name.
+    pub fn new<Name: Into<String>>(groups: impl IntoIterator<Item = Name>) -> Self {
+        Self(Arc::new(groups.into_iter().map(Into::into).collect()))
+    }
+}
+
+/// Whether a client is told of.
+fn is_visible(cell: &Cell, visible: Option<&VisibleGroups>) -> bool {
+    visible.is_none_or(|VisibleGroups(groups)| {
+        cell.lock().group.as_ref().is_some_and(|group| groups.contains(&**group.name()))
+    })
+}
+
 pub(super) fn service(shared: Arc<Shared>) -> ClientStatusDiscoveryServiceServer<Csds> {
     ClientStatusDiscoveryServiceServer::new(Csds { shared })
 }
@@ -43,11 +64,12 @@ impl ClientStatusDiscoveryService for Csds {
         request: Request<Streaming<ClientStatusRequest>>,
     ) -> Result<Response<Self::StreamClientStatusStream>, Status> {
         let shared = self.shared.clone();
+        let visible = request.extensions().get::<VisibleGroups>().cloned();
         let answers = stream::unfold(request.into_inner(), move |mut requests| {
-            let shared = shared.clone();
+            let (shared, visible) = (shared.clone(), visible.clone());
             async move {
                 let answer = match requests.message().await {
-                    Ok(Some(request)) => answer(&shared, &request),
+                    Ok(Some(request)) => answer(&shared, visible.as_ref(), &request),
                     Ok(None) => return None,
                     Err(status) => Err(status),
                 };
@@ -61,16 +83,21 @@ impl ClientStatusDiscoveryService for Csds {
         &self,
         request: Request<ClientStatusRequest>,
     ) -> Result<Response<ClientStatusResponse>, Status> {
-        answer(&self.shared, request.get_ref()).map(Response::new)
+        let visible = request.extensions().get::<VisibleGroups>();
+        answer(&self.shared, visible, request.get_ref()).map(Response::new)
     }
 }
 
-fn answer(shared: &Shared, request: &ClientStatusRequest) -> Result<ClientStatusResponse, Status> {
+fn answer(
+    shared: &Shared,
+    visible: Option<&VisibleGroups>,
+    request: &ClientStatusRequest,
+) -> Result<ClientStatusResponse, Status> {
     let mut room = if request.exclude_resource_contents { 0 } else { MAX_CONTENT_BYTES };
     let mut config = Vec::new();
     for cell in shared.clients.all() {
         let Some(node_id) = cell.lock().node.as_ref().map(|node| node.id.clone()) else { continue };
-        if is_wanted(&node_id, &request.node_matchers)? {
+        if is_visible(&cell, visible) && is_wanted(&node_id, &request.node_matchers)? {
             config.push(client_config(&cell, !request.exclude_resource_contents, &mut room)?);
         }
     }

@@ -16,6 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 
 use hyper_util::rt::TokioIo;
@@ -33,7 +34,7 @@ use super::service::ConnectionService;
 /// What the timer of a connection stands for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The connection ages, if connections do.
+    /// The connection has to get a stream, and ages, if connections do.
     Open,
     /// The client was told; its streams are to end when the timer fires.
     Told,
@@ -65,10 +66,14 @@ pub(super) async fn run(shared: Arc<Shared>, socket: TcpStream, address: SocketA
     let peer = Arc::new(Peer { address, identities });
     let drain = Order::new();
     let connection = Connection { peer, drain: drain.clone() };
-    let service = ConnectionService { shared: shared.clone(), connection };
+    let used = Arc::<AtomicBool>::default();
+    let service = ConnectionService { shared: shared.clone(), connection, used: used.clone() };
     let http2 = shared.http2.serve_connection(TokioIo::new(socket), service);
-    let age = options.age_at(place).map(|age| opened + age);
-    drive(&shared, address, pin!(http2), &drain, age, place).await;
+    let times = Times {
+        first_stream: opened + options.first_stream_timeout,
+        age: options.age_at(place).map(|age| opened + age),
+    };
+    drive(&shared, address, pin!(http2), &drain, &used, times, place).await;
 }
 
 async fn handshake(shared: &Shared, socket: TcpStream) -> io::Result<(Begun, Vec<String>)> {
@@ -79,6 +84,14 @@ async fn handshake(shared: &Shared, socket: TcpStream) -> io::Result<(Begun, Vec
     };
     let (socket, identities) = tls.accept(socket).await?;
     Ok((Begun::read_preface(Socket::Tls(Box::new(socket))).await?, identities))
+}
+
+/// When a connection is looked at.
+struct Times {
+    /// By when it has to have a stream.
+    first_stream: Instant,
+    /// When it is too old.
+    age: Option<Instant>,
 }
 
 /// What happens to a connection.
@@ -96,14 +109,16 @@ async fn drive(
     address: SocketAddr,
     mut http2: Pin<&mut Http2>,
     drain: &Order,
-    age: Option<Instant>,
+    used: &AtomicBool,
+    times: Times,
     place: f64,
 ) {
     let options = &shared.options;
     let mut open = options.metrics.open();
     let mut phase = Phase::Open;
-    let mut timed = age.is_some();
-    let mut timer: Pin<&mut Sleep> = pin!(tokio::time::sleep_until(age.unwrap_or_else(Instant::now)));
+    let mut timed = true;
+    let first = times.age.map_or(times.first_stream, |age| age.min(times.first_stream));
+    let mut timer: Pin<&mut Sleep> = pin!(tokio::time::sleep_until(first));
     let mut stop = pin!(shared.stopping.cancelled());
     // What waits for this waker need not be asked again with each request and response.
     let mut waiting: Option<Waker> = None;
@@ -149,10 +164,24 @@ async fn drive(
                 timer.as_mut().reset(Instant::now() + options.drain.mul_f64(place));
             }
             (Event::Timer, Phase::Open) => {
-                options.metrics.aged.inc();
+                let now = Instant::now();
+                let is_old = times.age.is_some_and(|age| age <= now);
+                if !is_old && used.load(Ordering::Relaxed) {
+                    match times.age {
+                        Some(age) => timer.as_mut().reset(age),
+                        None => timed = false,
+                    }
+                    continue;
+                }
+                if is_old {
+                    options.metrics.aged.inc();
+                } else {
+                    tracing::debug!(peer.address = %address, "no stream in time");
+                    options.metrics.unused.inc();
+                }
                 http2.as_mut().graceful_shutdown();
                 phase = Phase::Told;
-                timer.as_mut().reset(Instant::now());
+                timer.as_mut().reset(now);
             }
             (Event::Timer, Phase::Told) => {
                 drain.cancel();

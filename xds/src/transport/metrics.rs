@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 #[expect(non_camel_case_types, reason = "values of a label")]
 pub(super) enum Refusal {
     connections,
+    peer_connections,
     rate,
     handshake,
     handshake_timeout,
@@ -40,6 +41,7 @@ struct EndLabel {
 pub struct TransportMetrics {
     pub(super) connections: Gauge,
     pub(super) aged: Counter,
+    pub(super) unused: Counter,
     pub(super) streams_refused: Counter,
     refused: Family<RefusalLabel, Counter>,
     ended: Family<EndLabel, Counter>,
@@ -54,7 +56,7 @@ impl TransportMetrics {
         registry.register("connections", "Connections that speak HTTP/2", metrics.connections.clone());
         registry.register(
             "connections_refused",
-            "Connections that were not served: beyond the limit of connections or of new ones per second, \
+            "Connections that were not served: beyond the limit of connections, in whole or of one peer, or of new ones per second, \
              no TLS or HTTP/2 spoken, or nothing in time",
             metrics.refused.clone(),
         );
@@ -64,6 +66,11 @@ impl TransportMetrics {
             metrics.ended.clone(),
         );
         registry.register("connections_aged", "Connections that reached their age", metrics.aged.clone());
+        registry.register(
+            "connections_unused",
+            "Connections on which no stream was accepted in time, and that were told to end",
+            metrics.unused.clone(),
+        );
         registry.register(
             "streams_refused",
             "Streams beyond the limit of new ones per second, or on a connection that drains",

@@ -29,6 +29,9 @@ pub struct TransportOptions {
     /// Time from the connection to the first bytes of HTTP/2, the TLS handshake included; connections that
     /// take longer are dropped. 10 s by default, enough for several lost packets.
     pub handshake_timeout: Duration,
+    /// Time from the connection to its first stream that is accepted; one that has none by then is told to end. 60 s
+    /// by default: a client opens its stream at once.
+    pub first_stream_timeout: Duration,
     /// Bytes that a client may send on one stream before they are read: 1 to 2,147,483,647, 256 KiB by
     /// default. Not a limit of a request: larger ones flow as they are read.
     pub initial_stream_window_bytes: u32,
@@ -54,6 +57,9 @@ pub struct TransportOptions {
     /// Connections at a time; more are closed at once. 10,000 by default, as many as there are streams by
     /// default. Each one takes a file descriptor, of which a process often has only 1,024: raise that limit.
     pub max_connections: usize,
+    /// Connections of one peer at a time, an IPv4 address or a /64 of IPv6; more are closed at once. No limit of its own
+    /// by default: a whole fleet may come through one address.
+    pub max_connections_per_peer: usize,
     /// New connections per second; more are closed before TLS begins. `None` by default: no limit. Of use
     /// with TLS, whose handshake costs about a millisecond of CPU.
     pub new_connections: Option<RateLimit>,
@@ -85,6 +91,7 @@ impl Default for TransportOptions {
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
+            first_stream_timeout: Duration::from_secs(60),
             initial_stream_window_bytes: 256 << 10,
             initial_connection_window_bytes: 1 << 20,
             max_send_buffer_bytes: 128 << 10,
@@ -93,6 +100,7 @@ impl Default for TransportOptions {
             max_header_list_bytes: 16 << 10,
             header_table_bytes: 4096,
             max_connections: 10_000,
+            max_connections_per_peer: usize::MAX,
             new_connections: None,
             new_streams: Some(NEW_STREAMS),
             max_connection_age: None,
@@ -125,6 +133,7 @@ impl TransportOptions {
             ("keepalive_interval", self.keepalive_interval),
             ("keepalive_timeout", self.keepalive_timeout),
             ("handshake_timeout", self.handshake_timeout),
+            ("first_stream_timeout", self.first_stream_timeout),
         ];
         for (option, value) in times {
             if value.is_zero() {

@@ -2,15 +2,16 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use futures::future::{self, Either, Ready};
+use futures::FutureExt as _;
+use futures::future::{self, BoxFuture, Either, Ready};
 use hyper::body::Incoming;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
-use tower::Service;
+use tower::Service as _;
 
 use super::Shared;
 use super::peer::Connection;
@@ -22,6 +23,8 @@ type Answer = Result<http::Response<Body>, Infallible>;
 pub(super) struct ConnectionService {
     pub(super) shared: Arc<Shared>,
     pub(super) connection: Connection,
+    /// Given with the first stream that a service accepts.
+    pub(super) used: Arc<AtomicBool>,
 }
 
 impl ConnectionService {
@@ -38,7 +41,7 @@ impl ConnectionService {
 impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Either<Ready<Answer>, <Routes as Service<http::Request<Body>>>::Future>;
+    type Future = Either<Ready<Answer>, BoxFuture<'static, Answer>>;
 
     fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
         if let Some(status) = self.refusal() {
@@ -49,6 +52,14 @@ impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(self.connection.clone());
         // Routes are always ready, and shared by their clones.
-        Either::Right(self.shared.routes.clone().call(request.map(Body::new)))
+        let answer = self.shared.routes.clone().call(request.map(Body::new));
+        let used = self.used.clone();
+        let note = move |answer: &Answer| {
+            // A call that is refused, as for want of a token, has its status in the head of the answer.
+            if answer.as_ref().is_ok_and(|answer| !answer.headers().contains_key(Status::GRPC_STATUS)) {
+                used.store(true, Ordering::Relaxed);
+            }
+        };
+        Either::Right(answer.inspect(note).boxed())
     }
 }

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use axum::extract::Request;
+use axum::middleware::{self, Next};
 use clairvoy_xds::ResourceType::{Cluster, ClusterLoadAssignment, Secret};
+use clairvoy_xds::{TransportOptions, VisibleGroups};
 use envoy_types::pb::envoy::admin::v3::ClientResourceStatus;
 use envoy_types::pb::envoy::service::status::v3::client_config::GenericXdsConfig;
 use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service_client::ClientStatusDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::status::v3::{ClientStatusRequest, ClientStatusResponse, ConfigStatus};
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::matcher::v3::{NodeMatcher, StringMatcher};
+use tokio::net::TcpListener;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -129,4 +133,30 @@ async fn t14_a_status_stream_answers_each_request() {
         assert_eq!(answers.message().await.unwrap().unwrap().config.len(), clients);
     }
     assert!(answers.message().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn t14_a_caller_that_may_see_some_groups_is_told_of_their_clients_only() {
+    let server = server();
+    server.publish("all", snapshot(&[("a", 1, 1)], &["a"]));
+    let address = serve(&server).await;
+    let _client: Client<Delta> = settled(&server, address, &["a"]).await;
+    for (groups, clients) in [(&["other", "all"][..], 1), (&["other"], 0), (&[], 0)] {
+        let visible = VisibleGroups::new(groups.iter().copied());
+        let narrow = middleware::from_fn(move |mut request: Request, next: Next| {
+            request.extensions_mut().insert(visible.clone());
+            next.run(request)
+        });
+        let routes = server.routes().into_axum_router().layer(narrow);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let options = TransportOptions::default();
+        tokio::spawn(clairvoy_xds::serve(listener, routes.into(), options, std::future::pending()));
+        let mut service = Service::new(connect(address).await);
+        let told = service.fetch_client_status(node("proxy")).await.unwrap().into_inner();
+        assert_eq!(told.config.len(), clients, "{groups:?}");
+        let mut answers =
+            service.stream_client_status(tokio_stream::iter([node("proxy")])).await.unwrap().into_inner();
+        assert_eq!(answers.message().await.unwrap().unwrap().config.len(), clients, "{groups:?}");
+    }
 }

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clairvoy_xds::{RateLimit, TransportOptions};
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use futures::future::join_all;
 use tokio::net::TcpStream;
 use tonic::Code;
@@ -75,6 +76,36 @@ async fn t10_connections_beyond_the_limit_are_closed() {
     drop(kept);
     eventually("one is gone", || server.metrics.connections() == 1).await;
     let (_stream, _) = Stream::greeted(&connect(server.address).await).await;
+}
+
+#[tokio::test]
+async fn t10_connections_of_one_peer_beyond_its_limit_are_closed() {
+    let server = start(Manner::Stay, options(|options| options.max_connections_per_peer = 1)).await;
+    let kept = raw::handshake(server.address).await;
+    let mut refused = TcpStream::connect(server.address).await.unwrap();
+    raw::closed(&mut refused).await;
+    drop(kept);
+    eventually("it is gone", || server.metrics.connections() == 0).await;
+    let (_stream, _) = Stream::greeted(&connect(server.address).await).await;
+}
+
+#[tokio::test]
+async fn t10_a_connection_without_a_stream_is_closed() {
+    let brief = |options: &mut TransportOptions| {
+        options.first_stream_timeout = Duration::from_millis(500);
+        options.grace = Duration::from_millis(100);
+    };
+    let server = start(Manner::Stay, options(brief)).await;
+    let (stream, _) = Stream::greeted(&connect(server.address).await).await;
+    let mut idle = raw::handshake(server.address).await;
+    // One that was refused is none.
+    let mut refused = AggregatedDiscoveryServiceClient::new(connect(server.address).await);
+    let status = refused.stream_aggregated_resources(futures::stream::pending()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+    eventually("all but one are gone", || server.metrics.connections() == 1).await;
+    raw::closed(&mut idle).await;
+    assert_eq!(server.seen.open_streams(), 1);
+    stream.finish().await.unwrap();
 }
 
 #[tokio::test]

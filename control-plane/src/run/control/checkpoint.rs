@@ -110,6 +110,7 @@ impl Core {
             started_at: checkpoint.started_at,
             has_begun: checkpoint.has_begun,
             numbered: checkpoint.numbered,
+            ordered: None,
             effects: Vec::new(),
         }
     }

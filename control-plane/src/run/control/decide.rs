@@ -14,7 +14,7 @@ use super::super::decision_id::decision_id;
 use super::super::journal::Entry;
 use super::super::plan;
 use super::super::steer::Steered;
-use super::{Core, Effect, Issued};
+use super::{Core, Effect, Issued, WEIGHTS};
 
 impl Core {
     /// Decides weights and replicas of every model; what changed is to be published.
@@ -43,7 +43,7 @@ impl Core {
             return false;
         };
         if let Ok(state) = serde_json::to_value(&*steering) {
-            let entry = Entry::ModelState { kind: "weights", key: model.name.clone(), at: now, state };
+            let entry = Entry::ModelState { kind: WEIGHTS, key: model.name.clone(), at: now, state };
             self.effects.push(Effect::Journal(entry));
         }
         self.record(&model.name, None, steered, now);

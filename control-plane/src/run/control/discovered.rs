@@ -18,6 +18,8 @@ use super::{Core, Counted, Effect};
 
 /// The kind under which found backends and leases of a pool are saved.
 pub(in super::super) const MEMBERSHIP: &str = "membership";
+/// The kind under which published weights are saved.
+pub(in super::super) const WEIGHTS: &str = "weights";
 
 /// Longest wait for the first answers of DNS after a start.
 const DNS_PATIENCE_SECONDS: f64 = 10.0;
@@ -113,9 +115,15 @@ impl Core {
     }
 
     /// Leases begin anew with the process: while it was away nobody could renew one.
-    pub(super) fn remember_leases(&mut self, membership: &[(String, serde_json::Value)], now: DateTime<Utc>) {
+    pub(super) fn remember_leases(
+        &mut self,
+        membership: &[(String, serde_json::Value)],
+        ordered: &BTreeSet<SocketAddr>,
+        now: DateTime<Utc>,
+    ) {
         for (pool, saved) in saved(membership) {
-            for (address, seconds) in saved.leases {
+            let leases = saved.leases.into_iter().filter(|(address, _)| !ordered.contains(address));
+            for (address, seconds) in leases {
                 let backend = self.fleet.backend_mut(address).filter(|backend| {
                     backend.pool == pool && backend.origin == Origin::Registered && backend.lease.is_none()
                 });
@@ -218,10 +226,11 @@ impl Core {
         if done == Registration::New {
             let draining = self.fleet.backend(address).is_some_and(|backend| backend.is_draining());
             let state = if draining { RegisteredState::Draining } else { RegisteredState::Ready };
+            // The lease first: written without it, the backend would stay for ever.
+            self.save_membership(pool, now);
             self.registered(pool, address, state, now);
             let seconds = length.as_seconds_f64();
             self.note("info", format!("{address} was registered in pool {pool} for {seconds} s"));
-            self.save_membership(pool, now);
             self.reconcile(now);
         }
         Ok(done)

@@ -22,9 +22,10 @@ impl Core {
                 let done = checked.and_then(|()| self.fleet.register(&config, &pool, address, now));
                 self.count_registration(&pool, done.as_ref().map(|()| &Registration::New));
                 done?;
+                self.ordered(address);
+                self.save_membership(&pool, now);
                 self.registered(&pool, address, RegisteredState::Ready, now);
                 self.note("info", format!("{address} was registered in pool {pool}"));
-                self.save_membership(&pool, now);
                 self.reconcile(now);
             }
             Order::Lease { pool, address, length } => {
@@ -33,13 +34,18 @@ impl Core {
                 return done.map(Some);
             }
             Order::Drain { pool, address } => {
-                self.fleet.drain(&pool, address, now)?;
-                self.registered(&pool, address, RegisteredState::Draining, now);
-                self.note("info", format!("{address} in pool {pool} is draining"));
-                self.decide(now);
+                let changed = self.fleet.drain(&pool, address, now)?;
+                self.ordered(address);
+                // Of one that leaves the database has no row any more, and must not get one again.
+                if changed {
+                    self.registered(&pool, address, RegisteredState::Draining, now);
+                    self.note("info", format!("{address} in pool {pool} is draining"));
+                    self.decide(now);
+                }
             }
             Order::Remove { pool, address } => {
                 self.fleet.remove(&pool, address, now)?;
+                self.ordered(address);
                 let gone = Entry::Unregistered { pool: pool.clone(), address: address.to_string() };
                 self.effects.push(Effect::Journal(gone));
                 self.note("info", format!("{address} leaves pool {pool} after it has drained"));
@@ -53,6 +59,13 @@ impl Core {
             }
         }
         Ok(None)
+    }
+
+    /// What was ordered counts for more than what the last run left, whenever that comes.
+    fn ordered(&mut self, address: SocketAddr) {
+        if let Some(ordered) = &mut self.ordered {
+            ordered.insert(address);
+        }
     }
 
     pub(super) fn registered(

@@ -1,7 +1,10 @@
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use crate::config::Config;
+use crate::fleet::{Membership, Origin};
 use crate::learn::Lesson;
 use crate::store::RegisteredState;
 
@@ -13,20 +16,24 @@ use super::Core;
 const WEIGHTS_LAST_SECONDS: f64 = 300.0;
 
 impl Core {
-    /// Takes up what the last run left. It is no input: a checkpoint follows it, and has it all.
+    /// Takes up what the last run left, but for the backends about which orders came meanwhile: the database may open long
+    /// after the start. It is no input: a checkpoint follows it, and has it all.
     pub(in crate::run) fn remember(&mut self, memory: Memory, now: DateTime<Utc>) {
         let config = Arc::clone(&self.config);
+        let ordered = self.ordered.take().unwrap_or_default();
         self.remember_found(&memory.membership);
         self.fleet.reconcile(&config, now);
         for backend in memory.registered {
             let Ok(address) = backend.address.parse() else { continue };
-            if self.fleet.register(&config, &backend.pool, address, now).is_ok()
-                && backend.state == RegisteredState::Draining
-            {
-                let _ = self.fleet.drain(&backend.pool, address, now);
+            if !ordered.contains(&address) {
+                self.remember_registered(&config, &backend.pool, address, backend.state, now);
             }
         }
-        self.remember_leases(&memory.membership, now);
+        self.remember_leases(&memory.membership, &ordered, now);
+        // What was saved before this was known lacks a part of it.
+        for (pool, _) in &memory.membership {
+            self.save_membership(pool, now);
+        }
         for (model, saved_at, state) in memory.weights {
             let age = (now - saved_at).as_seconds_f64();
             if age <= WEIGHTS_LAST_SECONDS
@@ -43,5 +50,31 @@ impl Core {
             self.teach(Lesson::CatchUp(model, first_step, values));
         }
         self.reconcile(now);
+    }
+
+    fn remember_registered(
+        &mut self,
+        config: &Config,
+        pool: &str,
+        address: SocketAddr,
+        state: RegisteredState,
+        now: DateTime<Utc>,
+    ) {
+        // One that has renewed its lease meanwhile has it anew, and drains on if it was set to drain.
+        let known = self.fleet.backend(address).filter(|backend| {
+            backend.pool == pool
+                && backend.origin == Origin::Registered
+                && !matches!(backend.membership, Membership::Leaving { .. })
+        });
+        let is_renewed = known.is_some();
+        if !is_renewed && self.fleet.register(config, pool, address, now).is_err() {
+            return;
+        }
+        if state == RegisteredState::Draining
+            && self.fleet.drain(pool, address, now).is_ok_and(|changed| changed)
+            && is_renewed
+        {
+            self.registered(pool, address, RegisteredState::Draining, now);
+        }
     }
 }

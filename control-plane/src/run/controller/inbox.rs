@@ -47,7 +47,7 @@ impl Controller {
             Err(failure) => {
                 let refused = match failure.kind() {
                     FailureKind::Connect => Some(true),
-                    FailureKind::Timeout | FailureKind::NoSlot => None,
+                    FailureKind::Timeout | FailureKind::NoSlot | FailureKind::NoDescriptor => None,
                     _ => Some(false),
                 };
                 Input::Failure { backend, refused, message: failure.to_string() }

@@ -18,7 +18,7 @@ type Stamp = Option<(u64, i64, i64, u64)>;
 pub(in crate::run) async fn watch(listeners: Listeners, metrics: TlsMetrics, stop: CancellationToken) {
     let mut watched: Vec<File> = listeners.watched.into_iter().map(File::new).collect();
     if watched.is_empty() {
-        return;
+        return stop.cancelled().await;
     }
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
