@@ -14,6 +14,9 @@ use super::load::{model_name, socket};
 const MOST_NODES: usize = 20_000;
 /// Backends of which something waits to be taken.
 const MOST_BACKENDS: usize = 100_000;
+/// More requests do not end or run at one backend through one Envoy in an interval, nor is the mean of a metric larger: such
+/// numbers are none.
+const MOST: f64 = 1e8;
 /// What an Envoy said of requests in progress is forgotten after this time, seconds.
 const PROGRESS_SECONDS: f64 = 30.0;
 
@@ -69,7 +72,10 @@ impl OrcaTally {
                 stats.upstream_locality_stats.iter().flat_map(|locality| &locality.upstream_endpoint_stats);
             for stats in endpoints {
                 let Some(address) = stats.address.as_ref().and_then(socket) else { continue };
-                running.push((address, stats.total_requests_in_progress as f64));
+                let in_progress = stats.total_requests_in_progress as f64;
+                if in_progress <= MOST {
+                    running.push((address, in_progress));
+                }
                 self.add_endpoint(address, stats, &wanted);
             }
         }
@@ -87,14 +93,18 @@ impl OrcaTally {
             return;
         }
         let sums = self.backends.entry(address).or_default();
-        sums.ended += stats.total_successful_requests.saturating_add(stats.total_error_requests) as f64;
+        let ended = stats.total_successful_requests.saturating_add(stats.total_error_requests) as f64;
+        sums.ended += if ended <= MOST { ended } else { 0.0 };
         for metric in stats.load_metric_stats.iter().filter(|metric| wanted.contains(&metric.metric_name)) {
-            if metric.num_requests_finished_with_metric == 0 || !metric.total_metric_value.is_finite() {
+            let requests = metric.num_requests_finished_with_metric as f64;
+            // What is not a number is not within bounds either.
+            let is_believed = metric.total_metric_value.abs() <= MOST * requests;
+            if requests == 0.0 || requests > MOST || !is_believed {
                 continue;
             }
             let (sum, count) = sums.metrics.entry(metric.metric_name.clone()).or_default();
             *sum += metric.total_metric_value;
-            *count += metric.num_requests_finished_with_metric as f64;
+            *count += requests;
         }
     }
 
@@ -190,5 +200,25 @@ mod tests {
         let later = DateTime::from_timestamp(140, 0).unwrap();
         let [reading] = &tally.take(later)[..] else { panic!("one backend") };
         assert_eq!((reading.ended, reading.in_progress), (4.0, 0.0), "old news of what runs is none");
+    }
+
+    #[test]
+    fn numbers_beyond_belief_do_not_stay() {
+        let config = crate::config::parse(
+            "models: [{ name: m, pools: [p] }]\n\
+             pools: [{ name: p, telemetry: push, orca: { queue_depth: named_metrics.waiting } }]\n",
+        )
+        .unwrap();
+        let mut tally = OrcaTally::default();
+        let waiting = "named_metrics.waiting";
+        for (count, sum) in [(1, 1e300), (1, f64::INFINITY), (u64::MAX, 1.0), (0, 1.0)] {
+            tally.add(&report("a", "m", u64::MAX, u64::MAX, &[(waiting, count, sum)]), &config);
+        }
+        tally.add(&report("b", "m", 2, 1, &[(waiting, 2, 6.0)]), &config);
+        let [reading] = &tally.take(DateTime::from_timestamp(101, 0).unwrap())[..] else {
+            panic!("one backend")
+        };
+        assert_eq!(reading.means, BTreeMap::from([(waiting.to_owned(), 3.0)]));
+        assert_eq!((reading.ended, reading.in_progress), (2.0, 1.0));
     }
 }

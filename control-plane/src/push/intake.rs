@@ -11,7 +11,7 @@ use crate::envoy::OrcaReading;
 use crate::telemetry::{ScrapeOutcome, TelemetryMetrics};
 
 use super::access::{Access, Certified, PushSenders};
-use super::batch::Batch;
+use super::batch::{Batch, MOST_BYTES};
 use super::body::{BodyLimits, Held, Packing};
 use super::collector::{Collector, Rules};
 use super::directory::Directory;
@@ -25,8 +25,6 @@ use super::{orca, otlp, plain, remote_write};
 const QUEUE_REQUESTS: usize = 4096;
 /// Bodies beyond this many bytes are decoded on a thread that may block: about half a millisecond of work.
 const LARGE_BODY_BYTES: usize = 64 * 1024;
-/// Most bytes of labels and buckets that wait beside the points' own.
-const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// After this time, in seconds, a sender that was turned away may come back.
 pub(super) const RETRY_AFTER_SECONDS: u64 = 1;
 
@@ -58,6 +56,16 @@ pub(super) struct Queued {
     pub(super) batch: Batch,
     pub(super) places: OwnedSemaphorePermit,
     pub(super) bytes: OwnedSemaphorePermit,
+    /// Its part of the memory that all requests share.
+    pub(super) memory: Option<OwnedSemaphorePermit>,
+}
+
+/// What was decoded of a request.
+#[derive(Debug)]
+struct Decoded {
+    batch: Batch,
+    tally: Tally,
+    memory: Option<OwnedSemaphorePermit>,
 }
 
 /// The language of a body.
@@ -109,7 +117,7 @@ impl Intake {
             doors: Arc::new(Doors::new(options.max_connections, options.max_connections_per_peer)),
             requests: Semaphore::new(options.max_requests),
             room: Arc::new(Semaphore::new(options.queue_points)),
-            byte_room: Arc::new(Semaphore::new(QUEUE_BYTES)),
+            byte_room: Arc::new(Semaphore::new(MOST_BYTES)),
             queue,
             metrics,
             names_wanted,
@@ -163,13 +171,13 @@ impl Intake {
         let large = packing != Packing::Plain || body.bytes.len() > LARGE_BODY_BYTES;
         let shared = Arc::clone(&self.shared);
         let work = move || shared.decode(format, packing, body, &access);
-        let (batch, tally) = if large {
+        let decoded = if large {
             let decoded = tokio::task::spawn_blocking(work).await;
             decoded.map_err(|error| RequestRefusal::Malformed(error.to_string()))??
         } else {
             work()?
         };
-        self.shared.queue(protocol, batch, tally)
+        self.shared.queue(protocol, decoded)
     }
 
     /// Queues what backends say of themselves in their answers. What finds no room is dropped and counted: newer comes soon.
@@ -179,13 +187,21 @@ impl Intake {
     }
 }
 
+impl Decoded {
+    fn of(collector: Collector<'_>) -> Self {
+        let Collector { batch, tally, memory, .. } = collector;
+        Self { batch, tally, memory }
+    }
+}
+
 impl Shared {
     fn take_orca(&self, readings: &[OrcaReading]) -> Result<Accepted, RequestRefusal> {
         let directory = self.directory.load_full();
         let now_ms = Utc::now().timestamp_millis();
-        let mut collector = Collector::new(&self.rules, &directory, &Access::All, now_ms);
+        let mut collector =
+            Collector::new(&self.rules, &directory, &Access::All, now_ms).within(&self.limits);
         orca::take(readings, &mut collector)?;
-        self.queue(Protocol::Orca, collector.batch, collector.tally)
+        self.queue(Protocol::Orca, Decoded::of(collector))
     }
 
     fn decode(
@@ -194,11 +210,11 @@ impl Shared {
         packing: Packing,
         body: Held,
         access: &Access,
-    ) -> Result<(Batch, Tally), RequestRefusal> {
+    ) -> Result<Decoded, RequestRefusal> {
         let body = self.limits.unpack(body, packing)?;
         let now_ms = Utc::now().timestamp_millis();
         let directory = self.directory.load_full();
-        let mut collector = Collector::new(&self.rules, &directory, access, now_ms);
+        let mut collector = Collector::new(&self.rules, &directory, access, now_ms).within(&self.limits);
         collector.batch.wants_unknown = self.names_wanted.load(Ordering::Relaxed);
         match format {
             Format::OtlpProtobuf => otlp::decode(&body.bytes, &mut collector),
@@ -206,20 +222,20 @@ impl Shared {
             Format::RemoteWrite => remote_write::decode(&body.bytes, &mut collector),
             Format::Plain => plain::decode(&body.bytes, &mut collector),
         }?;
-        Ok((collector.batch, collector.tally))
+        Ok(Decoded::of(collector))
     }
 
     /// Queues a batch whole, or not at all: a sender that comes back sends all of it again.
-    fn queue(&self, protocol: Protocol, batch: Batch, tally: Tally) -> Result<Accepted, RequestRefusal> {
+    fn queue(&self, protocol: Protocol, decoded: Decoded) -> Result<Accepted, RequestRefusal> {
+        let Decoded { batch, tally, memory } = decoded;
         const FULL: RequestRefusal = RequestRefusal::Busy("the queue is full");
         let points = batch.points.len();
         if points > 0 || !batch.unknown.is_empty() {
             let count = u32::try_from(points).map_err(|_| FULL)?;
             let places = Arc::clone(&self.room).try_acquire_many_owned(count).map_err(|_| FULL)?;
-            // One that is larger than the room waits until it has all of it.
-            let bytes = u32::try_from(batch.bytes().min(QUEUE_BYTES)).map_err(|_| FULL)?;
+            let bytes = u32::try_from(batch.bytes()).map_err(|_| FULL)?;
             let bytes = Arc::clone(&self.byte_room).try_acquire_many_owned(bytes).map_err(|_| FULL)?;
-            self.queue.try_send(Queued { batch, places, bytes }).map_err(|_| FULL)?;
+            self.queue.try_send(Queued { batch, places, bytes, memory }).map_err(|_| FULL)?;
             self.metrics.queued_points.inc_by(i64::from(count));
         }
         self.metrics.taken(protocol, points, &tally);

@@ -168,7 +168,7 @@ fn series_of_many_bytes_are_bounded_and_so_are_the_readings_of_one_request() {
         };
         let text = wide.write_series(write).unwrap();
         let buckets = wide.add_buckets((0..64).map(|bucket| (f64::from(bucket), 1.0)));
-        let value = PointValue::Histogram { sum: Some(1.0), count: 1.0, buckets };
+        let value = PointValue::Histogram { sum: Some(1.0), count: 1.0, buckets, trimmed: false };
         wide.add(0, text, NOW, Growth::SinceStart, value);
     }
     assembler.take(wide, NOW);

@@ -185,13 +185,13 @@ fn histogram(
     let sum = spread.sum.map(|sum| sum * known.factor);
     let count = spread.count as f64;
     if !has_buckets {
-        return Ok(Ok(PointValue::Histogram { sum, count, buckets: 0..0 }));
+        return Ok(Ok(PointValue::Histogram { sum, count, buckets: 0..0, trimmed: false }));
     }
     if let Some(exponential) = &spread.exponential {
-        return Ok(match exponential.cumulative(known.factor, count) {
+        return Ok(match exponential.cumulative(known.factor) {
             Some(edges) => {
                 let buckets = collector.batch.add_buckets(edges);
-                Ok(PointValue::Histogram { sum, count, buckets })
+                Ok(PointValue::Histogram { sum, count, buckets, trimmed: true })
             }
             None => Err(PointRefusal::BadHistogram),
         });
@@ -200,7 +200,7 @@ fn histogram(
     spread.counts.values(&mut counts)?;
     spread.bounds.values(&mut bounds)?;
     if counts.is_empty() && bounds.is_empty() {
-        return Ok(Ok(PointValue::Histogram { sum, count, buckets: 0..0 }));
+        return Ok(Ok(PointValue::Histogram { sum, count, buckets: 0..0, trimmed: false }));
     }
     let bounds: Vec<f64> = bounds.into_iter().map(|bits| f64::from_bits(bits) * known.factor).collect();
     let rising = bounds.is_sorted_by(|left, right| left < right);
@@ -213,5 +213,5 @@ fn histogram(
         (bound, below)
     });
     let buckets = collector.batch.add_buckets(cumulative);
-    Ok(Ok(PointValue::Histogram { sum, count, buckets }))
+    Ok(Ok(PointValue::Histogram { sum, count, buckets, trimmed: false }))
 }
