@@ -16,6 +16,8 @@ pub(super) struct Batch {
     pub(super) points: Vec<Point>,
     /// Who sends what is added next; 0 where that is not told.
     pub(super) source: u64,
+    /// Since when what is added next counts, as [`Point::at_ms`]; 0 where that is not told.
+    pub(super) started_ms: i64,
     /// The series' names and labels, as a metrics page has them.
     text: String,
     /// Upper bounds and cumulative counts.
@@ -51,6 +53,8 @@ pub(super) struct Point {
     series: Range<u32>,
     /// Milliseconds since 1970, by the sender's clock.
     pub(super) at_ms: i64,
+    /// Since when it counts, by the same clock; 0 where that is not told.
+    pub(super) started_ms: i64,
     pub(super) growth: Growth,
     pub(super) value: PointValue,
 }
@@ -104,6 +108,7 @@ impl Batch {
             directory,
             points: Vec::new(),
             source: 0,
+            started_ms: 0,
             text: String::new(),
             buckets: Vec::new(),
             wants_unknown: false,
@@ -161,7 +166,8 @@ impl Batch {
         growth: Growth,
         value: PointValue,
     ) {
-        self.points.push(Point { member, source: self.source, series, at_ms, growth, value });
+        let (source, started_ms) = (self.source, self.started_ms);
+        self.points.push(Point { member, source, series, at_ms, started_ms, growth, value });
     }
 
     pub(super) fn add_buckets(&mut self, buckets: impl IntoIterator<Item = (f64, f64)>) -> Range<u32> {

@@ -12,6 +12,8 @@ const NO_RECORDED_VALUE: u64 = 1;
 #[derive(Default)]
 pub(super) struct Data<'a> {
     pub(super) at_ns: u64,
+    /// Since when it counts; 0 where that is not told.
+    pub(super) started_ns: u64,
     pub(super) flags: u64,
     pub(super) number: Option<Number>,
     pub(super) spread: Option<Spread<'a>>,
@@ -149,8 +151,9 @@ impl<'a> Scope<'a> {
         };
         match collector.series(known, labels) {
             Ok(series) => {
-                let at_ms = i64::try_from(data.at_ns / 1_000_000).unwrap_or(i64::MAX);
-                collector.batch.source = self.source;
+                let [at_ms, started_ms] = [data.at_ns, data.started_ns]
+                    .map(|time_ns| i64::try_from(time_ns / 1_000_000).unwrap_or(i64::MAX));
+                (collector.batch.source, collector.batch.started_ms) = (self.source, started_ms);
                 collector.add(member, series, at_ms, shape, value)
             }
             Err(refusal) => collector.refuse(1, refusal, || known.series.to_owned()),
