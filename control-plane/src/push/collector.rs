@@ -313,7 +313,7 @@ impl<'a> Collector<'a> {
         for (host, port) in &self.rules.backends {
             let Some(host) = value(*host) else { continue };
             let found = match port {
-                None => self.directory.find(host),
+                None => self.directory.find(host, self.access),
                 Some(port) => {
                     let Some(port) = value(*port) else { continue };
                     self.scratch.clear();
@@ -322,7 +322,7 @@ impl<'a> Collector<'a> {
                         true => write!(self.scratch, "[{host}]:{port}"),
                         false => write!(self.scratch, "{host}:{port}"),
                     };
-                    self.directory.find(&self.scratch)
+                    self.directory.find(&self.scratch, self.access)
                 }
             };
             if let Some(index) = found {
@@ -334,12 +334,14 @@ impl<'a> Collector<'a> {
 
     /// Finds the backend of a given name.
     pub(super) fn find_named(&mut self, name: &str) -> Result<u32, PointRefusal> {
-        self.directory.find(name).map_or(Err(PointRefusal::UnknownBackend), |index| self.allow(index))
+        self.directory
+            .find(name, self.access)
+            .map_or(Err(PointRefusal::UnknownBackend), |index| self.allow(index))
     }
 
     /// A backend by its address, and what is read of its answers.
     pub(super) fn orca_of(&self, address: &str) -> Option<(u32, Arc<Orca>)> {
-        let index = self.directory.find(address)?;
+        let index = self.directory.find(address, self.access)?;
         Some((index, Arc::clone(self.directory.member(index)?.orca.as_ref()?)))
     }
 
