@@ -24,7 +24,7 @@ mod tally;
 pub use collect::{Collector, EnvoyNews};
 pub use entry::{BODY_TAG, Exchange, ROUTE_TAG, Refused};
 pub use groups::GroupLoad;
-pub use load::{EndpointLoad, ModelLoad, NodeLoad};
+pub use load::{EndpointLoad, ModelLoad, NodeLoad, node_of, reporter};
 pub use losses::Losses;
 pub use metrics::EnvoyMetrics;
 pub use orca::{OrcaReading, OrcaTally};

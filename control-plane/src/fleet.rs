@@ -29,7 +29,7 @@ use std::net::SocketAddr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Pool, PoolTelemetry};
+use crate::config::{Config, Pool};
 use crate::telemetry::Sample;
 
 use tokens::LoggedTokens;
@@ -131,7 +131,7 @@ impl Fleet {
         }
         for backend in self.backends.values_mut() {
             let pool = config.pool(&backend.pool);
-            backend.set_pushed(pool.is_some_and(|pool| pool.telemetry == PoolTelemetry::Push));
+            backend.set_telemetry_of(pool);
             let is_configured = pool.is_some_and(|pool| pool.backends.contains(&backend.address));
             let is_found =
                 self.found.get(&backend.pool).is_some_and(|found| found.contains(&backend.address));
@@ -154,7 +154,7 @@ impl Fleet {
             backend.origin = origin;
             backend.lease = None;
         }
-        backend.set_pushed(pool.telemetry == PoolTelemetry::Push);
+        backend.set_telemetry_of(Some(pool));
     }
 
     /// Adds a backend to a pool, or takes back one that was draining.

@@ -32,6 +32,7 @@ mod queue;
 mod refusal;
 mod remote_write;
 mod serve;
+mod shares;
 mod wire;
 
 pub use access::PushSenders;

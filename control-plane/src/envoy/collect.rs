@@ -75,17 +75,19 @@ impl Collector {
                 report = reports.recv() => report,
             };
             let Some(report) = report else { return };
-            if self.gateway(&report.node).is_none() {
+            let Some(gateway) = self.gateway(&report.node) else {
                 self.metrics.reports_foreign.inc();
                 continue;
-            }
-            let Some((load, left_out)) = guarded(|| NodeLoad::read(&report, self.most_endpoints)) else {
+            };
+            let read = guarded(|| NodeLoad::read(&report, &gateway, self.most_endpoints));
+            let Some((load, left_out)) = read else {
                 self.metrics.reports_failed.inc();
                 continue;
             };
             self.metrics.reports_taken.inc();
             self.metrics.endpoints_left_out.inc_by(left_out);
-            if self.orca.is_some() && guarded(|| tally.add(&report, &self.config.load())).is_none() {
+            if self.orca.is_some() && guarded(|| tally.add(&report, &gateway, &self.config.load())).is_none()
+            {
                 self.metrics.reports_failed.inc();
             }
             if self.news.send(EnvoyNews::Load(load)).await.is_err() {

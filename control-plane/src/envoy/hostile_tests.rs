@@ -204,7 +204,7 @@ proptest! {
     fn any_report_is_read_within_bounds(clusters in vec(vec(cluster(), 0..4), 1..4)) {
         let mut fleet = fleet();
         for clusters in clusters {
-            let (load, left_out) = NodeLoad::read(&report(clusters), 3);
+            let (load, left_out) = NodeLoad::read(&report(clusters), "edge", 3);
             prop_assert!(load.endpoints.len() <= 3 && left_out <= 100);
             let text = serde_json::to_string(&load).unwrap();
             prop_assert!(!text.contains("null"), "a number that JSON cannot hold: {text}");
@@ -241,7 +241,7 @@ fn of_a_million_endpoints_as_many_as_allowed_are_read_and_the_others_counted() {
         upstream_locality_stats: (0..20_000).map(locality).collect(),
         ..ClusterStats::default()
     };
-    let (load, left_out) = NodeLoad::read(&report(vec![stats]), 100_000);
+    let (load, left_out) = NodeLoad::read(&report(vec![stats]), "edge", 100_000);
     assert_eq!((load.endpoints.len(), load.groups.len()), (100_000, 10_000));
     assert_eq!(left_out, 900_000 + 10_000);
 }

@@ -13,7 +13,7 @@ use super::groups::{GroupLoad, GroupSums};
 /// What one Envoy reports of the time since its last report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeLoad {
-    /// `node.id`.
+    /// Who reports: see [`reporter`].
     pub node_id: String,
     /// When the report came in.
     pub at: DateTime<Utc>,
@@ -49,10 +49,23 @@ pub struct EndpointLoad {
     pub errors: f64,
 }
 
+/// Between a gateway's name and a `node.id`; no name has it.
+const BEHIND_GATEWAY: char = '\u{1f}';
+
+/// The name of an Envoy among all that report: Envoys of several gateways may have one `node.id`.
+pub fn reporter(gateway: &str, node_id: &str) -> String {
+    format!("{gateway}{BEHIND_GATEWAY}{node_id}")
+}
+
+/// The `node.id` in such a name.
+pub fn node_of(reporter: &str) -> &str {
+    reporter.split_once(BEHIND_GATEWAY).map_or(reporter, |(_, node_id)| node_id)
+}
+
 impl NodeLoad {
-    /// The plain values of a report, and how many endpoints and groups were left out because there are too many. The model
+    /// The plain values of a report of an Envoy of a gateway, and how many endpoints and groups were left out because there are too many. The model
     /// of a cluster is its `service_name`, else its name, as in discovery.
-    pub fn read(report: &LoadReport, most_endpoints: usize) -> (Self, u64) {
+    pub fn read(report: &LoadReport, gateway: &str, most_endpoints: usize) -> (Self, u64) {
         let mut models = BTreeMap::<String, ModelLoad>::new();
         let mut endpoints = BTreeMap::<SocketAddr, EndpointLoad>::new();
         let (mut groups, mut left_out) = (GroupSums::default(), 0);
@@ -73,7 +86,7 @@ impl NodeLoad {
         }
         let (groups, more) = groups.finish();
         let load = Self {
-            node_id: report.node.id.clone(),
+            node_id: reporter(gateway, &report.node.id),
             at: report.at.into(),
             models,
             endpoints: endpoints.into_values().collect(),
@@ -172,14 +185,14 @@ pub(super) mod tests {
                 stats("other", "", &[], 0),
             ],
         };
-        let (load, left_out) = NodeLoad::read(&report, 1);
+        let (load, left_out) = NodeLoad::read(&report, "edge", 1);
         assert_eq!((load.endpoints.len(), left_out), (1, 1), "the second one is too many");
-        let (load, left_out) = NodeLoad::read(&report, 2);
+        let (load, left_out) = NodeLoad::read(&report, "edge", 2);
         assert_eq!(left_out, 0);
         let chat = ModelLoad { requests: 14.0, dropped: 2.0, interval_seconds: 2.0 };
         assert_eq!(load.models["chat"], chat);
         assert_eq!(load.models["other"].requests, 0.0);
-        assert_eq!((load.node_id.as_str(), load.at.timestamp()), ("a", 100));
+        assert_eq!((node_of(&load.node_id), load.at.timestamp()), ("a", 100));
         let endpoint = |port: u16, times: f64| EndpointLoad {
             address: SocketAddr::from(([10, 0, 0, 1], port)),
             in_progress: 2.0 * times,

@@ -8,12 +8,15 @@ use clairvoy_xds::LoadReport;
 
 use crate::config::Config;
 
-use super::load::{model_name, socket};
+use super::load::{model_name, reporter, socket};
 
 /// Envoys whose requests in progress are remembered; of more, what runs is not counted.
 const MOST_NODES: usize = 20_000;
 /// Backends of which something waits to be taken.
 const MOST_BACKENDS: usize = 100_000;
+/// More requests do not end or run at one backend through one Envoy in an interval, nor is the mean of a metric larger: such
+/// numbers are none.
+const MOST: f64 = 1e8;
 /// What an Envoy said of requests in progress is forgotten after this time, seconds.
 const PROGRESS_SECONDS: f64 = 30.0;
 
@@ -35,7 +38,7 @@ pub struct OrcaReading {
 #[derive(Debug, Default)]
 pub struct OrcaTally {
     backends: BTreeMap<SocketAddr, Sums>,
-    /// Requests in progress, by Envoy.
+    /// Requests in progress, by Envoy and its gateway.
     nodes: BTreeMap<String, Progress>,
 }
 
@@ -54,8 +57,8 @@ struct Sums {
 }
 
 impl OrcaTally {
-    /// Takes a report in, as far as its models have pools that read ORCA, and its metrics are named there.
-    pub fn add(&mut self, report: &LoadReport, config: &Config) {
+    /// Takes in a report of an Envoy of a gateway, as far as its models have pools that read ORCA, and its metrics are named there.
+    pub fn add(&mut self, report: &LoadReport, gateway: &str, config: &Config) {
         let mut running = Vec::new();
         for stats in &report.cluster_stats {
             let Some(model) = config.models.iter().find(|model| model.name == model_name(stats)) else {
@@ -69,16 +72,20 @@ impl OrcaTally {
                 stats.upstream_locality_stats.iter().flat_map(|locality| &locality.upstream_endpoint_stats);
             for stats in endpoints {
                 let Some(address) = stats.address.as_ref().and_then(socket) else { continue };
-                running.push((address, stats.total_requests_in_progress as f64));
+                let in_progress = stats.total_requests_in_progress as f64;
+                if in_progress <= MOST {
+                    running.push((address, in_progress));
+                }
                 self.add_endpoint(address, stats, &wanted);
             }
         }
-        let is_known = self.nodes.contains_key(&report.node.id);
+        let name = reporter(gateway, &report.node.id);
+        let is_known = self.nodes.contains_key(&name);
         if !running.is_empty() && (is_known || self.nodes.len() < MOST_NODES) {
             running.truncate(MOST_BACKENDS);
-            self.nodes.insert(report.node.id.clone(), Progress { at: report.at.into(), running });
+            self.nodes.insert(name, Progress { at: report.at.into(), running });
         } else if running.is_empty() {
-            self.nodes.remove(&report.node.id);
+            self.nodes.remove(&name);
         }
     }
 
@@ -87,14 +94,18 @@ impl OrcaTally {
             return;
         }
         let sums = self.backends.entry(address).or_default();
-        sums.ended += stats.total_successful_requests.saturating_add(stats.total_error_requests) as f64;
+        let ended = stats.total_successful_requests.saturating_add(stats.total_error_requests) as f64;
+        sums.ended += if ended <= MOST { ended } else { 0.0 };
         for metric in stats.load_metric_stats.iter().filter(|metric| wanted.contains(&metric.metric_name)) {
-            if metric.num_requests_finished_with_metric == 0 || !metric.total_metric_value.is_finite() {
+            let requests = metric.num_requests_finished_with_metric as f64;
+            // What is not a number is not within bounds either.
+            let is_believed = metric.total_metric_value.abs() <= MOST * requests;
+            if requests == 0.0 || requests > MOST || !is_believed {
                 continue;
             }
             let (sum, count) = sums.metrics.entry(metric.metric_name.clone()).or_default();
             *sum += metric.total_metric_value;
-            *count += metric.num_requests_finished_with_metric as f64;
+            *count += requests;
         }
     }
 
@@ -176,19 +187,64 @@ mod tests {
         let now = DateTime::from_timestamp(101, 0).unwrap();
         let mut tally = OrcaTally::default();
         let waiting = "named_metrics.waiting";
-        tally.add(&report("a", "m", 5, 2, &[(waiting, 4, 8.0), ("named_metrics.other", 4, 1.0)]), &config);
-        tally.add(&report("b", "m", 1, 1, &[(waiting, 1, 7.0), ("cpu_utilization", 0, 1.0)]), &config);
-        tally.add(&report("c", "other", 9, 9, &[(waiting, 1, 100.0)]), &config);
+        tally.add(
+            &report("a", "m", 5, 2, &[(waiting, 4, 8.0), ("named_metrics.other", 4, 1.0)]),
+            "edge",
+            &config,
+        );
+        tally.add(
+            &report("b", "m", 1, 1, &[(waiting, 1, 7.0), ("cpu_utilization", 0, 1.0)]),
+            "edge",
+            &config,
+        );
+        tally.add(&report("c", "other", 9, 9, &[(waiting, 1, 100.0)]), "edge", &config);
         let [reading] = &tally.take(now)[..] else { panic!("one backend") };
         assert_eq!(reading.means, BTreeMap::from([(waiting.to_owned(), 3.0)]));
         assert_eq!((reading.ended, reading.in_progress), (6.0, 3.0));
 
         // What ended without a report counts with the next one.
-        tally.add(&report("a", "m", 3, 0, &[]), &config);
+        tally.add(&report("a", "m", 3, 0, &[]), "edge", &config);
         assert_eq!(tally.take(now), []);
-        tally.add(&report("a", "m", 1, 0, &[(waiting, 1, f64::NAN), (waiting, 1, 2.0)]), &config);
+        tally.add(&report("a", "m", 1, 0, &[(waiting, 1, f64::NAN), (waiting, 1, 2.0)]), "edge", &config);
         let later = DateTime::from_timestamp(140, 0).unwrap();
         let [reading] = &tally.take(later)[..] else { panic!("one backend") };
         assert_eq!((reading.ended, reading.in_progress), (4.0, 0.0), "old news of what runs is none");
+    }
+
+    #[test]
+    fn envoys_of_two_gateways_may_have_one_id() {
+        let config = crate::config::parse(
+            "models: [{ name: m, pools: [p] }]\n\
+             pools: [{ name: p, telemetry: push, orca: { queue_depth: named_metrics.waiting } }]\n",
+        )
+        .unwrap();
+        let mut tally = OrcaTally::default();
+        for (gateway, running) in [("east", 2), ("west", 5), ("east", 3)] {
+            tally.add(&report("a", "m", 1, running, &[("named_metrics.waiting", 1, 1.0)]), gateway, &config);
+        }
+        let [reading] = &tally.take(DateTime::from_timestamp(101, 0).unwrap())[..] else {
+            panic!("one backend")
+        };
+        assert_eq!(reading.in_progress, 8.0);
+    }
+
+    #[test]
+    fn numbers_beyond_belief_do_not_stay() {
+        let config = crate::config::parse(
+            "models: [{ name: m, pools: [p] }]\n\
+             pools: [{ name: p, telemetry: push, orca: { queue_depth: named_metrics.waiting } }]\n",
+        )
+        .unwrap();
+        let mut tally = OrcaTally::default();
+        let waiting = "named_metrics.waiting";
+        for (count, sum) in [(1, 1e300), (1, f64::INFINITY), (u64::MAX, 1.0), (0, 1.0)] {
+            tally.add(&report("a", "m", u64::MAX, u64::MAX, &[(waiting, count, sum)]), "edge", &config);
+        }
+        tally.add(&report("b", "m", 2, 1, &[(waiting, 2, 6.0)]), "edge", &config);
+        let [reading] = &tally.take(DateTime::from_timestamp(101, 0).unwrap())[..] else {
+            panic!("one backend")
+        };
+        assert_eq!(reading.means, BTreeMap::from([(waiting.to_owned(), 3.0)]));
+        assert_eq!((reading.ended, reading.in_progress), (2.0, 1.0));
     }
 }

@@ -37,7 +37,7 @@ impl Default for LogSummary {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BackendLog {
-    /// Requests that ended.
+    /// Requests that ended with an answer or failed; of those whose clients left before, nothing is known.
     pub requests: f64,
     /// Requests among them that failed at the backend.
     pub errors: f64,
@@ -50,7 +50,7 @@ pub struct BackendLog {
 }
 
 impl BackendLog {
-    /// Whether the backend answered anything.
+    /// Whether the backend answered anything: a whole answer, or the first bytes of one.
     pub fn has_answers(&self) -> bool {
         self.requests > self.errors || !self.first_bytes.is_empty()
     }
@@ -186,9 +186,11 @@ impl Tally {
             return;
         }
         let backend = backends.entry(address).or_default();
-        if exchange.is_over {
+        if exchange.is_over && (exchange.failed || exchange.status != 0) {
             backend.requests += weight;
             backend.errors += if exchange.failed { weight } else { 0.0 };
+        }
+        if exchange.is_over {
             backend.tokens.prompt += weight * exchange.prompt_tokens.unwrap_or(0.0);
             backend.tokens.output += weight * exchange.output_tokens.unwrap_or(0.0);
         }
@@ -241,7 +243,7 @@ fn first_bytes(mut seen: Vec<Seen>) -> Option<FirstBytes> {
 
 #[cfg(test)]
 mod tests {
-    use envoy_types::pb::envoy::data::accesslog::v3::HttpAccessLogEntry;
+    use envoy_types::pb::envoy::data::accesslog::v3::{HttpAccessLogEntry, ResponseFlags};
 
     use super::super::entry::tests::{entry, every_ten_seconds, told_at};
     use super::*;
@@ -269,6 +271,27 @@ mod tests {
         assert_eq!(early.arrived_at.timestamp_millis(), 1_000_575);
         assert_eq!((late.requests, late.mean_seconds), (1.0, 0.9));
         assert_eq!(tally.take(1.0), None);
+    }
+
+    #[test]
+    fn a_backend_whose_clients_give_up_has_answered_nothing() {
+        let answered = |exchanges: &[Exchange]| {
+            let mut tally = Tally::default();
+            exchanges.iter().for_each(|exchange| tally.add(exchange, 1.0));
+            let summary = tally.take(1.0).unwrap();
+            let (_, backend) = summary.backends.into_iter().next().unwrap();
+            (backend.has_answers(), backend.requests, backend.errors)
+        };
+        let mut left = entry(0, 0, 0);
+        left.common_properties.as_mut().unwrap().response_flags =
+            Some(ResponseFlags { downstream_connection_termination: true, ..ResponseFlags::default() });
+        let left = read(&left);
+        assert!(left.is_over && !left.failed && left.first_byte_seconds.is_none(), "{left:?}");
+        assert_eq!(answered(&[left.clone(), left.clone()]), (false, 0.0, 0.0));
+        assert_eq!(answered(&[read(&entry(503, 0, 0)), left.clone()]), (false, 1.0, 1.0));
+        assert_eq!(answered(&[read(&entry(404, 0, 0)), left.clone()]), (true, 1.0, 0.0));
+        let begun = Exchange { first_byte_seconds: Some(0.1), ..left };
+        assert_eq!(answered(&[begun]), (true, 0.0, 0.0));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use clairvoy_forecaster::{Anomaly, CapacityEstimate, WaitForecast};
 
+use crate::config::{Pool, PoolTelemetry};
 use crate::decide::{Capacity, Iterations, Speed};
 use crate::discovery::Lease;
 use crate::telemetry::{Limits, Sample, TelemetryFault};
@@ -65,7 +66,7 @@ pub struct Backend {
     /// What is wrong with its telemetry.
     pub telemetry_faults: Arc<[TelemetryFault]>,
     refusals: u32,
-    /// Of one whose telemetry is pushed; none of one that is scraped.
+    /// Of one whose telemetry is pushed; none of one that is scraped, or tells of itself in its answers.
     pub(super) silence: Option<Silence>,
 }
 
@@ -135,17 +136,17 @@ impl Backend {
         }
     }
 
-    /// Says whether its telemetry is pushed.
-    pub(super) fn set_pushed(&mut self, pushed: bool) {
-        match (pushed, self.silence) {
-            (true, None) => {
-                self.silence = Some(Silence::default());
-                self.failure = None;
-                self.refusals = 0;
-            }
-            (false, Some(_)) => self.silence = None,
-            _ => {}
+    /// Says how its pool's telemetry comes. What backends say in their answers (ORCA) comes with requests only: without
+    /// any of them silence says nothing.
+    pub(super) fn set_telemetry_of(&mut self, pool: Option<&Pool>) {
+        let pushed = pool.filter(|pool| pool.telemetry == PoolTelemetry::Push);
+        let may_fall_silent = pushed.is_some_and(|pool| pool.orca.is_none());
+        if pushed.is_some() && (self.silence.is_none() || !may_fall_silent) {
+            // Of scrapes before.
+            self.failure = None;
+            self.refusals = 0;
         }
+        self.silence = may_fall_silent.then(|| self.silence.unwrap_or_default());
     }
 
     pub(super) fn observe(&mut self, sample: Sample, now: DateTime<Utc>) {

@@ -10,7 +10,7 @@ const HALF_LIFE_SECONDS: f64 = 10.0;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GatewayView {
-    /// Requests that ended since the backend joined.
+    /// Requests that ended with an answer or failed, since the backend joined.
     pub requests: f64,
     /// Requests among them that failed at it.
     pub errors: f64,

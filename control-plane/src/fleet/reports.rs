@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::envoy::{EndpointLoad, NodeLoad};
+use crate::envoy::{EndpointLoad, NodeLoad, node_of};
 
 use super::groups::{GroupTraffic, Groups};
 
@@ -26,8 +26,9 @@ const WINDOW_SECONDS: f64 = 10.0;
 /// Who reports, and whether those are all that should.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Reports {
+    /// By gateway and `node.id` together.
     reporters: BTreeMap<String, Reporter>,
-    /// Connected Envoys that belong to a gateway, and since when.
+    /// `node.id`s of connected Envoys that belong to a gateway, and since when.
     connected: BTreeMap<String, DateTime<Utc>>,
     /// Requests in progress, summed over reporters.
     in_progress: HashMap<SocketAddr, f64>,
@@ -94,9 +95,17 @@ impl Reports {
         for node in connected {
             self.connected.entry(node.clone()).or_insert(now);
         }
-        let is_gone = |node: &String, reporter: &Reporter| {
-            !connected.contains(node)
-                && age(reporter.last_at, now) > GONE_AFTER_SECONDS.max(self.silent_after())
+        // A connected one may be that of another gateway with the same id, which reports by itself.
+        let heard: BTreeSet<&str> = self
+            .reporters
+            .iter()
+            .filter(|(_, reporter)| age(reporter.last_at, now) <= self.silent_after())
+            .map(|(name, _)| node_of(name))
+            .collect();
+        let is_gone = |name: &String, reporter: &Reporter| {
+            let node = node_of(name);
+            age(reporter.last_at, now) > GONE_AFTER_SECONDS.max(self.silent_after())
+                && (!connected.contains(node) || heard.contains(node))
         };
         let gone: Vec<String> = self
             .reporters
@@ -118,8 +127,9 @@ impl Reports {
     fn everyone_reports(&self, now: DateTime<Utc>) -> bool {
         let fresh = |reporter: &Reporter| age(reporter.last_at, now) <= self.silent_after();
         let joins = |since: &DateTime<Utc>| age(*since, now) <= PATIENCE_SECONDS;
+        let nodes: BTreeSet<&str> = self.reporters.keys().map(|name| node_of(name)).collect();
         let awaited =
-            |(node, since): (&String, &DateTime<Utc>)| self.reporters.contains_key(node) || joins(since);
+            |(node, since): (&String, &DateTime<Utc>)| nodes.contains(node.as_str()) || joins(since);
         !self.reporters.is_empty() && self.reporters.values().all(fresh) && self.connected.iter().all(awaited)
     }
 

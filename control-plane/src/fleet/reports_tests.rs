@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 
 use crate::config;
-use crate::envoy::{BackendLog, EndpointLoad, GroupLoad, LogSummary, ModelLoad, NodeLoad, Tokens};
+use crate::envoy::{BackendLog, EndpointLoad, GroupLoad, LogSummary, ModelLoad, NodeLoad, Tokens, reporter};
 use crate::telemetry::Sample;
 
 use super::{Fleet, Source};
@@ -89,6 +89,35 @@ fn two_envoys_are_one_demand_though_the_servers_are_silent() {
     let group = fleet.reports().group("m", "g").unwrap();
     assert!((group.requests_per_second - 5.0).abs() < 1e-6, "{group:?}");
     assert_eq!((group.in_progress, group.errors_per_second), (10.0, 0.0));
+}
+
+#[test]
+fn envoys_of_two_gateways_with_one_id_are_two() {
+    let mut fleet = fleet();
+    let [east, west] = ["east", "west"].map(|gateway| reporter(gateway, "a"));
+    let running = |fleet: &Fleet| fleet.reports().in_progress(BACKEND.parse().unwrap());
+    for second in (0..30).map(f64::from) {
+        if second % 2.0 == 0.0 {
+            fleet.observe_load(&report(&east, second, 4.0, 2.0, 4.0));
+            fleet.observe_load(&report(&west, second, 6.0, 2.0, 6.0));
+        }
+        fleet.look_at_reports(&nodes(&["a"]), at(second + 0.5));
+    }
+    assert_eq!((running(&fleet), fleet.reports().reporters()), (Some(10.0), 2));
+    let demand = fleet.demand("m", at(30.0));
+    assert_eq!(demand.source, Source::Envoys);
+    assert!((demand.requests_per_second - 5.0).abs() < 1e-6, "{demand:?}");
+    // One of them goes: it is waited for, and then what the other one tells is all.
+    for second in (30..80).map(f64::from) {
+        if second % 2.0 == 0.0 {
+            fleet.observe_load(&report(&east, second, 4.0, 2.0, 4.0));
+        }
+        fleet.look_at_reports(&nodes(&["a"]), at(second + 0.5));
+        if second == 50.0 {
+            assert_eq!(running(&fleet), None);
+        }
+    }
+    assert_eq!((running(&fleet), fleet.reports().reporters()), (Some(4.0), 1));
 }
 
 #[test]

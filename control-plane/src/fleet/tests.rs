@@ -143,6 +143,37 @@ fn a_backend_that_ceases_to_push_is_down_until_it_pushes_again() {
 }
 
 #[test]
+fn backends_that_tell_of_themselves_in_their_answers_may_be_idle() {
+    let addresses = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:4"];
+    let of = |pool: &str| {
+        let text = format!(
+            "telemetry: {{ push: {{ http: 127.0.0.1:4318 }} }}\nmodels: [{{ name: m, pools: [p] }}]\n\
+             pools: [{{ name: p, {pool}backends: {addresses:?} }}]\n"
+        );
+        config::parse(&text).unwrap()
+    };
+    let config = of("telemetry: push, orca: { queue_depth: named_metrics.waiting }, ");
+    let mut fleet = Fleet::default();
+    // Scrapes were refused before the pool's answers were read.
+    fleet.reconcile(&of(""), at(-10.0));
+    let all = addresses.map(|address| address.parse().unwrap());
+    for _ in 0..3 {
+        fleet.observe_failure(all[0], Some(true), "connection refused".to_owned());
+    }
+    fleet.reconcile(&config, at(0.0));
+    for (second, told) in [(0.0, &all[..]), (2.0, &all[..]), (22.0, &all[..2]), (24.0, &all[..2])] {
+        let states: Vec<Health> = fleet.backends().map(|backend| backend.health(at(second))).collect();
+        assert!(!states.contains(&Health::Down), "after {second} s: {states:?}");
+        told.iter().for_each(|address| _ = fleet.observe(*address, sample(second, 1.0), at(second)));
+    }
+    for second in [24.0, 60.0, 3600.0] {
+        assert!(fleet.backends().all(|backend| backend.is_eligible(at(second))), "after {second} s");
+    }
+    let health = |address| fleet.backend(address).unwrap().health(at(24.0));
+    assert_eq!(all.map(health), [Health::Ready, Health::Ready, Health::Stale, Health::Stale]);
+}
+
+#[test]
 fn a_lease_ends_but_not_that_of_the_last_backend() {
     let config = config("");
     let [first, second] = ["127.0.0.1:1", "127.0.0.1:2"].map(|address| address.parse().unwrap());

@@ -6,6 +6,8 @@ use axum::http::{HeaderMap, header};
 use crate::api::Token;
 use crate::config::is_named;
 
+use super::shares::{Peer, Sender};
+
 /// Which pools a sender may write to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Access {
@@ -26,7 +28,18 @@ impl Access {
 
 /// The pools that the certificate of a connection opens: an extension of its requests.
 #[derive(Clone, Debug)]
-pub(super) struct Certified(Arc<BTreeSet<String>>);
+pub(super) struct Certified {
+    pools: Arc<BTreeSet<String>>,
+    /// The place of its first known name among all clients.
+    client: usize,
+}
+
+/// A sender that was let in, and what it may write to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Admitted {
+    pub(super) sender: Sender,
+    pub(super) access: Access,
+}
 
 /// Who may send: the tokens, which are never printed, and the names in certificates.
 #[derive(Clone, Debug, Default)]
@@ -48,34 +61,44 @@ impl PushSenders {
 
     /// What the names in a verified certificate open; none when none of them is known.
     pub(super) fn certified(&self, identities: &[String]) -> Option<Certified> {
-        let named = self.clients.iter().filter(|(san, _)| is_named(san, identities));
-        let pools: BTreeSet<String> = named.flat_map(|(_, pools)| pools.iter().cloned()).collect();
-        (!pools.is_empty()).then(|| Certified(Arc::new(pools)))
+        let named = || self.clients.iter().enumerate().filter(|(_, (san, _))| is_named(san, identities));
+        let (client, _) = named().next()?;
+        let pools: BTreeSet<String> = named().flat_map(|(_, (_, pools))| pools.iter().cloned()).collect();
+        (!pools.is_empty()).then(|| Certified { pools: Arc::new(pools), client })
     }
 
     /// What a request may write to, by its token, its connection's certificate, or both; none when neither is known.
-    pub(super) fn access(&self, headers: &HeaderMap, certified: Option<&Certified>) -> Option<Access> {
+    pub(super) fn admit(
+        &self,
+        headers: &HeaderMap,
+        certified: Option<&Certified>,
+        peer: Peer,
+    ) -> Option<Admitted> {
         if self.tokens.is_empty() && self.clients.is_empty() {
-            return Some(Access::All);
+            return Some(Admitted { sender: Sender::Peer(peer), access: Access::All });
         }
-        match (self.of_token(headers), certified) {
-            (None, None) => None,
-            (Some(pools), None) | (None, Some(Certified(pools))) => Some(Access::Pools(Arc::clone(pools))),
-            (Some(one), Some(Certified(other))) => Some(Access::Pools(Arc::new(&**one | &**other))),
-        }
+        let (sender, pools) = match (self.of_token(headers), certified) {
+            (None, None) => return None,
+            (Some((token, pools)), None) => (Sender::Token(token), Arc::clone(pools)),
+            (None, Some(Certified { pools, client })) => (Sender::Client(*client), Arc::clone(pools)),
+            (Some((token, one)), Some(Certified { pools, .. })) => {
+                (Sender::Token(token), Arc::new(&**one | &**pools))
+            }
+        };
+        Some(Admitted { sender, access: Access::Pools(pools) })
     }
 
     /// Every token is compared, so the time taken does not tell which one is near.
-    fn of_token(&self, headers: &HeaderMap) -> Option<&Arc<BTreeSet<String>>> {
+    fn of_token(&self, headers: &HeaderMap) -> Option<(usize, &Arc<BTreeSet<String>>)> {
         let shown = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
         let (scheme, shown) = shown.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return None;
         }
         let mut found = None;
-        for (token, pools) in &self.tokens {
+        for (place, (token, pools)) in self.tokens.iter().enumerate() {
             if token.is(shown.trim()) {
-                found = Some(pools);
+                found = Some((place, pools));
             }
         }
         found
@@ -85,6 +108,12 @@ impl PushSenders {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl PushSenders {
+        fn access(&self, headers: &HeaderMap, certified: Option<&Certified>) -> Option<Access> {
+            self.admit(headers, certified, Peer::none()).map(|admitted| admitted.access)
+        }
+    }
 
     #[test]
     fn a_token_opens_its_pools_only() {

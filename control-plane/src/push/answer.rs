@@ -146,9 +146,9 @@ pub(super) fn grpc_refused(refusal: &RequestRefusal) -> Response<Body> {
 
 fn codes(refusal: &RequestRefusal) -> (StatusCode, Code) {
     match refusal {
-        RequestRefusal::TooLarge { .. } | RequestRefusal::TooManyPoints { .. } => {
-            (StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted)
-        }
+        RequestRefusal::TooLarge { .. }
+        | RequestRefusal::TooMuch { .. }
+        | RequestRefusal::TooManyPoints { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted),
         RequestRefusal::Malformed(_) | RequestRefusal::Broken => {
             (StatusCode::BAD_REQUEST, Code::InvalidArgument)
         }

@@ -5,6 +5,7 @@
 //! and what follows is what follows on a scrape. So ranks, spellings, units, histograms and unbelievable values are
 //! treated alike, however telemetry comes.
 
+mod growth;
 mod held;
 mod series;
 mod source;
@@ -24,6 +25,7 @@ use crate::telemetry::{
 use super::batch::{Batch, Point};
 use super::directory::{Directory, Member};
 
+use growth::check_growth;
 use series::{Outcome, SeriesTable};
 use source::{Moment, Side};
 use watch::{Read, SILENCE_MS, SILENT_GAUGE_MS, Watched};
@@ -274,9 +276,10 @@ impl Backend {
         let previous = self.previous.as_ref().map(|(reading, closed_ms)| {
             (reading, Duration::from_millis(u64::try_from(at_ms - closed_ms).unwrap_or(0)))
         });
-        let Difference { sample, restarted, drops } =
+        let Difference { mut sample, restarted, drops } =
             difference(Arc::clone(&self.member.address), at, previous, &read.reading);
         noticed.drops.merge(&drops);
+        check_growth(&mut sample, &mut noticed.drops);
         if restarted || one_restarted {
             noticed.restarts += 1;
             // It may run with other settings now.

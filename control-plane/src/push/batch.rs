@@ -3,6 +3,12 @@ use std::sync::Arc;
 
 use super::directory::Directory;
 
+/// Most bytes of texts and buckets of the batches that wait, and so of one.
+pub(super) const MOST_BYTES: usize = 64 * 1024 * 1024;
+
+/// Nothing is counted so far: from here on exporters say "not supported".
+const BEYOND_COUNTING: f64 = 9.2e18;
+
 /// The known points of one request, in one piece of memory each for texts and buckets.
 #[derive(Clone, Debug)]
 pub(super) struct Batch {
@@ -10,6 +16,8 @@ pub(super) struct Batch {
     pub(super) points: Vec<Point>,
     /// Who sends what is added next; 0 where that is not told.
     pub(super) source: u64,
+    /// Since when what is added next counts, as [`Point::at_ms`]; 0 where that is not told.
+    pub(super) started_ms: i64,
     /// The series' names and labels, as a metrics page has them.
     text: String,
     /// Upper bounds and cumulative counts.
@@ -18,6 +26,8 @@ pub(super) struct Batch {
     pub(super) wants_unknown: bool,
     /// Such names, as far as they are wanted.
     pub(super) unknown: Vec<Unknown>,
+    /// Bytes of those names.
+    unknown_text: usize,
 }
 
 /// A name that no engine has.
@@ -43,6 +53,8 @@ pub(super) struct Point {
     series: Range<u32>,
     /// Milliseconds since 1970, by the sender's clock.
     pub(super) at_ms: i64,
+    /// Since when it counts, by the same clock; 0 where that is not told.
+    pub(super) started_ms: i64,
     pub(super) growth: Growth,
     pub(super) value: PointValue,
 }
@@ -66,9 +78,28 @@ pub(super) enum PointValue {
         sum: Option<f64>,
         count: f64,
         buckets: Range<u32>,
+        /// Whether these are those of an exponential histogram, without the edges that say nothing.
+        trimmed: bool,
     },
     /// The sender says that the series has ended.
     Ended,
+}
+
+impl PointValue {
+    /// Whether it can have been counted, by its last bucket too; what may fall again may also be negative.
+    pub(super) fn is_countable(&self, batch: &Batch, may_fall: bool) -> bool {
+        let is_count = |value: f64| (0.0..BEYOND_COUNTING).contains(&value);
+        match self {
+            Self::Number(value) => is_count(if may_fall { value.abs() } else { *value }),
+            Self::Histogram { sum, count, buckets, .. } => {
+                let buckets = batch.buckets(buckets);
+                is_count(*count)
+                    && sum.is_none_or(is_count)
+                    && buckets.last().is_none_or(|(_, below)| is_count(*below))
+            }
+            Self::Ended => true,
+        }
+    }
 }
 
 impl Batch {
@@ -77,18 +108,32 @@ impl Batch {
             directory,
             points: Vec::new(),
             source: 0,
+            started_ms: 0,
             text: String::new(),
             buckets: Vec::new(),
             wants_unknown: false,
             unknown: Vec::new(),
+            unknown_text: 0,
         }
     }
 
     /// Bytes of texts and buckets.
     pub(super) fn bytes(&self) -> usize {
-        let unknown = |unknown: &Unknown| size_of::<Unknown>() + unknown.name.len();
-        let unknown: usize = self.unknown.iter().map(unknown).sum();
+        let unknown = self.unknown.len() * size_of::<Unknown>() + self.unknown_text;
         self.text.len() + self.buckets.len() * size_of::<(f64, f64)>() + unknown
+    }
+
+    /// Bytes that it takes in memory, with its points and what is kept free for more.
+    pub(super) fn memory(&self) -> usize {
+        let unknown = self.unknown.capacity() * size_of::<Unknown>() + self.unknown_text;
+        let points = self.points.capacity() * size_of::<Point>();
+        self.text.capacity() + self.buckets.capacity() * size_of::<(f64, f64)>() + points + unknown
+    }
+
+    /// Adds a name that no engine has.
+    pub(super) fn add_unknown(&mut self, unknown: Unknown) {
+        self.unknown_text += unknown.name.len();
+        self.unknown.push(unknown);
     }
 
     /// The series of a point.
@@ -121,7 +166,8 @@ impl Batch {
         growth: Growth,
         value: PointValue,
     ) {
-        self.points.push(Point { member, source: self.source, series, at_ms, growth, value });
+        let (source, started_ms) = (self.source, self.started_ms);
+        self.points.push(Point { member, source, series, at_ms, started_ms, growth, value });
     }
 
     pub(super) fn add_buckets(&mut self, buckets: impl IntoIterator<Item = (f64, f64)>) -> Range<u32> {

@@ -1,4 +1,4 @@
-//! Bodies: read within a time, within a length, and within the memory that all of them share.
+//! Bodies: read within a time, within a length, and within the memory that all of them share, with what is decoded of them.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -67,7 +67,12 @@ impl Packing {
 }
 
 impl BodyLimits {
-    fn reserve(&self, held: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), RequestRefusal> {
+    /// Takes so many bytes more of the memory that all requests share.
+    pub(super) fn reserve(
+        &self,
+        held: &mut Option<OwnedSemaphorePermit>,
+        bytes: usize,
+    ) -> Result<(), RequestRefusal> {
         let count = u32::try_from(bytes).map_err(|_| NO_MEMORY)?;
         let more = Arc::clone(&self.memory).try_acquire_many_owned(count).map_err(|_| NO_MEMORY)?;
         match held {

@@ -6,11 +6,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::{Orca, Push};
 
 use super::access::Access;
-use super::batch::{Batch, Growth, PointValue, Unknown};
+use super::batch::{Batch, Growth, MOST_BYTES, PointValue, Unknown};
+use super::body::BodyLimits;
 use super::directory::Directory;
 use super::names::{Known, Names};
 use super::refusal::{PointRefusal, RequestRefusal, Tally};
@@ -185,6 +187,10 @@ pub(super) struct Collector<'a> {
     /// The member that was allowed last; neighbours mostly are of the same one.
     allowed: Option<u32>,
     scratch: String,
+    /// The memory that all requests share; none: what is decoded is not counted.
+    limits: Option<&'a BodyLimits>,
+    /// The batch's part of it.
+    pub(super) memory: Option<OwnedSemaphorePermit>,
 }
 
 impl<'a> Collector<'a> {
@@ -196,7 +202,23 @@ impl<'a> Collector<'a> {
     ) -> Self {
         let batch = Batch::new(Arc::clone(directory));
         let tally = Tally::default();
-        Self { rules, directory, access, now_ms, batch, tally, allowed: None, scratch: String::new() }
+        Self {
+            rules,
+            directory,
+            access,
+            now_ms,
+            batch,
+            tally,
+            allowed: None,
+            scratch: String::new(),
+            limits: None,
+            memory: None,
+        }
+    }
+
+    /// Takes the memory for what is decoded from that which all requests share, as it grows.
+    pub(super) fn within(self, limits: &'a BodyLimits) -> Self {
+        Self { limits: Some(limits), ..self }
     }
 
     pub(super) fn names(&self) -> &'a Names {
@@ -210,7 +232,7 @@ impl<'a> Collector<'a> {
     /// Counts points with names that no engine has.
     pub(super) fn unknown(&mut self, points: usize) -> Result<(), RequestRefusal> {
         self.tally.unknown += points as u64;
-        self.check_count()
+        self.check_bounds()
     }
 
     /// Whether names that no engine has are wanted.
@@ -230,7 +252,7 @@ impl<'a> Collector<'a> {
         if let (Ok(member), false) = (self.find(own, resource), name.len() > LONGEST_UNKNOWN) {
             let allowed = |byte: char| byte.is_ascii_alphanumeric() || byte == '_' || byte == ':';
             let name: String = name.chars().map(|byte| if allowed(byte) { byte } else { '_' }).collect();
-            self.batch.unknown.push(Unknown { member, name: name.into(), kind, value });
+            self.batch.add_unknown(Unknown { member, name: name.into(), kind, value });
         }
     }
 
@@ -242,13 +264,24 @@ impl<'a> Collector<'a> {
         detail: impl FnOnce() -> String,
     ) -> Result<(), RequestRefusal> {
         self.tally.refuse(points as u64, refusal, detail);
-        self.check_count()
+        self.check_bounds()
     }
 
-    fn check_count(&self) -> Result<(), RequestRefusal> {
+    fn check_bounds(&mut self) -> Result<(), RequestRefusal> {
         let seen = self.tally.unknown + self.tally.refused() + self.batch.points.len() as u64;
         let limit = self.rules.max_points;
-        if seen > limit as u64 { Err(RequestRefusal::TooManyPoints { limit }) } else { Ok(()) }
+        if seen > limit as u64 {
+            return Err(RequestRefusal::TooManyPoints { limit });
+        }
+        if self.batch.bytes() > MOST_BYTES {
+            return Err(RequestRefusal::TooMuch { limit: MOST_BYTES });
+        }
+        let Some(limits) = self.limits else { return Ok(()) };
+        let held = self.memory.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        match self.batch.memory().saturating_sub(held) {
+            0 => Ok(()),
+            more => limits.reserve(&mut self.memory, more),
+        }
     }
 
     /// Refuses points whose labels name no backend that may be written to.
@@ -280,7 +313,7 @@ impl<'a> Collector<'a> {
         for (host, port) in &self.rules.backends {
             let Some(host) = value(*host) else { continue };
             let found = match port {
-                None => self.directory.find(host),
+                None => self.directory.find(host, self.access),
                 Some(port) => {
                     let Some(port) = value(*port) else { continue };
                     self.scratch.clear();
@@ -289,7 +322,7 @@ impl<'a> Collector<'a> {
                         true => write!(self.scratch, "[{host}]:{port}"),
                         false => write!(self.scratch, "{host}:{port}"),
                     };
-                    self.directory.find(&self.scratch)
+                    self.directory.find(&self.scratch, self.access)
                 }
             };
             if let Some(index) = found {
@@ -301,12 +334,14 @@ impl<'a> Collector<'a> {
 
     /// Finds the backend of a given name.
     pub(super) fn find_named(&mut self, name: &str) -> Result<u32, PointRefusal> {
-        self.directory.find(name).map_or(Err(PointRefusal::UnknownBackend), |index| self.allow(index))
+        self.directory
+            .find(name, self.access)
+            .map_or(Err(PointRefusal::UnknownBackend), |index| self.allow(index))
     }
 
     /// A backend by its address, and what is read of its answers.
     pub(super) fn orca_of(&self, address: &str) -> Option<(u32, Arc<Orca>)> {
-        let index = self.directory.find(address)?;
+        let index = self.directory.find(address, self.access)?;
         Some((index, Arc::clone(self.directory.member(index)?.orca.as_ref()?)))
     }
 
@@ -379,8 +414,12 @@ impl<'a> Collector<'a> {
             (false, true) => Growth::SinceStart,
             (false, false) => Growth::None,
         };
+        // One such value would stay in a sum for good.
+        if growth != Growth::None && !value.is_countable(&self.batch, !shape.known.counts) {
+            return self.refuse(1, PointRefusal::BadCount, || shape.known.series.to_owned());
+        }
         self.batch.add(member, series, at_ms, growth, value);
-        self.check_count()
+        self.check_bounds()
     }
 }
 

@@ -7,6 +7,7 @@ use crate::config::{GpuMetrics, GpuPlace, Orca, Pool};
 use crate::telemetry::{ConfiguredLimits, Packs, PoolTargets};
 
 use super::CANONICAL;
+use super::access::Access;
 use super::names::Names;
 
 /// A backend whose telemetry is pushed.
@@ -26,27 +27,36 @@ pub struct Member {
     pub(super) orca: Option<Arc<Orca>>,
 }
 
+/// Who goes by a name.
+#[derive(Clone, Debug)]
+enum Named {
+    /// One member, by its index.
+    One(u32),
+    /// Of the backends of a host, these members; others are there, or several of these.
+    Several(Vec<u32>),
+}
+
 /// Who pushes: every backend of the pools with `telemetry: push`, by each name that senders have for it. Immutable;
 /// a change of the fleet is another directory.
 #[derive(Debug, Default)]
 pub struct Directory {
     members: Vec<Arc<Member>>,
-    /// Index of the member; none when several go by that name.
-    names: HashMap<Box<str>, Option<u32>>,
+    names: HashMap<Box<str>, Named>,
     series: Names,
 }
 
 impl Directory {
     /// Lists backends with their pools. A backend goes by its address, by the names that its pool's `instances` give it,
-    /// and by its bare host where no other backend is there; `others` are the hosts of backends that do not push.
+    /// and by its bare host where no other backend is there, or none that the sender may write to; `others` are the hosts
+    /// of backends that do not push.
     pub fn new<'a>(
         backends: impl IntoIterator<Item = (SocketAddr, &'a Pool)>,
         others: impl IntoIterator<Item = IpAddr>,
     ) -> Self {
         let mut directory = Self::default();
         let mut packs_of: HashMap<&str, (Arc<Packs>, ConfiguredLimits)> = HashMap::new();
-        let mut hosts: HashMap<Box<str>, Option<u32>> =
-            others.into_iter().map(|host| (host.to_string().into(), None)).collect();
+        let mut hosts: HashMap<Box<str>, Named> =
+            others.into_iter().map(|host| (host.to_string().into(), Named::Several(Vec::new()))).collect();
         for (address, pool) in backends {
             let Ok(index) = u32::try_from(directory.members.len()) else { break };
             let of_pool = packs_of.entry(&pool.name);
@@ -59,18 +69,24 @@ impl Directory {
                 orca: pool.orca.clone().map(Arc::new),
                 reads_gpu: pool.gpu_metrics != GpuMetrics::Place(GpuPlace::None),
             };
-            directory.names.insert(address.to_string().into(), Some(index));
+            directory.names.insert(address.to_string().into(), Named::One(index));
             for (name, _) in pool.instances.iter().filter(|(_, other)| **other == address) {
-                directory.names.insert(name.as_str().into(), Some(index));
+                directory.names.insert(name.as_str().into(), Named::One(index));
             }
             match hosts.entry(address.ip().to_string().into()) {
-                Entry::Vacant(free) => drop(free.insert(Some(index))),
-                Entry::Occupied(mut taken) => drop(taken.insert(None)),
+                Entry::Vacant(free) => drop(free.insert(Named::One(index))),
+                Entry::Occupied(mut taken) => match taken.get_mut() {
+                    Named::One(first) => {
+                        let both = vec![*first, index];
+                        taken.insert(Named::Several(both));
+                    }
+                    Named::Several(members) => members.push(index),
+                },
             }
             directory.members.push(Arc::new(member));
         }
-        for (host, index) in hosts {
-            directory.names.entry(host).or_insert(index);
+        for (host, named) in hosts {
+            directory.names.entry(host).or_insert(named);
         }
         packs_of.values().for_each(|(packs, _)| directory.series.add(packs));
         directory
@@ -81,14 +97,24 @@ impl Directory {
         &self.series
     }
 
-    /// The member that goes by a name; a scheme before it and a path behind it are left out.
-    pub(super) fn find(&self, name: &str) -> Option<u32> {
-        if let Some(found) = self.names.get(name) {
-            return *found;
+    /// The member that a sender means by a name; a scheme before it and a path behind it are left out. Where several go by
+    /// it, those of other pools than the sender's cannot be meant.
+    pub(super) fn find(&self, name: &str, access: &Access) -> Option<u32> {
+        let bare = || {
+            let bare = name.split_once("://").map_or(name, |(_, rest)| rest);
+            bare.split('/').next().unwrap_or(bare)
+        };
+        match self.names.get(name).or_else(|| self.names.get(bare()))? {
+            Named::One(index) => Some(*index),
+            // Who may write to all pools may mean any of them.
+            Named::Several(_) if *access == Access::All => None,
+            Named::Several(members) => {
+                let may =
+                    |index: &&u32| self.member(**index).is_some_and(|member| access.covers(&member.pool));
+                let mut own = members.iter().filter(may);
+                own.next().copied().filter(|_| own.next().is_none())
+            }
         }
-        let bare = name.split_once("://").map_or(name, |(_, rest)| rest);
-        let bare = bare.split('/').next().unwrap_or(bare);
-        if bare.len() == name.len() { None } else { self.names.get(bare).copied().flatten() }
     }
 
     pub(super) fn member(&self, index: u32) -> Option<&Arc<Member>> {
@@ -143,7 +169,39 @@ pools:
             ("10.0.0.4", None),
             ("", None),
         ] {
-            assert_eq!(directory.find(name), index, "{name}");
+            assert_eq!(directory.find(name, &Access::All), index, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_pools_share_is_that_of_the_senders_pool() {
+        let config = parse(
+            r#"
+telemetry: { push: { http: 127.0.0.1:4318 } }
+models: [{ name: m, pools: [p, q] }]
+pools:
+  - { name: p, telemetry: push, backends: ["10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.2:8001"] }
+  - { name: q, telemetry: push, backends: ["10.0.0.1:9000", "10.0.0.3:9000"] }
+"#,
+        )
+        .unwrap();
+        let pools = config.pools.iter();
+        let backends = pools.flat_map(|pool| pool.backends.iter().map(move |address| (*address, pool)));
+        let directory = Directory::new(backends, ["10.0.0.3".parse().unwrap()]);
+        let of =
+            |pools: &[&str]| Access::Pools(Arc::new(pools.iter().map(|pool| (*pool).to_owned()).collect()));
+        for (name, pools, address) in [
+            ("10.0.0.1", &["p"][..], Some("10.0.0.1:8000")),
+            ("http://10.0.0.1/metrics", &["q"], Some("10.0.0.1:9000")),
+            ("10.0.0.1", &["p", "q"], None),
+            ("10.0.0.2", &["p"], None),
+            ("10.0.0.2", &["q"], None),
+            ("10.0.0.3", &["q"], Some("10.0.0.3:9000")),
+            ("10.0.0.3", &["p"], None),
+        ] {
+            let found = directory.find(name, &of(pools)).and_then(|index| directory.member(index));
+            assert_eq!(found.map(|member| &*member.address), address, "{name} {pools:?}");
+            assert_eq!(directory.find(name, &Access::All), None, "{name}");
         }
     }
 }

@@ -17,6 +17,7 @@ use clairvoy_xds::Tls;
 use super::access::Certified;
 use super::intake::Intake;
 use super::serve::Surface;
+use super::shares::Peer;
 
 /// A connection on which nothing was asked for this long to twice as long is closed, however far it came.
 const IDLE: Duration = Duration::from_secs(60);
@@ -72,7 +73,7 @@ impl Intake {
                 (self.clone(), Arc::clone(&builder), tls.clone(), stop.clone());
             tokio::spawn(async move {
                 intake.metrics().connections.inc();
-                connection(&intake, &builder, socket, surface, tls, &stop).await;
+                connection(&intake, &builder, socket, (surface, Peer::of(peer.ip())), tls, &stop).await;
                 intake.metrics().connections.dec();
                 drop(entered);
             });
@@ -87,13 +88,13 @@ async fn connection(
     intake: &Intake,
     builder: &Builder<TokioExecutor>,
     socket: TcpStream,
-    surface: Surface,
+    heard: (Surface, Peer),
     tls: Option<Tls>,
     stop: &CancellationToken,
 ) {
     let _ = socket.set_nodelay(true);
     let Some(tls) = tls else {
-        return Box::pin(exchange(intake, builder, socket, surface, None, stop)).await;
+        return Box::pin(exchange(intake, builder, socket, heard, None, stop)).await;
     };
     // Boxed, so that what is needed only here is given back.
     let handshake = Box::pin(tokio::time::timeout(HEADER_TIMEOUT, tls.accept(socket)));
@@ -101,7 +102,7 @@ async fn connection(
     match done {
         Ok(Ok((socket, identities))) => {
             let certified = intake.certified(&identities);
-            Box::pin(exchange(intake, builder, socket, surface, certified, stop)).await;
+            Box::pin(exchange(intake, builder, socket, heard, certified, stop)).await;
         }
         Ok(Err(error)) => {
             tracing::debug!(%error, "a sender's handshake failed");
@@ -118,7 +119,7 @@ async fn exchange<S>(
     intake: &Intake,
     builder: &Builder<TokioExecutor>,
     socket: S,
-    surface: Surface,
+    (surface, peer): (Surface, Peer),
     certified: Option<Certified>,
     stop: &CancellationToken,
 ) where
@@ -127,6 +128,7 @@ async fn exchange<S>(
     // Requests begun in the lower half, ended in the upper one.
     let activity = Arc::new(AtomicU64::new(0));
     let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         if let Some(certified) = &certified {
             request.extensions_mut().insert(certified.clone());
         }

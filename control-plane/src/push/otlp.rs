@@ -116,6 +116,7 @@ fn number_point<'a>(message: &'a [u8], labels: &mut Vec<Label<'a>>) -> Result<Da
     let mut parts = fields(message);
     while let Some((number, value)) = parts.next()? {
         match number {
+            2 => data.started_ns = value.fixed64().ok_or(BadWire)?,
             3 => data.at_ns = value.fixed64().ok_or(BadWire)?,
             4 => data.number = Some(Number::Double(value.double().ok_or(BadWire)?)),
             6 => data.number = Some(Number::Integer(value.fixed64().ok_or(BadWire)?.cast_signed())),
@@ -133,6 +134,7 @@ fn histogram_point<'a>(message: &'a [u8], labels: &mut Vec<Label<'a>>) -> Result
     let mut parts = fields(message);
     while let Some((number, value)) = parts.next()? {
         match number {
+            2 => data.started_ns = value.fixed64().ok_or(BadWire)?,
             3 => data.at_ns = value.fixed64().ok_or(BadWire)?,
             4 => spread.count = value.fixed64().ok_or(BadWire)?,
             5 => spread.sum = Some(value.double().ok_or(BadWire)?),
@@ -155,6 +157,7 @@ fn exponential_point<'a>(message: &'a [u8], labels: &mut Vec<Label<'a>>) -> Resu
     while let Some((number, value)) = parts.next()? {
         match number {
             1 => attribute(value.bytes().ok_or(BadWire)?, labels)?,
+            2 => data.started_ns = value.fixed64().ok_or(BadWire)?,
             3 => data.at_ns = value.fixed64().ok_or(BadWire)?,
             4 => spread.count = value.fixed64().ok_or(BadWire)?,
             5 => spread.sum = Some(value.double().ok_or(BadWire)?),
@@ -204,6 +207,7 @@ fn summary_point<'a>(message: &'a [u8], labels: &mut Vec<Label<'a>>) -> Result<D
     let mut parts = fields(message);
     while let Some((number, value)) = parts.next()? {
         match number {
+            2 => data.started_ns = value.fixed64().ok_or(BadWire)?,
             3 => data.at_ns = value.fixed64().ok_or(BadWire)?,
             4 => spread.count = value.fixed64().ok_or(BadWire)?,
             5 => spread.sum = Some(value.double().ok_or(BadWire)?),

@@ -72,10 +72,10 @@ impl Assembly {
     }
 
     fn take(&mut self, queued: Queued) {
-        let Queued { batch, places, bytes } = queued;
+        let Queued { batch, places, bytes, memory, share } = queued;
         self.metrics.queued_points.dec_by(i64::try_from(places.num_permits()).unwrap_or(i64::MAX));
         let samples = self.assembler.take(batch, Utc::now().timestamp_millis());
-        drop((places, bytes));
+        drop((places, bytes, memory, share));
         self.send(samples);
     }
 

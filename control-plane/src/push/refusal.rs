@@ -23,10 +23,12 @@ pub(super) enum PointRefusal {
     BadHistogram,
     /// No value.
     NoValue,
+    /// What is counted is not finite, below zero, or a number by which exporters say "not supported".
+    BadCount,
 }
 
 impl PointRefusal {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::UnknownBackend,
         Self::Forbidden,
         Self::TooOld,
@@ -35,6 +37,7 @@ impl PointRefusal {
         Self::TooManyLabels,
         Self::BadHistogram,
         Self::NoValue,
+        Self::BadCount,
     ];
 
     fn as_str(self) -> &'static str {
@@ -47,6 +50,7 @@ impl PointRefusal {
             Self::TooManyLabels => "too_many_labels",
             Self::BadHistogram => "bad_histogram",
             Self::NoValue => "no_value",
+            Self::BadCount => "bad_count",
         }
     }
 
@@ -60,6 +64,7 @@ impl PointRefusal {
             Self::TooManyLabels => "more than 128 labels or attributes",
             Self::BadHistogram => "its buckets do not fit together, or are too many",
             Self::NoValue => "no value",
+            Self::BadCount => "a count that is no number, negative, or 9.2e18 and more",
         }
     }
 }
@@ -117,6 +122,8 @@ impl Tally {
 pub(super) enum RequestRefusal {
     #[error("the body is longer than {limit} bytes")]
     TooLarge { limit: usize },
+    #[error("labels and buckets of one request take more than {limit} bytes")]
+    TooMuch { limit: usize },
     #[error("more than {limit} points in one request")]
     TooManyPoints { limit: usize },
     #[error("{0}")]
@@ -143,7 +150,7 @@ impl RequestRefusal {
     /// The refusal without its details, as a label.
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Self::TooLarge { .. } => "too_large",
+            Self::TooLarge { .. } | Self::TooMuch { .. } => "too_large",
             Self::TooManyPoints { .. } => "too_many_points",
             Self::Malformed(_) => "malformed",
             Self::Unsupported(_) => "unsupported",

@@ -4,7 +4,6 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, Response, header};
 use bytes::{Buf as _, Bytes};
 
-use super::access::Access;
 use super::answer::{Voice, accepted, grpc_accepted, grpc_refused, refused};
 use super::body::{Held, Packing};
 use super::intake::{Accepted, Format, Intake};
@@ -71,13 +70,13 @@ impl Intake {
             return Err(RequestRefusal::Method);
         }
         let (head, body) = request.into_parts();
-        let access = self.admit(&head)?;
+        let admitted = self.admit(&head)?;
         let format = format(voice, &head.headers)?;
         let packing = Packing::of(&head.headers)?;
         check_packing(format, packing)?;
-        let _place = self.place()?;
         let body = self.limits().read(&head.headers, body).await?;
-        self.take(protocol, format, packing, body, access).await
+        let _place = self.place(admitted.sender)?;
+        self.take(protocol, format, packing, body, admitted).await
     }
 
     async fn answer_grpc<B>(&self, request: Request<B>) -> Response<Body>
@@ -106,11 +105,11 @@ impl Intake {
         {
             return Err(RequestRefusal::Unsupported(format!("content type {kind:?} is no gRPC of protobuf")));
         }
-        let access: Access = self.admit(&head)?;
-        let _place = self.place()?;
+        let admitted = self.admit(&head)?;
         let body = self.limits().read(&head.headers, body).await?;
+        let _place = self.place(admitted.sender)?;
         let (body, packing) = unframe(body, &head.headers)?;
-        self.take(Protocol::OtlpGrpc, Format::OtlpProtobuf, packing, body, access).await
+        self.take(Protocol::OtlpGrpc, Format::OtlpProtobuf, packing, body, admitted).await
     }
 
     pub(super) fn note(&self, protocol: Protocol, taken: &Result<Accepted, RequestRefusal>) {

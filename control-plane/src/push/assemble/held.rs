@@ -1,6 +1,10 @@
 use std::fmt::Write as _;
 
 use super::super::batch::{Batch, Growth, Point, PointValue};
+use super::super::exponential::whole;
+
+/// From here on not every whole number is one of floating point.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// What a series is at.
 #[derive(Clone, Debug)]
@@ -74,11 +78,15 @@ impl Held {
         }
     }
 
-    /// Adds what another one counts.
+    /// Adds what another one counts; where the sum cannot be, it stays as it is.
     pub(super) fn add(&mut self, other: &Self) {
         match (self, other) {
-            (Self::Number { value, .. }, Self::Number { value: more, .. }) => *value += more,
-            (Self::Histogram(held), Self::Histogram(more)) => held.add(more.sum, more.count, &more.buckets),
+            (Self::Number { value, .. }, Self::Number { value: more, .. }) if is_count(*value + more) => {
+                *value += more;
+            }
+            (Self::Histogram(held), Self::Histogram(more)) if held.can_add(more.sum, more.count) => {
+                held.add(more.sum, more.count, &more.buckets);
+            }
             _ => {}
         }
     }
@@ -88,13 +96,19 @@ impl Held {
             (Self::Number { value, growth: Growth::SinceBefore }, PointValue::Number(more))
                 if point.growth == Growth::SinceBefore =>
             {
-                *value += more;
+                // It begins anew where the sum cannot be.
+                *value = if is_count(*value + more) { *value + more } else { *more };
             }
             (held, PointValue::Number(value)) => {
                 *held = Self::Number { value: *value, growth: point.growth };
             }
-            (held, PointValue::Histogram { sum, count, buckets }) => {
-                let buckets = batch.buckets(buckets);
+            (held, PointValue::Histogram { sum, count, buckets, trimmed }) => {
+                let mut buckets = batch.buckets(buckets);
+                let all_edges: Vec<(f64, f64)>;
+                if *trimmed {
+                    all_edges = whole(buckets, *count);
+                    buckets = &all_edges;
+                }
                 match held {
                     Self::Histogram(histogram) if point.growth == Growth::SinceBefore => {
                         histogram.add(*sum, *count, buckets);
@@ -136,12 +150,17 @@ impl Held {
 }
 
 impl Histogram {
+    /// Whether what comes can be added to what is held.
+    fn can_add(&self, sum: Option<f64>, count: f64) -> bool {
+        is_count(self.count + count) && self.sum.zip(sum).is_none_or(|(held, more)| is_count(held + more))
+    }
+
     /// Adds what came since the point before. Other bounds than before begin anew, which is seen as a restart.
     fn add(&mut self, sum: Option<f64>, count: f64, buckets: &[(f64, f64)]) {
         let is_first = self.count == 0.0 && self.buckets.is_empty();
         let same = self.buckets.len() == buckets.len()
             && self.buckets.iter().zip(buckets).all(|(held, more)| held.0 == more.0);
-        if is_first || !same {
+        if is_first || !same || !self.can_add(sum, count) {
             *self = Self { sum, count, buckets: buckets.to_vec() };
             return;
         }
@@ -151,6 +170,11 @@ impl Histogram {
             held.1 += more.1;
         }
     }
+}
+
+/// Whether a sum still notices one more.
+fn is_count(sum: f64) -> bool {
+    sum.abs() < EXACT
 }
 
 fn line(

@@ -11,6 +11,9 @@ const MISSED_INTERVALS: f64 = 2.5;
 /// come again.
 pub(super) const COUNTER_LASTS_MS: i64 = 300_000;
 
+/// A series whose start is not told may have been there before within this time after its sender was first heard.
+const SETTLED_MS: i64 = 60_000;
+
 /// The moment of a reading.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
@@ -28,6 +31,8 @@ pub(super) struct Source {
     pub(super) in_reading: bool,
     /// When it was heard, by the own clock.
     pub(super) heard_ms: i64,
+    /// Time of its first point.
+    since_ms: i64,
     newest_ms: i64,
     interval_ms: i64,
     /// Names that were part of a reading.
@@ -66,6 +71,7 @@ impl Source {
             key,
             in_reading: false,
             heard_ms: now_ms,
+            since_ms: point.at_ms,
             newest_ms: point.at_ms,
             interval_ms: 0,
             names: HashSet::new(),
@@ -82,19 +88,29 @@ impl Source {
         self.newest_ms = self.newest_ms.max(at_ms);
     }
 
-    /// Adds a series that was not there. Of a name that has been part of a reading it counts from nothing, as series do
-    /// whose labels are new; so do increments.
+    /// Adds a series that was not there. It counts from nothing if it began after its sender was first heard; so do
+    /// increments.
     pub(super) fn insert(&mut self, name: &str, batch: &Batch, point: &Point) {
         let value = Held::new(batch, point);
         let from_nothing = match point.growth {
             Growth::None => false,
             Growth::SinceBefore => true,
-            Growth::SinceStart => !self.forgot && self.names.contains(bare(name)),
+            Growth::SinceStart => !self.forgot && self.has_begun_since(name, point),
         };
         let before = from_nothing.then(|| value.at_start());
         let at_ms = point.at_ms;
         let series = Series { at_ms, value, offset: None, before, told: false, touched: true, ended: false };
         self.series.insert(name.into(), series);
+    }
+
+    /// Whether a series that comes for the first time began after its sender was first heard. Where its start is not told,
+    /// one whose name has long been part of readings has new labels.
+    fn has_begun_since(&self, name: &str, point: &Point) -> bool {
+        match point.started_ms {
+            0 => self.names.contains(bare(name)) && point.at_ms - self.since_ms >= SETTLED_MS,
+            // Those who do not know the start give the time of the first point, whatever was counted by then.
+            started_ms => started_ms >= self.since_ms && started_ms < point.at_ms,
+        }
     }
 
     fn lasts(&self, series: &Series, moment: Moment) -> bool {

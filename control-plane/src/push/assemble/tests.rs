@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use crate::config::parse;
 use crate::push::batch::{Growth, PointValue};
+use crate::telemetry::DropReason;
 
 use super::*;
 
@@ -139,6 +140,53 @@ fn a_counter_that_falls_silent_and_comes_back_counts_once() {
     assert_eq!(push(609_000, &[(DONE, 2.0), (LENGTH, 1.0)], false), (Some(0.0), 1));
 }
 
+/// Times and values of points, and since when each counts; 0 where that is not told.
+fn counted(points: &[(&str, i64, f64, i64)]) -> (Vec<f64>, Drops) {
+    let directory = directory();
+    let mut assembler = Assembler::new(FLUSH, 100);
+    let mut completed = Vec::new();
+    for at in points.iter().map(|point| point.1).collect::<std::collections::BTreeSet<i64>>() {
+        let mut batch = Batch::new(Arc::clone(&directory));
+        for (series, _, value, started_ms) in points.iter().filter(|point| point.1 == at) {
+            let text = batch.write_series(|text| text.push_str(series)).unwrap();
+            batch.started_ms = *started_ms;
+            batch.add(0, text, NOW + at, Growth::SinceStart, PointValue::Number(*value));
+        }
+        let mut samples = assembler.take(batch, NOW + at);
+        samples.extend(assembler.flush(NOW + at + 1000));
+        completed.extend(samples.iter().map(|sample| sample.completed));
+    }
+    (completed, assembler.noticed.drops)
+}
+
+#[test]
+fn a_series_that_was_left_out_at_first_brings_no_past() {
+    // After a restart of Clairvoy the first reading holds a part of the series.
+    let (completed, _) = counted(&[(DONE, 0, 1e6, 0), (DONE, 5000, 1e6 + 3.0, 0), (LENGTH, 5000, 4e4, 0)]);
+    assert_eq!(completed, [0.0, 3.0]);
+    // Long after, one with new labels has begun since.
+    let later = [(DONE, 0, 1e6, 0), (DONE, 90_000, 1e6 + 3.0, 0), (LENGTH, 90_000, 4.0, 0)];
+    assert_eq!(counted(&later).0, [0.0, 7.0]);
+    for (started, after, expected) in [
+        (NOW - 1000, 90_000, 3.0), // before the sender was first heard
+        (NOW + 3000, 5000, 7.0),   // since
+        (NOW + 5000, 5000, 3.0),   // with its first point: its sender does not know
+    ] {
+        let points =
+            [(DONE, 0, 1e6, NOW - 9000), (DONE, after, 1e6 + 3.0, NOW - 9000), (LENGTH, after, 4.0, started)];
+        assert_eq!(counted(&points).0, [0.0, expected], "{started} {after}");
+    }
+}
+
+#[test]
+fn growth_that_cannot_be_is_dropped_and_counted() {
+    let steps = [(DONE, 0, 10.0, 0), (DONE, 2000, 5e6, 0), (DONE, 4000, 5e6 + 8.0, 0)];
+    let (completed, drops) = counted(&steps);
+    assert_eq!(completed, [0.0, 0.0, 8.0]);
+    let told: Vec<_> = drops.iter().collect();
+    assert_eq!(told, [(Field::Completed, DropReason::TooLarge, 1)]);
+}
+
 #[test]
 fn the_state_of_a_backend_is_bounded() {
     let directory = directory();
@@ -168,7 +216,7 @@ fn series_of_many_bytes_are_bounded_and_so_are_the_readings_of_one_request() {
         };
         let text = wide.write_series(write).unwrap();
         let buckets = wide.add_buckets((0..64).map(|bucket| (f64::from(bucket), 1.0)));
-        let value = PointValue::Histogram { sum: Some(1.0), count: 1.0, buckets };
+        let value = PointValue::Histogram { sum: Some(1.0), count: 1.0, buckets, trimmed: false };
         wide.add(0, text, NOW, Growth::SinceStart, value);
     }
     assembler.take(wide, NOW);

@@ -83,6 +83,8 @@ struct Point<'a> {
     #[serde(borrow)]
     attributes: Raw<'a>,
     #[serde(default)]
+    start_time_unix_nano: Loose<'a>,
+    #[serde(default)]
     time_unix_nano: Loose<'a>,
     #[serde(default)]
     as_double: Loose<'a>,
@@ -255,6 +257,7 @@ fn metric(text: &str, scope: &Scope<'_>, collector: &mut Collector<'_>) -> Resul
         let mut labels = Vec::new();
         attributes(point.attributes, &mut labels)?;
         let mut data = Data {
+            started_ns: point.start_time_unix_nano.read()?.unwrap_or(0),
             at_ns: point.time_unix_nano.read()?.unwrap_or(0),
             flags: point.flags.read()?.unwrap_or(0),
             ..Data::default()

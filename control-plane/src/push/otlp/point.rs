@@ -12,6 +12,8 @@ const NO_RECORDED_VALUE: u64 = 1;
 #[derive(Default)]
 pub(super) struct Data<'a> {
     pub(super) at_ns: u64,
+    /// Since when it counts; 0 where that is not told.
+    pub(super) started_ns: u64,
     pub(super) flags: u64,
     pub(super) number: Option<Number>,
     pub(super) spread: Option<Spread<'a>>,
@@ -149,8 +151,9 @@ impl<'a> Scope<'a> {
         };
         match collector.series(known, labels) {
             Ok(series) => {
-                let at_ms = i64::try_from(data.at_ns / 1_000_000).unwrap_or(i64::MAX);
-                collector.batch.source = self.source;
+                let [at_ms, started_ms] = [data.at_ns, data.started_ns]
+                    .map(|time_ns| i64::try_from(time_ns / 1_000_000).unwrap_or(i64::MAX));
+                (collector.batch.source, collector.batch.started_ms) = (self.source, started_ms);
                 collector.add(member, series, at_ms, shape, value)
             }
             Err(refusal) => collector.refuse(1, refusal, || known.series.to_owned()),
@@ -185,13 +188,13 @@ fn histogram(
     let sum = spread.sum.map(|sum| sum * known.factor);
     let count = spread.count as f64;
     if !has_buckets {
-        return Ok(Ok(PointValue::Histogram { sum, count, buckets: 0..0 }));
+        return Ok(Ok(PointValue::Histogram { sum, count, buckets: 0..0, trimmed: false }));
     }
     if let Some(exponential) = &spread.exponential {
-        return Ok(match exponential.cumulative(known.factor, count) {
+        return Ok(match exponential.cumulative(known.factor) {
             Some(edges) => {
                 let buckets = collector.batch.add_buckets(edges);
-                Ok(PointValue::Histogram { sum, count, buckets })
+                Ok(PointValue::Histogram { sum, count, buckets, trimmed: true })
             }
             None => Err(PointRefusal::BadHistogram),
         });
@@ -200,7 +203,7 @@ fn histogram(
     spread.counts.values(&mut counts)?;
     spread.bounds.values(&mut bounds)?;
     if counts.is_empty() && bounds.is_empty() {
-        return Ok(Ok(PointValue::Histogram { sum, count, buckets: 0..0 }));
+        return Ok(Ok(PointValue::Histogram { sum, count, buckets: 0..0, trimmed: false }));
     }
     let bounds: Vec<f64> = bounds.into_iter().map(|bits| f64::from_bits(bits) * known.factor).collect();
     let rising = bounds.is_sorted_by(|left, right| left < right);
@@ -213,5 +216,5 @@ fn histogram(
         (bound, below)
     });
     let buckets = collector.batch.add_buckets(cumulative);
-    Ok(Ok(PointValue::Histogram { sum, count, buckets }))
+    Ok(Ok(PointValue::Histogram { sum, count, buckets, trimmed: false }))
 }

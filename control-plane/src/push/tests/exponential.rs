@@ -105,3 +105,39 @@ async fn too_many_buckets_are_refused() {
     let said = super::site::text(answer).await;
     assert!(said.contains("buckets do not fit together, or are too many"), "{said}");
 }
+
+/// A request of so many points, each of a few bytes.
+fn many(count: usize, buckets: &Buckets) -> Vec<u8> {
+    let point = ExponentialPoint {
+        at_ns: Utc::now().timestamp_millis().unsigned_abs() * 1_000_000,
+        count: buckets.bucket_counts.iter().sum(),
+        scale: -5,
+        positive: Some(buckets.clone()),
+        ..ExponentialPoint::default()
+    };
+    let data = Data::Exponential(Exponential { data_points: vec![point; count], temporality: 2 });
+    let metric = Metric { name: NAME.to_owned(), unit: "s".to_owned(), data: Some(data) };
+    export(vec![attribute("service.instance.id", A)], vec![metric]).encode_to_vec()
+}
+
+#[tokio::test]
+async fn small_points_do_not_become_much_memory() {
+    let send = async |site: &Site, body: &[u8]| {
+        let kind = [("content-type", "application/x-protobuf")];
+        site.post("/v1/metrics", &kind, body.to_vec()).await.status()
+    };
+    let (empty, wide) = (Buckets::default(), Buckets { offset: -1, bucket_counts: vec![1, 1] });
+    let site = Site::new(|push| push.max_buffered_bytes = 12_000_000);
+    let body = many(20_000, &wide);
+    assert!(body.len() < 1_000_000, "{}", body.len());
+    assert_eq!(send(&site, &body).await, StatusCode::SERVICE_UNAVAILABLE, "its edges take 16 MB");
+    // What was refused gave its memory back, and what holds nothing has no edges.
+    assert_eq!(send(&site, &many(20_000, &empty)).await, StatusCode::OK);
+    assert_eq!(site.metrics.points(), 20_000);
+    let busy = "clairvoy_push_requests_total{protocol=\"otlp_http\",outcome=\"busy\"}";
+    assert_eq!(site.count(busy), 1);
+
+    let site = Site::new(|_| {});
+    assert_eq!(send(&site, &many(100_000, &wide)).await, StatusCode::PAYLOAD_TOO_LARGE, "it fits no queue");
+    assert_eq!(site.metrics.points(), 0);
+}

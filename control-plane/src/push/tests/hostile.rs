@@ -12,8 +12,8 @@ use prost::Message as _;
 use crate::config::Span;
 use crate::push::Surface;
 
-use super::proto::{WriteRequest, attribute, export, gauge, series};
-use super::site::{A, Site, gzip, snappy, text};
+use super::proto::{WriteRequest, attribute, export, gauge, series, sum};
+use super::site::{A, B, C, Site, gzip, snappy, text};
 
 const GRPC: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 const OTLP: &str = "/v1/metrics";
@@ -271,4 +271,35 @@ async fn values_that_cannot_be_and_series_beyond_the_bound_are_counted() {
         assert!(sample.queue_depth.unwrap() <= 2000.0, "{path}");
         assert!(site.count("clairvoy_push_evicted_series_total") > before, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_count_that_is_none_does_not_stay_in_a_sum() {
+    let mut site = Site::new(|_| {}).assemble();
+    let begin = now_ms() - 20_000;
+    let refused = "clairvoy_push_refused_points_total{protocol=\"otlp_http\",reason=\"bad_count\"}";
+    for temporality in [1, 2] {
+        let before = site.count(refused);
+        let values = [10.0, f64::NAN, f64::INFINITY, -5.0, 9.3e18, 20.0];
+        for (step, value) in (0..).zip(values) {
+            let at_ms = begin + 1000 * step;
+            let metric = sum("vllm:generation_tokens", at_ms, value, temporality);
+            let backend = if temporality == 1 { A } else { B };
+            let body = export(vec![attribute("instance", backend)], vec![metric]).encode_to_vec();
+            site.post(OTLP, &[PROTOBUF], body).await;
+        }
+        assert_eq!(site.sample().await.output_tokens, 0.0);
+        let grown = if temporality == 1 { 20.0 } else { 10.0 };
+        assert_eq!(site.sample().await.output_tokens, grown, "temporality {temporality}");
+        assert_eq!(site.count(refused), before + 4);
+    }
+    // Increments that can be, whose sum cannot.
+    let mut last = 0.0;
+    for step in 0..4 {
+        let metric = sum("vllm:prompt_tokens", begin + 1000 * step, if step < 2 { 9e18 } else { 7.0 }, 1);
+        let body = export(vec![attribute("instance", C)], vec![metric]).encode_to_vec();
+        site.post(OTLP, &[PROTOBUF], body).await;
+        last = site.sample().await.prompt_tokens;
+    }
+    assert_eq!(last, 7.0, "it counts on");
 }

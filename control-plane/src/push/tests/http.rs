@@ -197,7 +197,7 @@ async fn tokens_open_their_pools_only() {
 #[tokio::test]
 async fn a_full_queue_asks_senders_to_come_back() {
     // Nobody empties the queue.
-    let site = Site::new(|push| (push.max_points, push.queue_points) = (2, 2));
+    let site = Site::new(|push| (push.max_points, push.queue_points) = (2, 8));
     let send = async || site.post("/v1/metrics", &[PROTOBUF], exported(A, 1.0)).await;
     assert_eq!(send().await.status(), StatusCode::OK);
     assert_eq!(send().await.status(), StatusCode::OK);
@@ -212,6 +212,36 @@ async fn a_full_queue_asks_senders_to_come_back() {
     // What no engine knows needs no place.
     let unknown = export(vec![], vec![gauge("up", now_ms(), 1.0)]).encode_to_vec();
     assert_eq!(site.post("/v1/metrics", &[PROTOBUF], unknown).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn one_sender_leaves_room_for_the_others() {
+    let names = ["token-1", "token-2", "token-3", "token-4", "token-5"];
+    // Nobody empties the queue.
+    let site = Site::new(|push| {
+        let token = |name: &&str| PoolToken { token_env: (*name).into(), pools: vec!["a".into()] };
+        push.tokens = names.iter().map(token).collect();
+        (push.queue_points, push.max_requests) = (8, 1);
+        push.body_deadline = Span(Duration::from_secs(60));
+    });
+    // Bodies that never come take no place.
+    let never = futures::stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>();
+    let request = Request::post("/v1/metrics").header(PROTOBUF.0, PROTOBUF.1);
+    let request = request.header("authorization", "Bearer token-1").body(StreamBody::new(never)).unwrap();
+    let mut waits = Box::pin(site.intake.answer(Surface::Http, request));
+    assert!(futures::poll!(&mut waits).is_pending());
+
+    for (index, name) in names.iter().enumerate() {
+        let bearer = format!("Bearer {name}");
+        let headers = [PROTOBUF, ("authorization", bearer.as_str())];
+        let mut statuses = Vec::new();
+        for _ in 0..3 {
+            statuses.push(site.post("/v1/metrics", &headers, exported(A, 1.0)).await.status().as_u16());
+        }
+        // A quarter of it each.
+        let expected = if index < 4 { [200, 200, 503] } else { [503; 3] };
+        assert_eq!(statuses, expected, "{name}");
+    }
 }
 
 #[tokio::test]
