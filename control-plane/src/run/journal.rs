@@ -69,7 +69,8 @@ impl Journal {
         (Self { entries, registrations, dropped: Arc::default(), recorded_bytes }, task)
     }
 
-    pub(super) fn write(&self, entry: Entry) {
+    /// Returns false when the entry is dropped.
+    pub(super) fn write(&self, entry: Entry) -> bool {
         let is_kept = match &entry {
             Entry::Registered { .. } | Entry::Unregistered { .. } => self.registrations.put(entry),
             _ => self.enqueue(entry),
@@ -77,6 +78,7 @@ impl Journal {
         if !is_kept {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        is_kept
     }
 
     /// Returns false when there is no room.
