@@ -4,11 +4,14 @@
 //! [`Reader`]). [`Replay`] feeds the file's rows to the controller's core and to the learner, on the clock of the file:
 //! no I/O, no threads, no clock of its own. [`Comparison`] tells where two runs part, and why.
 
+mod bounds;
 mod compare;
 mod engine;
 mod export;
 mod file;
+mod pages;
 mod row;
+mod samples;
 #[cfg(test)]
 mod tests;
 

@@ -48,7 +48,7 @@ pub use self::health::StoreHealth;
 pub use self::history::{History, HistoryPoint, Metric, Source, Subject};
 pub use self::maintenance::MaintenanceReport;
 pub use self::model_state::ModelState;
-pub use self::recording::{CheckpointMark, CheckpointRow, PageRow};
+pub use self::recording::{CheckpointMark, CheckpointRow, PageRow, RunMark};
 pub use self::rollup::MinuteRow;
 pub use self::settings::{DatabaseSettings, Retention};
 pub use self::writer::{SpoolSettings, TelemetryWriter, WriterCounters, WriterSettings};
@@ -72,6 +72,46 @@ impl Store {
     /// A wrong URL, a server that does not answer within the connect timeout, refuses us or is too old, an embedded
     /// server that does not start, a migration that fails.
     pub async fn open(settings: DatabaseSettings) -> Result<Self, StoreError> {
+        let store = Self::reach(settings).await?;
+        migrate(&store.options).await?;
+        tracing::info!(database = connect::target(&store.options), "the database is ready");
+        Ok(store)
+    }
+
+    /// Connects as [`Store::open`] does, and leaves the tables as they are: an older program may be using them.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; tables that are older than this program.
+    pub async fn open_as_it_is(settings: DatabaseSettings) -> Result<Self, StoreError> {
+        let store = Self::reach(settings).await?;
+        let is_there: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+            .fetch_one(&store.pool)
+            .await
+            .map_err(StoreError::query("look for the tables"))?;
+        let mut found: Vec<i64> = Vec::new();
+        if is_there {
+            found = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
+                .fetch_all(&store.pool)
+                .await
+                .map_err(StoreError::query("ask for the version of the tables"))?;
+        }
+        let needed = migrations();
+        match needed
+            .iter()
+            .map(|migration| migration.version)
+            .filter(|version| !found.contains(version))
+            .max()
+        {
+            None => Ok(store),
+            Some(needed) => Err(StoreError::OlderTables {
+                target: connect::target(&store.options),
+                found: found.last().copied().unwrap_or_default(),
+                needed,
+            }),
+        }
+    }
+
+    async fn reach(settings: DatabaseSettings) -> Result<Self, StoreError> {
         let (options, embedded) = match &settings.url {
             Some(url) => (connect::parse_url(url)?, None),
             None => {
@@ -82,8 +122,6 @@ impl Store {
         };
         let options = connect::tuned(options);
         let pool = connect::connect(&options, settings.connect_timeout, settings.max_connections).await?;
-        migrate(&options).await?;
-        tracing::info!(database = connect::target(&options), "the database is ready");
         Ok(Self { pool, options, embedded })
     }
 

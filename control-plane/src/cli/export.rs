@@ -114,7 +114,7 @@ fn read<W: Write>(
     let from = scope.0;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(async {
-        let store = Store::open(database_settings(config)).await?;
+        let store = Store::open_as_it_is(database_settings(config)).await?;
         let done = export(&store, config, scope, out, |at| {
             bar.set_position(u64::try_from((at - from).num_seconds()).unwrap_or_default());
         })

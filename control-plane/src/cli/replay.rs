@@ -1,7 +1,7 @@
 //! `clairvoy replay`: the decisions of an export, made again.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Lines, Write, stdout};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,6 +10,9 @@ use anyhow::Context as _;
 use crate::config;
 use crate::replay::{Comparison, Reader, Replay};
 use crate::store::DecisionRow;
+
+/// Longest line that is read of `--diff`, in bytes.
+const LONGEST_LINE: u64 = 64 * 1024 * 1024;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -100,7 +103,7 @@ fn tell(replay: &Replay, comparison: Option<&Comparison>, with_file: bool) -> Ex
 
 /// The decisions of an earlier replay, read as they are needed.
 struct Earlier {
-    lines: Lines<BufReader<File>>,
+    file: BufReader<File>,
     path: PathBuf,
     line: u64,
 }
@@ -108,14 +111,18 @@ struct Earlier {
 impl Earlier {
     fn open(path: &Path) -> anyhow::Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Self { lines: BufReader::new(file).lines(), path: path.to_owned(), line: 0 })
+        Ok(Self { file: BufReader::new(file), path: path.to_owned(), line: 0 })
     }
 
     fn next(&mut self) -> anyhow::Result<Option<DecisionRow>> {
-        let Some(line) = self.lines.next().transpose()? else { return Ok(None) };
+        let mut line = Vec::new();
+        let path = self.path.display();
+        let read = self.file.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line);
+        if read.with_context(|| format!("cannot read {path}"))? == 0 {
+            return Ok(None);
+        }
         self.line += 1;
-        serde_json::from_str(&line).map(Some).with_context(|| {
-            let path = self.path.display();
+        serde_json::from_slice(&line).map(Some).with_context(|| {
             format!("{path}, line {}: no decision; --diff wants what `clairvoy replay` printed", self.line)
         })
     }

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Length of the window over which present rates are taken, seconds.
 const WINDOW_SECONDS: i64 = 10;
@@ -23,6 +23,7 @@ const MOST_STEPS_OPENED: i64 = 60;
 /// not look like a burst.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Arrivals {
+    #[serde(deserialize_with = "at_least_one")]
     step_seconds: u32,
     /// How long single seconds are kept beside the window.
     lag_seconds: i64,
@@ -42,6 +43,11 @@ struct OpenStep {
     arrived: f64,
     /// Seconds of the step that telemetry covers, summed over backends.
     covered_seconds: f64,
+}
+
+/// A saved state may come from a file.
+fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    Ok(u32::deserialize(deserializer)?.max(1))
 }
 
 /// Demand in one closed step.

@@ -4,7 +4,11 @@ use serde_json::Value;
 
 use crate::store::DecisionRow;
 
-/// Two runs of decisions, side by side as they come.
+/// Decisions of one side that may wait for the other's: those of some seconds. With more, the other side has none.
+const MOST_WAITING: usize = 1000;
+
+/// Two runs of decisions, side by side as they come. Of those that are compared only a count is kept, and of those after
+/// the first difference nothing.
 #[derive(Debug, Default)]
 pub struct Comparison {
     before: VecDeque<DecisionRow>,
@@ -54,6 +58,12 @@ impl Comparison {
             }
             self.before.pop_front();
             self.now.pop_front();
+        }
+        if self.before.len().max(self.now.len()) > MOST_WAITING {
+            self.difference = self.difference();
+        }
+        if self.difference.is_some() {
+            (self.before, self.now) = Default::default();
         }
     }
 }

@@ -9,10 +9,13 @@ use crate::learn::{Insight, Learner, Lesson};
 use crate::run::{Checkpoint, Core, Effect, Input, Pending, decisive};
 use crate::store::DecisionRow;
 
+use super::bounds;
 use super::row::{Kind, Row, Scope};
 
 /// Time between two ticks where the file has none: that of the live controller.
 const TICK: TimeDelta = TimeDelta::seconds(1);
+/// Ticks that are made between two samples; in a longer silence nothing is decided that has not been by then.
+const MOST_TICKS: u32 = 3600;
 
 /// Why rows cannot be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +23,9 @@ pub enum ReplayError {
     /// A checkpoint of another version.
     #[error("a checkpoint cannot be taken up: {0}; replay it with the clairvoy that recorded it")]
     Checkpoint(#[source] serde_json::Error),
+    /// A row that no Clairvoy has written.
+    #[error("the file says what cannot be: {0}; export it again")]
+    Impossible(String),
     /// Rows before what they need.
     #[error("the file has inputs before any checkpoint or configuration: give one with --config")]
     NoBeginning,
@@ -92,7 +98,7 @@ impl Replay {
     /// Takes the next row; returns what is decided.
     ///
     /// # Errors
-    /// A checkpoint of another version; inputs before any checkpoint or configuration.
+    /// A checkpoint of another version; inputs before any checkpoint or configuration; times and settings that cannot be.
     pub fn take(&mut self, row: Row) -> Result<Vec<DecisionRow>, ReplayError> {
         let mut decided = Vec::new();
         match row.0 {
@@ -102,6 +108,7 @@ impl Replay {
             }
             Kind::Checkpoint(state) => self.resume(&state, &mut decided)?,
             Kind::Sample(at, sample) => {
+                bounds::sample(at, &sample).map_err(ReplayError::Impossible)?;
                 self.tally.samples += 1;
                 if !self.is_ordered() {
                     self.tick_until(sample.at, &mut decided)?;
@@ -139,7 +146,9 @@ impl Replay {
     fn resume(&mut self, state: &str, decided: &mut Vec<DecisionRow>) -> Result<(), ReplayError> {
         let wrong = ReplayError::Checkpoint;
         let State { at, core, pending, learner } = serde_json::from_str(state).map_err(wrong)?;
+        bounds::times(&core).map_err(ReplayError::Impossible)?;
         let core = Core::resume(serde_json::from_value::<Checkpoint<'static>>(core).map_err(wrong)?);
+        bounds::time(at).and_then(|()| bounds::settings(core.config())).map_err(ReplayError::Impossible)?;
         let forecast = &self.other.as_ref().unwrap_or(core.config()).forecast;
         let learner = Learner::resume(forecast, learner).map_err(wrong)?;
         self.now = at;
@@ -157,6 +166,7 @@ impl Replay {
     }
 
     fn input(&mut self, input: Input, decided: &mut Vec<DecisionRow>) -> Result<(), ReplayError> {
+        bounds::input(&input).map_err(ReplayError::Impossible)?;
         match &input {
             Input::Tick { at }
             | Input::Order { at, .. }
@@ -190,10 +200,17 @@ impl Replay {
     fn tick_until(&mut self, at: DateTime<Utc>, decided: &mut Vec<DecisionRow>) -> Result<(), ReplayError> {
         let first = || at.duration_trunc(TICK).unwrap_or(at) + TICK;
         let mut next = self.next_tick.unwrap_or_else(first);
-        while next <= at {
+        let mut made = 0;
+        while next <= at && made < MOST_TICKS {
             self.now = next;
             self.feed(Input::Tick { at: next }, decided)?;
             next += TICK;
+            made += 1;
+        }
+        if next <= at {
+            let (from, to) = (next.to_rfc3339(), at.to_rfc3339());
+            self.tally.missing.get_or_insert(format!("{from}: no telemetry until {to}"));
+            next = first();
         }
         self.next_tick = Some(next);
         Ok(())

@@ -1,21 +1,23 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::Write;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::TryStreamExt as _;
+use uuid::Uuid;
 
 use crate::config::Config;
 use crate::packed::unpacked;
 use crate::run::{Input, Mark, Page, decisive};
-use crate::store::{CheckpointMark, PageRow, Store};
+use crate::store::{CheckpointMark, DecisionRow, PageRow, Store};
 use crate::telemetry::Sample;
 
 use super::file::Writer;
+use super::pages::{Pages, Turn};
 use super::row::{Gap, Kind, Row, Scope};
+use super::samples::Samples;
 
-/// Samples are read in pieces of this length, so that memory is bounded.
-const PIECE: TimeDelta = TimeDelta::seconds(10);
+/// Samples and decisions are read in pieces of this length, so that memory is bounded.
+pub(super) const PIECE: TimeDelta = TimeDelta::seconds(10);
 /// How long after its time a scraped sample may have been taken in, and a pushed one beyond the age that is allowed;
 /// those never named are let go then.
 const LATEST: TimeDelta = TimeDelta::seconds(120);
@@ -53,11 +55,14 @@ pub async fn export<W: Write>(
     let scope = Scope { from, to, model, ordered, program };
     out.write(&Row(Kind::Scope(scope.clone())))?;
     let push = &config.telemetry.push;
+    // What was decided up to a checkpoint came from what is before it.
+    let after = |start: &CheckpointMark| from.max(start.at + TimeDelta::microseconds(1));
     let mut export = Export {
         store,
         out,
-        samples: Samples { store, model: scope.model.clone(), loaded: from, waiting: BTreeMap::new() },
-        decided: from,
+        samples: Samples::new(store, scope.model.clone(), from),
+        decided: start.filter(|_| ordered).map_or(from, after),
+        decisions: VecDeque::new(),
         latest: LATEST + TimeDelta::from_std(push.max_age.0).unwrap_or_default(),
         ahead: PIECE + TimeDelta::from_std(push.max_future.0).unwrap_or_default(),
         done: Exported { ordered, ..Exported::default() },
@@ -75,8 +80,10 @@ struct Export<'a, W: Write> {
     out: &'a mut Writer<W>,
     scope: Scope,
     samples: Samples<'a>,
-    /// Decisions before this time are written.
+    /// Decisions before this time are read.
     decided: DateTime<Utc>,
+    /// Those that are not written yet.
+    decisions: VecDeque<DecisionRow>,
     /// How long after its time a sample may have been taken in.
     latest: TimeDelta,
     /// How long before.
@@ -110,18 +117,38 @@ impl<W: Write> Export<'_, W> {
         checkpoints: &[CheckpointMark],
         progress: &impl Fn(DateTime<Utc>),
     ) -> anyhow::Result<()> {
-        self.samples.loaded = start.at - self.latest;
-        self.checkpoint(start).await?;
-        let mut last = (start.run, start.sequence);
-        let mut exact = true;
         let store = self.store;
-        let mut pages = store.pages(start.at, self.scope.to);
-        while let Some(row) = pages.try_next().await? {
-            if row.run == start.run && row.sequence <= start.sequence {
-                continue;
-            }
+        self.samples = Samples::new(store, None, start.at - self.latest);
+        if start.at > self.scope.from {
+            let why = format!("nothing before {} was recorded", start.at.to_rfc3339());
+            self.gap(self.scope.from, &why)?;
+        }
+        self.checkpoint(start).await?;
+        let mut last = (start.run, start.sequence, start.at);
+        let mut exact = true;
+        let mut stopped = BTreeSet::<Uuid>::new();
+        let mut pages = Pages::after(store, start, self.scope.to).await?;
+        while let Some(turn) = pages.next().await? {
+            let row = match turn {
+                Turn::Page(row) => row,
+                Turn::End(run, _) if stopped.contains(&run) => continue,
+                Turn::End(_, at) => {
+                    self.gap(
+                        at,
+                        "what followed is not there: Clairvoy was killed, or has not written it yet",
+                    )?;
+                    continue;
+                }
+            };
             let page: Page = serde_json::from_str(&row.page)?;
+            if page.last {
+                stopped.insert(row.run);
+            }
             let follows = (row.run, row.sequence) == (last.0, last.1 + 1);
+            if follows && row.at < last.2 {
+                let why = format!("the clock was set back from {}: some decisions are out of order", last.2);
+                self.gap(row.at, &why)?;
+            }
             if !follows || !exact {
                 let before =
                     |mark: &&CheckpointMark| (mark.run, mark.sequence) == (row.run, row.sequence - 1);
@@ -135,7 +162,7 @@ impl<W: Write> Export<'_, W> {
             }
             let has_all = self.page(&row, &page, exact || page.marks.is_empty()).await?;
             exact = exact && has_all && !page.broken;
-            last = (row.run, row.sequence);
+            last = (row.run, row.sequence, row.at);
             progress(row.at);
         }
         self.decisions(self.scope.to).await
@@ -146,7 +173,7 @@ impl<W: Write> Export<'_, W> {
         if !exact {
             self.gap(page.since, "inputs before this are missing")?;
         }
-        self.samples.load(row.at + self.ahead).await?;
+        self.samples.load(row.at - self.latest, row.at + self.ahead).await?;
         let missing = self.done.samples_missing;
         for mark in &page.marks {
             match mark {
@@ -187,16 +214,19 @@ impl<W: Write> Export<'_, W> {
     /// Writes the decisions made before `to` that are not written yet.
     async fn decisions(&mut self, to: DateTime<Utc>) -> anyhow::Result<()> {
         let to = to.min(self.scope.to);
-        if to <= self.decided {
-            return Ok(());
+        loop {
+            while let Some(row) = self.decisions.pop_front_if(|row| row.at < to) {
+                self.done.decisions += 1;
+                self.put(Kind::Decision(Box::new(row)))?;
+            }
+            if self.decided >= to {
+                return Ok(());
+            }
+            let (from, end) = (self.decided, (self.decided + PIECE).min(self.scope.to));
+            let rows = self.store.decisions_between(self.scope.model.as_deref(), from, end).await?;
+            self.decided = end;
+            self.decisions.extend(rows);
         }
-        let rows = self.store.decisions_between(self.scope.model.as_deref(), self.decided, to).await?;
-        self.decided = to;
-        for row in rows {
-            self.done.decisions += 1;
-            self.put(Kind::Decision(Box::new(row)))?;
-        }
-        Ok(())
     }
 
     fn sample(&mut self, sample: Sample, taken_at: DateTime<Utc>) -> anyhow::Result<()> {
@@ -210,41 +240,5 @@ impl<W: Write> Export<'_, W> {
 
     fn put(&mut self, kind: Kind) -> anyhow::Result<()> {
         Ok(self.out.write(&Row(kind))?)
-    }
-}
-
-/// Samples that were read and not named yet, by time and backend.
-struct Samples<'a> {
-    store: &'a Store,
-    model: Option<String>,
-    loaded: DateTime<Utc>,
-    waiting: BTreeMap<(DateTime<Utc>, Arc<str>), Vec<Sample>>,
-}
-
-impl Samples<'_> {
-    async fn load(&mut self, to: DateTime<Utc>) -> anyhow::Result<()> {
-        while self.loaded < to {
-            let end = self.loaded + PIECE;
-            for sample in self.store.samples_whole(self.model.as_deref(), self.loaded, end).await? {
-                let key = (sample.at, Arc::clone(&sample.backend));
-                self.waiting.entry(key).or_default().push(sample);
-            }
-            self.loaded = end;
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, at: DateTime<Utc>, backend: &str) -> Option<Sample> {
-        let key = (at, Arc::from(backend));
-        let found = self.waiting.get_mut(&key)?;
-        let sample = found.pop();
-        if found.is_empty() {
-            self.waiting.remove(&key);
-        }
-        sample
-    }
-
-    fn forget(&mut self, before: DateTime<Utc>) {
-        self.waiting = self.waiting.split_off(&(before, Arc::from("")));
     }
 }

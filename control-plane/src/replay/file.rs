@@ -20,6 +20,8 @@ const DATA: &str = "data";
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// Longest row that is read, in bytes. Checkpoints are long, but packed bytes may grow a thousand times.
 const LONGEST_ROW_BYTES: u64 = 256 * 1024 * 1024;
+/// Cells of a row that are read: more than a sample has fields.
+const MOST_CELLS: u32 = 256;
 
 /// Why a file cannot be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -173,10 +175,41 @@ pub struct Reader<'a> {
     longest_row_bytes: u64,
 }
 
-/// Reads no more than what is left.
+/// Reads no more than what is left, and no row of more cells than there may be: each costs memory beside its bytes.
 struct Limited<R> {
     inner: R,
     left: Rc<Cell<u64>>,
+    place: Place,
+    cells: u32,
+}
+
+/// Where in CSV the next byte is.
+#[derive(Clone, Copy)]
+enum Place {
+    Begin,
+    Plain,
+    Quoted,
+    /// After a quotation mark that ends a cell, or is the first of two.
+    Closing,
+}
+
+impl<R> Limited<R> {
+    /// Counts the cells of the present row.
+    fn step(&mut self, byte: u8) {
+        self.place = match (self.place, byte) {
+            (Place::Begin | Place::Closing, b'"') | (Place::Quoted, 0..b'"' | b'#'..) => Place::Quoted,
+            (Place::Quoted, b'"') => Place::Closing,
+            (_, b',') => {
+                self.cells += 1;
+                Place::Begin
+            }
+            (_, b'\n' | b'\r') => {
+                self.cells = 0;
+                Place::Begin
+            }
+            _ => Place::Plain,
+        };
+    }
 }
 
 impl<R: Read> Read for Limited<R> {
@@ -186,6 +219,12 @@ impl<R: Read> Read for Limited<R> {
         let too_long =
             || io::Error::new(io::ErrorKind::FileTooLarge, "a row is too long to be one of an export");
         self.left.set(left.ok_or_else(too_long)?);
+        for byte in &buffer[..read] {
+            self.step(*byte);
+            if self.cells > MOST_CELLS {
+                return Err(too_long());
+            }
+        }
         Ok(read)
     }
 }
@@ -204,7 +243,10 @@ impl<'a> Reader<'a> {
         let input: Box<dyn Read + 'a> =
             if packed { Box::new(MultiGzDecoder::new(input)) } else { Box::new(input) };
         let left = Rc::new(Cell::new(longest_row_bytes));
-        let input: Box<dyn Read + 'a> = Box::new(Limited { inner: input, left: Rc::clone(&left) });
+        let input: Box<dyn Read + 'a> = {
+            let left = Rc::clone(&left);
+            Box::new(Limited { inner: input, left, place: Place::Begin, cells: 0 })
+        };
         let mut csv = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(input);
         let mut header = csv::StringRecord::new();
         let begun = csv.read_record(&mut header);

@@ -1,3 +1,5 @@
+mod hostile;
+
 use std::collections::VecDeque;
 use std::io::{BufReader, Read};
 use std::net::SocketAddr;

@@ -33,7 +33,7 @@ use crate::view::DecisionView;
 use super::commands::Command;
 use super::control::{Core, Input};
 use super::database::Memory;
-use super::journal::Journal;
+use super::journal::{Entry, Journal};
 use super::recent::{Events, Recent};
 use super::recorder::Recorder;
 use super::show::Frame;
@@ -176,6 +176,9 @@ impl Controller {
                 Some(outcome) = inputs.outcomes.recv() => self.scraped(outcome, clock()),
                 Some(news) = inputs.envoys.recv() => self.told(news, clock()),
             }
+        }
+        if let Some(page) = self.recorder.finish(clock()) {
+            self.outputs.journal.write(Entry::Page(Box::new(page)));
         }
         self.writer.shutdown(Duration::from_secs(5)).await;
     }

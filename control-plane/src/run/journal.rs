@@ -51,10 +51,13 @@ impl Journal {
         Self { open: Arc::new(Open(waiting)), dropped: Arc::default() }
     }
 
-    pub(super) fn write(&self, entry: Entry) {
-        if !self.open.0.put(entry) {
+    /// Returns false when the entry is dropped.
+    pub(super) fn write(&self, entry: Entry) -> bool {
+        let is_kept = self.open.0.put(entry);
+        if !is_kept {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        is_kept
     }
 
     pub(super) fn dropped(&self) -> Arc<AtomicU64> {

@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use super::control::Input;
 
-/// What the core took in from one tick to the next, in order; it ends with the tick.
+/// What the core took in from one tick to the next, in order; it ends with the tick, or with the process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Page {
     /// From when the times of samples count.
@@ -15,6 +15,9 @@ pub(crate) struct Page {
     /// Whether something else moved the core, too, or the learner missed something.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) broken: bool,
+    /// Whether the process stopped after it, in order: nothing is missing behind it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) last: bool,
 }
 
 /// One thing that the core took in.
@@ -34,6 +37,6 @@ pub(crate) enum Mark {
 
 impl Page {
     pub(super) fn since(now: DateTime<Utc>) -> Self {
-        Self { since: now, backends: Vec::new(), marks: Vec::new(), broken: false }
+        Self { since: now, backends: Vec::new(), marks: Vec::new(), broken: false, last: false }
     }
 }

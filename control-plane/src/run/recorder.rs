@@ -34,6 +34,8 @@ pub(super) struct Recorder {
     checkpoint_at: Option<DateTime<Utc>>,
     /// Whether the inputs since the last checkpoint do not tell everything.
     is_broken: bool,
+    /// Checkpoints that were dropped, one after the other.
+    dropped: u32,
 }
 
 /// A checkpoint of which the learner's part is still to come.
@@ -56,6 +58,7 @@ impl Recorder {
             waiting: None,
             checkpoint_at: None,
             is_broken: false,
+            dropped: 0,
         }
     }
 
@@ -98,6 +101,12 @@ impl Recorder {
         self.is_broken = true;
     }
 
+    /// The page that ends with the process, when that stops in order.
+    pub(super) fn finish(&mut self, now: DateTime<Utc>) -> Option<PageRow> {
+        self.page.last = true;
+        self.cut(now)
+    }
+
     /// The page that ends with a tick.
     pub(super) fn cut(&mut self, now: DateTime<Utc>) -> Option<PageRow> {
         self.insights();
@@ -121,7 +130,9 @@ impl Recorder {
 
     /// Whether it is time for a checkpoint; right after [`Recorder::cut`].
     pub(super) fn is_due(&self, now: DateTime<Utc>) -> bool {
-        let after = if self.is_broken { MEND_AFTER_SECONDS } else { CHECKPOINT_EVERY_SECONDS };
+        // Making one that is dropped again costs as much as one that is not.
+        let mend = (MEND_AFTER_SECONDS << self.dropped.min(6)).min(CHECKPOINT_EVERY_SECONDS);
+        let after = if self.is_broken { mend } else { CHECKPOINT_EVERY_SECONDS };
         self.waiting.is_none() && self.checkpoint_at.is_none_or(|at| now - at >= TimeDelta::seconds(after))
     }
 
@@ -143,10 +154,80 @@ impl Recorder {
         self.is_broken = true;
     }
 
+    /// The last page was dropped.
+    pub(super) fn page_lost(&mut self) {
+        self.is_broken = true;
+    }
+
+    /// The last checkpoint was taken to be written, or dropped; returns whether that is news to somebody.
+    pub(super) fn checkpoint_written(&mut self, is_kept: bool) -> bool {
+        self.is_broken |= !is_kept;
+        self.dropped = if is_kept { 0 } else { self.dropped.saturating_add(1) };
+        self.dropped == 1
+    }
+
     /// Takes the learner's part; returns the whole.
     pub(super) fn complete(&mut self, learner: Vec<u8>) -> Option<CheckpointRow> {
         let Waiting { sequence, at, core, pending } = self.waiting.take()?;
         let pending = packed(&pending)?;
         Some(CheckpointRow { run: self.run, sequence, at, core, pending, learner })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(second)
+    }
+
+    /// The seconds at which checkpoints are begun, each kept or not.
+    fn checkpoints(seconds: i64, is_kept: impl Fn(i64) -> bool) -> (Vec<i64>, u32) {
+        let core = Core::new(Arc::new(Config::default()), at(0));
+        let (mut recorder, mut begun, mut told) = (Recorder::new(at(0)), Vec::new(), 0);
+        for second in 0..seconds {
+            recorder.cut(at(second)).unwrap();
+            if recorder.is_due(at(second)) {
+                assert!(recorder.begin(&core, at(second)));
+                recorder.complete(Vec::new()).unwrap();
+                told += u32::from(recorder.checkpoint_written(is_kept(second)));
+                begun.push(second);
+            }
+        }
+        (begun, told)
+    }
+
+    #[test]
+    fn a_checkpoint_that_was_dropped_is_made_again_ever_later_and_told_once() {
+        let (begun, told) = checkpoints(20_000, |_| false);
+        assert_eq!(begun, [0, 120, 360, 840, 1800, 3720, 7320, 10920, 14520, 18120]);
+        assert_eq!(told, 1);
+        let (begun, told) = checkpoints(8_000, |second| second > 300);
+        assert_eq!((begun, told), (vec![0, 120, 360, 3960, 7560], 1));
+    }
+
+    #[test]
+    fn a_page_that_was_dropped_is_mended_within_a_minute() {
+        let core = Core::new(Arc::new(Config::default()), at(0));
+        let mut recorder = Recorder::new(at(0));
+        recorder.begin(&core, at(0));
+        recorder.complete(Vec::new()).unwrap();
+        assert!(!recorder.is_due(at(61)));
+        recorder.page_lost();
+        assert!(!recorder.is_due(at(59)) && recorder.is_due(at(60)));
+    }
+
+    #[test]
+    fn only_the_page_before_an_orderly_end_is_the_last() {
+        let mut recorder = Recorder::new(at(0));
+        assert!(!recorder.cut(at(1)).unwrap().page.contains("last"));
+        let order =
+            super::super::control::Order::Drain { pool: "a".to_owned(), address: ([10, 0, 0, 1], 80).into() };
+        recorder.input(&Input::Order { at: at(1), order });
+        let row = recorder.finish(at(2)).unwrap();
+        let page: Page = serde_json::from_str(&row.page).unwrap();
+        assert!(page.last && row.sequence == 2 && page.marks.len() == 1, "{page:?}");
     }
 }

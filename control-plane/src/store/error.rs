@@ -46,6 +46,19 @@ pub enum StoreError {
     /// The tables could not be brought up to date.
     #[error("cannot migrate the database: {0}")]
     Migrate(#[from] MigrateError),
+    /// The tables are not migrated, and were not to be.
+    #[error(
+        "the tables at {target} are older than this program (version {found}, and it needs {needed}): use the clairvoy that \
+         writes them, or let `clairvoy serve` of this version bring them up to date"
+    )]
+    OlderTables {
+        /// Host, port and database, without user and password.
+        target: String,
+        /// The newest version that is there; 0 when there are no tables.
+        found: i64,
+        /// The newest version that is not there.
+        needed: i64,
+    },
     /// A query failed.
     #[error("cannot {action}: {source}")]
     Query {

@@ -1,5 +1,4 @@
 use chrono::{DateTime, Utc};
-use futures::stream::{BoxStream, StreamExt as _};
 use uuid::Uuid;
 
 use super::Store;
@@ -48,6 +47,17 @@ pub struct CheckpointMark {
     /// The life of the process.
     pub run: Uuid,
     /// The last page before it.
+    pub sequence: i64,
+    /// When that page ended.
+    pub at: DateTime<Utc>,
+}
+
+/// Where the pages of a run begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct RunMark {
+    /// The life of the process.
+    pub run: Uuid,
+    /// Its first page that counts.
     pub sequence: i64,
     /// When that page ended.
     pub at: DateTime<Utc>,
@@ -134,21 +144,62 @@ impl Store {
         .map_err(StoreError::query("read a checkpoint"))
     }
 
-    /// Returns the pages that ended in `from..to`, oldest first; of two processes that overlapped, the elder's first where
-    /// they ended at the same time.
-    pub fn pages(
-        &self,
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
-    ) -> BoxStream<'_, Result<PageRow, StoreError>> {
+    /// Returns the runs that took something in between `from` and `to`, by the first page that ended at `from` or later;
+    /// the elder one first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn runs(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<RunMark>, StoreError> {
+        // From run to run along the primary key, as there is no list of them.
         sqlx::query_as(
-            "SELECT run, sequence, at, page::text AS page FROM input_page
-             WHERE at >= $1 AND at < $2 ORDER BY at, run, sequence",
+            "WITH RECURSIVE known AS (
+                 (SELECT run FROM input_page ORDER BY run LIMIT 1)
+                 UNION ALL
+                 SELECT (SELECT p.run FROM input_page p WHERE p.run > known.run ORDER BY p.run LIMIT 1)
+                 FROM known WHERE known.run IS NOT NULL
+             )
+             SELECT known.run, first.sequence, first.at FROM known CROSS JOIN LATERAL (
+                 SELECT p.sequence, p.at, p.page FROM input_page p
+                 WHERE p.run = known.run AND p.at >= $1 ORDER BY p.sequence LIMIT 1
+             ) AS first
+             WHERE known.run IS NOT NULL AND (first.at < $2 OR (first.page->>'since')::timestamptz < $2)
+             ORDER BY known.run",
         )
         .bind(from)
         .bind(to)
-        .fetch(self.pool())
-        .map(|row| row.map_err(StoreError::query("read recorded inputs")))
-        .boxed()
+        .fetch_all(self.pool())
+        .await
+        .map_err(StoreError::query("look for recorded inputs"))
+    }
+
+    /// Returns the next pages of a run after one of its pages, in their order: at most `most`, and no more than about `bytes`
+    /// beside the first. None: there are no more.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn pages(
+        &self,
+        run: Uuid,
+        after: i64,
+        most: u32,
+        bytes: u32,
+    ) -> Result<Vec<PageRow>, StoreError> {
+        sqlx::query_as(
+            "SELECT run, sequence, at, page FROM (
+                 SELECT *, sum(octet_length(page)) OVER (ORDER BY sequence ROWS UNBOUNDED PRECEDING) AS bytes
+                 FROM (
+                     SELECT run, sequence, at, page::text AS page FROM input_page
+                     WHERE run = $1 AND sequence > $2 ORDER BY sequence LIMIT $3
+                 ) AS next
+             ) AS counted
+             WHERE bytes - octet_length(page) < $4 ORDER BY sequence",
+        )
+        .bind(run)
+        .bind(after)
+        .bind(i64::from(most))
+        .bind(i64::from(bytes))
+        .fetch_all(self.pool())
+        .await
+        .map_err(StoreError::query("read recorded inputs"))
     }
 }

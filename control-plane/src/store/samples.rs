@@ -144,7 +144,7 @@ fn from_any(row: &PgRow) -> Result<Sample, sqlx::Error> {
 
 impl Store {
     /// Returns all samples with `from <= at < to`, oldest first, of one model's backends or of all, with every column that
-    /// the table has.
+    /// the table has; those of a backend with the same time in the order in which they were written.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -157,7 +157,8 @@ impl Store {
         let failed = StoreError::query("read samples");
         let rows = sqlx::query(
             "SELECT s.*, b.address FROM backend_sample s JOIN backend b ON b.id = s.backend_id
-             WHERE s.at >= $2 AND s.at < $3 AND ($1::text IS NULL OR b.model = $1) ORDER BY s.at, b.address",
+             WHERE s.at >= $2 AND s.at < $3 AND ($1::text IS NULL OR b.model = $1)
+             ORDER BY s.at, b.address, s.ctid",
         )
         .bind(model)
         .bind(from)

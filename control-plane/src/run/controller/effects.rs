@@ -34,7 +34,9 @@ impl Controller {
                     self.teach(lesson);
                 }
                 Effect::Decided(row) => self.decided(row),
-                Effect::Journal(entry) => self.outputs.journal.write(entry),
+                Effect::Journal(entry) => {
+                    self.outputs.journal.write(entry);
+                }
                 Effect::Signal(event) => self.outputs.deliverer.enqueue(event),
                 Effect::Members => self.retarget(),
                 Effect::Publish => publish = true,
@@ -107,8 +109,10 @@ impl Controller {
 
     /// Writes down what led here, and now and then what is remembered.
     pub(super) fn record(&mut self, now: DateTime<Utc>) {
-        if let Some(page) = self.recorder.cut(now) {
-            self.outputs.journal.write(Entry::Page(Box::new(page)));
+        if let Some(page) = self.recorder.cut(now)
+            && !self.outputs.journal.write(Entry::Page(Box::new(page)))
+        {
+            self.recorder.page_lost();
         }
         if self.recorder.is_due(now)
             && self.recorder.begin(&self.core, now)

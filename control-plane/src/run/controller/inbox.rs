@@ -85,8 +85,16 @@ impl Controller {
     pub(super) fn learned(&mut self, insight: Insight, now: DateTime<Utc>) {
         match insight {
             Insight::Checkpoint(state) => {
-                if let Some(row) = self.recorder.complete(state) {
-                    self.outputs.journal.write(Entry::Checkpoint(Box::new(row)));
+                let Some(row) = self.recorder.complete(state) else { return };
+                let bytes = row.core.len() + row.pending.len() + row.learner.len();
+                let is_kept = self.outputs.journal.write(Entry::Checkpoint(Box::new(row)));
+                if self.recorder.checkpoint_written(is_kept) {
+                    let message = format!(
+                        "a checkpoint of {} MiB finds no room in the journal: what is decided from here on cannot be replayed \
+                         until one does; trying again",
+                        bytes.div_ceil(1024 * 1024)
+                    );
+                    self.note("warning", message, now);
                 }
             }
             insight => {
