@@ -78,12 +78,25 @@ impl Store {
         Ok(store)
     }
 
-    /// Connects as [`Store::open`] does, and leaves the tables as they are: an older program may be using them.
+    /// Connects as [`Store::open`] does, also to the embedded server of a program that runs, and leaves the tables as they
+    /// are: an older program may be using them.
     ///
     /// # Errors
     /// As [`Store::open`]; tables that are older than this program.
     pub async fn open_as_it_is(settings: DatabaseSettings) -> Result<Self, StoreError> {
-        let store = Self::reach(settings).await?;
+        let embedded = settings.embedded.clone();
+        let (timeout, connections) = (settings.connect_timeout, settings.max_connections);
+        let store = match Self::reach(settings).await {
+            Err(StoreError::Embedded(in_use @ EmbeddedError::InUse { .. })) => {
+                let Some(options) = EmbeddedPostgres::of_another_process(&embedded) else {
+                    return Err(in_use.into());
+                };
+                let options = connect::tuned(options);
+                let pool = connect::connect(&options, timeout, connections).await?;
+                Self { pool, options, embedded: None }
+            }
+            other => other?,
+        };
         let is_there: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
             .fetch_one(&store.pool)
             .await

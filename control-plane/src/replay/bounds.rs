@@ -26,7 +26,8 @@ pub(super) fn time(at: DateTime<Utc>) -> Result<(), String> {
 /// Whether all times in a value are.
 pub(super) fn times(value: &Value) -> Result<(), String> {
     match value {
-        Value::String(text) => DateTime::parse_from_rfc3339(text).map_or(Ok(()), |at| time(at.to_utc())),
+        // As they will be read: years of more than four digits are times, too.
+        Value::String(text) => text.parse::<DateTime<Utc>>().map_or(Ok(()), time),
         Value::Array(list) => list.iter().try_for_each(times),
         Value::Object(fields) => fields.values().try_for_each(times),
         _ => Ok(()),

@@ -74,7 +74,7 @@ pub(super) fn endpoints(config: &Config) -> anyhow::Result<Vec<WebhookEndpoint>>
 
 fn token_of(name: &str, field: &str) -> anyhow::Result<Token> {
     match std::env::var(name) {
-        Ok(text) if text.len() >= SHORTEST => Ok(Token::new(&text)),
+        Ok(text) if text.trim().len() >= SHORTEST => Ok(Token::new(text.trim())),
         Ok(_) => bail!("environment variable {name} ({field}) holds less than {SHORTEST} characters"),
         Err(_) => bail!("environment variable {name} ({field}) is not set"),
     }

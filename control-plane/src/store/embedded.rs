@@ -37,6 +37,7 @@ pub use self::error::EmbeddedError;
 use self::account::Account;
 use self::binaries::Binaries;
 use self::layout::Layout;
+use self::postmaster::Postmaster;
 use self::server::Plan;
 use self::supervisor::{Stop, supervise};
 
@@ -103,6 +104,14 @@ impl EmbeddedPostgres {
             .map_err(EmbeddedError::io("start a thread for", &settings.data_dir))?;
         start.recv().unwrap_or(Err(EmbeddedError::Stopped))?;
         Ok(Self { options, state, orders, supervisor: Mutex::new(Some(supervisor)) })
+    }
+
+    /// Returns how to connect to the server that another process has started on these data, if one takes connections.
+    #[must_use]
+    pub fn of_another_process(settings: &EmbeddedSettings) -> Option<PgConnectOptions> {
+        let running = Postmaster::read(&settings.data_dir.join("postgres/data"))?;
+        let socket_dir = running.socket_dir.filter(|_| running.ready)?;
+        Some(server::connect_options(&socket_dir))
     }
 
     /// Returns how to connect to the database.

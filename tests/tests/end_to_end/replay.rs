@@ -5,7 +5,7 @@ use std::process::Output;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::types::Uuid;
@@ -87,6 +87,9 @@ async fn an_export_is_replayed_to_the_decisions_that_were_stored() {
     holds_for("it goes on", 3.0, async || clairvoy.state().await.map(drop)).await;
     let decisions = clairvoy.state().await.unwrap().totals.decisions;
     assert!(decisions >= 6, "{decisions}");
+    let (live, config) = (site.path().join("live.csv.gz"), site.config_file());
+    let exported = site.run(&["export", "--from", "1h", "--out", text(&live), "--config", text(&config)]);
+    assert!(exported.status.success(), "while it runs: {}", said(&exported));
     assert!(clairvoy.stop().success());
 
     let export = site.path().join("run.csv.gz");
@@ -163,7 +166,7 @@ impl Recorded {
             socket.display()
         );
         let store = Store::open(DatabaseSettings { url: Some(url), ..settings }).await.unwrap();
-        Self { store, server, site, config, began: Utc::now() - TimeDelta::seconds(3000) }
+        Self { store, server, site, config, began: (Utc::now() - TimeDelta::seconds(3000)).trunc_subsecs(6) }
     }
 
     fn at(&self, seconds: f64) -> DateTime<Utc> {

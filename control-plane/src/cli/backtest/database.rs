@@ -20,7 +20,7 @@ pub(super) fn read(file: &ConfigFile) -> anyhow::Result<Table> {
     let step_seconds = config.forecast.in_steps().grid.step_seconds;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let rates = runtime.block_on(async {
-        let store = Store::open(database_settings(&config)).await?;
+        let store = Store::open_as_it_is(database_settings(&config)).await?;
         let mut rates = Vec::new();
         for model in &config.models {
             let rows = store.demand(&model.name, step_seconds, DateTime::UNIX_EPOCH, Utc::now()).await?;

@@ -84,7 +84,8 @@ fn numbers_of_a_checkpoint_that_cannot_be_stop_no_replay() {
         *state = state.replace(from, to);
         refusal(rows)
     };
-    assert_eq!(changed("\"step_seconds\":10", "\"step_seconds\":0"), "it is taken");
+    let said = changed("\"step_seconds\":10", "\"step_seconds\":0");
+    assert!(said.contains("step of 0 s"), "{said}");
     let began = serde_json::to_string(&at(0)).unwrap();
     let said = changed(&began, "\"+262142-12-31T23:59:59Z\"");
     assert!(said.contains("is no time of an export"), "{said}");
@@ -110,14 +111,15 @@ fn a_row_of_countless_cells_is_given_up() {
     let header = file(&[]).split_inclusive(|byte| *byte == b'\n').next().unwrap().to_vec();
     for row in [b",".repeat(100_000), b"a\"\",\"x\",".repeat(10_000), b"\"a\"b,".repeat(10_000)] {
         let bytes = [&header[..], &row].concat();
-        let said = Reader::new(bytes.as_slice()).unwrap().next_row().unwrap_err().to_string();
+        let read = Reader::new(bytes.as_slice()).and_then(|mut reader| reader.next_row());
+        let said = read.unwrap_err().to_string();
         assert!(said.contains("too long"), "{said}");
     }
 }
 
 #[test]
 fn of_decisions_that_the_other_side_has_not_few_are_kept() {
-    let (_, decided) = live(90, 70);
+    let (_, decided) = live(300, 70);
     let row = &decided[0];
     let mut comparison = Comparison::default();
     (0..100_000).for_each(|_| comparison.before(row.clone()));

@@ -7,6 +7,8 @@ use rustix::process::{Pid, test_kill_process};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Postmaster {
     pub(super) pid: u32,
+    /// Where its socket is: line 5 of the file.
+    pub(super) socket_dir: Option<PathBuf>,
     /// True when it takes connections: line 8 of the file.
     pub(super) ready: bool,
 }
@@ -26,8 +28,9 @@ pub(super) fn file(data: &Path) -> PathBuf {
 fn parse(text: &str) -> Option<Postmaster> {
     let mut lines = text.lines();
     let pid = lines.next()?.trim().parse().ok()?;
-    let ready = lines.nth(6).is_some_and(|status| status.trim() == "ready");
-    Some(Postmaster { pid, ready })
+    let socket_dir = lines.nth(3).map(str::trim).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let ready = lines.nth(2).is_some_and(|status| status.trim() == "ready");
+    Some(Postmaster { pid, socket_dir, ready })
 }
 
 /// Returns whether a process with this id exists.
@@ -68,12 +71,11 @@ mod tests {
     #[test]
     fn readiness_is_line_eight() {
         let text = "4242\n/data\n1700000000\n5432\n/run\n\n  1234 5678\nready   \n";
-        assert_eq!(parse(text), Some(Postmaster { pid: 4242, ready: true }));
-        assert_eq!(
-            parse(&text.replace("ready   ", "starting")),
-            Some(Postmaster { pid: 4242, ready: false })
-        );
-        assert_eq!(parse("4242\n/data\n"), Some(Postmaster { pid: 4242, ready: false }));
+        let found = parse(text).unwrap();
+        assert_eq!((found.pid, found.ready), (4242, true));
+        assert_eq!(found.socket_dir.as_deref(), Some(Path::new("/run")));
+        assert!(!parse(&text.replace("ready   ", "starting")).unwrap().ready);
+        assert_eq!(parse("4242\n/data\n"), Some(Postmaster { pid: 4242, socket_dir: None, ready: false }));
         assert_eq!(parse(""), None);
     }
 

@@ -38,13 +38,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Returns how to reach the database.
     pub(super) fn connect_options(&self) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass()
-            .socket(&self.layout.socket_dir)
-            .port(5432)
-            .username(SUPERUSER)
-            .database(DATABASE)
-            .ssl_mode(PgSslMode::Disable)
-            .application_name("clairvoy")
+        connect_options(&self.layout.socket_dir)
     }
 
     /// Makes the cluster if there is none. A killed `initdb` leaves only a temporary folder behind.
@@ -165,6 +159,17 @@ impl Server {
             tracing::error!(process.id = self.pid(), %error, "cannot kill Postgres");
         }
     }
+}
+
+/// Returns how to reach the database of a server by its socket.
+pub(super) fn connect_options(socket_dir: &Path) -> PgConnectOptions {
+    PgConnectOptions::new_without_pgpass()
+        .socket(socket_dir)
+        .port(5432)
+        .username(SUPERUSER)
+        .database(DATABASE)
+        .ssl_mode(PgSslMode::Disable)
+        .application_name("clairvoy")
 }
 
 /// Opens a real connection and makes Clairvoy's database if it is missing. Must not be called on an async thread.
