@@ -51,13 +51,6 @@ pub(crate) async fn run(args: &Args, server: &Server) -> Result<Charted> {
     let days: Vec<_> = (0..args.days).map(|day| begin + TimeDelta::days(i64::from(day))).collect();
     let (first, second) = days.split_at(days.len() / 2);
     tokio::try_join!(fill(server, first), fill(server, second))?;
-    sqlx::query(
-        "INSERT INTO dirty_hour SELECT hour, 60 FROM generate_series($1, $2 - interval '1 hour', '1 hour') AS hour",
-    )
-    .bind(begin)
-    .bind(end)
-    .execute(pool)
-    .await?;
     eprintln!("charts, filled in {:.0} s; rolling up hours", begun.elapsed().as_secs_f64());
     let begun = Instant::now();
     let hours = server.store.roll_up_hours(Utc::now(), u32::MAX).await?;

@@ -58,6 +58,9 @@ struct Args {
     bench: bool,
 }
 
+/// Requests in a round.
+const ROUNDS: i64 = 16;
+
 /// One line of the table.
 struct Row {
     name: &'static str,
@@ -107,10 +110,10 @@ async fn measure(format: Format, page: Page, seconds: f64) -> Result<Row> {
     let (mut sent_points, mut known, mut bytes) = (0_u64, 0_u64, 0_u64);
     let (mut taking, mut assembling) = (0.0, 0.0);
     while taking < seconds {
-        // Rounds are as long as the queue, which nobody empties meanwhile.
+        // Rounds are as long as one sender's part of the queue, which nobody empties meanwhile.
         let now_ms = chrono::Utc::now().timestamp_millis();
-        let bodies: Vec<Bytes> = (0..64)
-            .map(|round| load::body(format, page, POINTS, now_ms - 64_000 + 1000 * round).into())
+        let bodies: Vec<Bytes> = (0..ROUNDS)
+            .map(|round| load::body(format, page, POINTS, now_ms - 1000 * (ROUNDS - round)).into())
             .collect();
         let (outcomes_in, mut outcomes) = mpsc::channel(1_000_000);
         let metrics = PushMetrics::default();
