@@ -83,8 +83,6 @@ fn count(logs: Option<&Count>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use envoy_types::pb::envoy::config::core::v3::{Extension, Locality, Node};
     use envoy_types::pb::envoy::data::accesslog::v3::{
         AccessLogCommon, HttpRequestProperties, HttpResponseProperties,
@@ -189,26 +187,5 @@ mod tests {
         let size = Outline::read(&encoded).unwrap().size(&encoded);
         assert!(encoded.len() < 3000);
         assert!(size.bytes >= 1000 * size_of::<HttpAccessLogEntry>(), "{size:?}");
-    }
-
-    #[test]
-    #[ignore = "a measurement: run with --nocapture"]
-    fn measure_entries_per_second() {
-        let paths = (0..50).map(|number| format!("/v1/chat/completions?request={number}")).collect();
-        let message = StreamAccessLogsMessage { identifier: None, log_entries: Some(entries(paths, false)) };
-        let encoded = Bytes::from(message.encode_to_vec());
-        for decoded in [true, false] {
-            let rounds = 1000;
-            let start = Instant::now();
-            for _ in 0..rounds {
-                let outline = Outline::read(&encoded).unwrap();
-                assert_eq!(outline.size(&encoded).entries, 50);
-                if decoded {
-                    assert_eq!(outline.entries(&encoded).unwrap().len(), 50);
-                }
-            }
-            let rate = f64::from(rounds * 50) / start.elapsed().as_secs_f64();
-            println!("decoded: {decoded}, {rate:.0} entries/s, {} bytes each", encoded.len() / 50);
-        }
     }
 }

@@ -86,23 +86,11 @@ pub(super) fn size(request: &Bytes) -> Result<Size, DecodeError> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use envoy_types::pb::envoy::config::core::v3::{Extension, Locality, Node};
     use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
     use proptest::prelude::*;
 
     use super::*;
-
-    /// As long as that of a real proxy.
-    fn node_of_60_kilobytes() -> Node {
-        let extension = |number: usize| Extension {
-            name: format!("envoy.filters.http.extension_{number:04}"),
-            category: "envoy.filters.http".into(),
-            ..Default::default()
-        };
-        Node { id: "proxy".into(), extensions: (0..1000).map(extension).collect(), ..Default::default() }
-    }
 
     fn stats(clusters: usize, localities: usize, endpoints: usize, metrics: usize) -> Vec<ClusterStats> {
         let locality = UpstreamLocalityStats {
@@ -194,26 +182,5 @@ mod tests {
 
     fn cluster_stats_of(encoded: &Bytes) -> Vec<ClusterStats> {
         super::cluster_stats(encoded).unwrap()
-    }
-
-    #[test]
-    #[ignore = "a measurement: run with --nocapture"]
-    fn measure_what_passing_over_the_node_saves() {
-        let request =
-            LoadStatsRequest { node: Some(node_of_60_kilobytes()), cluster_stats: stats(50, 1, 0, 0) };
-        let encoded = Bytes::from(request.encode_to_vec());
-        let time = |what: &str, decode: &dyn Fn() -> usize| {
-            let rounds = 500;
-            let start = Instant::now();
-            let clusters: usize = (0..rounds).map(|_| decode()).sum();
-            assert_eq!(clusters, rounds * 50);
-            println!("{what}: {:?} for {} bytes", start.elapsed() / rounds as u32, encoded.len());
-        };
-        time("full", &|| LoadStatsRequest::decode(encoded.clone()).unwrap().cluster_stats.len());
-        time("stats only", &|| cluster_stats_of(&encoded).len());
-        time("counted, then stats only", &|| {
-            size(&encoded).unwrap().entries.min(cluster_stats_of(&encoded).len())
-        });
-        time("counted, then dropped", &|| size(&encoded).unwrap().entries);
     }
 }

@@ -267,9 +267,11 @@ async fn values_that_cannot_be_and_series_beyond_the_bound_are_counted() {
             _ => (vec![PROTOBUF, SNAPPY], written(30_000, 0, 1.0)),
         };
         site.post(path, &headers, body).await;
-        let sample = site.sample().await;
-        assert!(sample.queue_depth.unwrap() <= 2000.0, "{path}");
-        assert!(site.count("clairvoy_push_evicted_series_total") > before, "{path}");
+        // A part of the points may come as a sample of its own; the bound holds for each.
+        while site.count("clairvoy_push_evicted_series_total") == before {
+            let sample = site.sample().await;
+            assert!(sample.queue_depth.unwrap() <= 2000.0, "{path}");
+        }
     }
 }
 
