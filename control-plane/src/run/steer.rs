@@ -118,6 +118,7 @@ impl Steering {
         ModelIntent {
             name: model.name.clone(),
             timeouts: model.timeouts.clone(),
+            balance: model.balance.clone(),
             load_metrics: config.load_metrics(model),
             groups: self.published.iter().map(group).collect(),
         }
