@@ -9,6 +9,7 @@ mod commands;
 mod configuration;
 mod database;
 mod discovery;
+mod drain;
 mod existing_envoys;
 mod gateways;
 mod history;
