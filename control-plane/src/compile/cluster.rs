@@ -3,7 +3,7 @@ use envoy_types::pb::envoy::config::{
         CircuitBreakers, Cluster, LoadBalancingPolicy, OutlierDetection, circuit_breakers, cluster,
         load_balancing_policy,
     },
-    core::v3::TypedExtensionConfig,
+    core::v3::{RuntimeDouble, TypedExtensionConfig},
 };
 use envoy_types::pb::envoy::extensions::load_balancing_policies::{
     common::v3::{LocalityLbConfig, locality_lb_config},
@@ -12,6 +12,8 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies::{
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::UInt32Value;
 use envoy_types::util::pack_any;
+
+use crate::decide::ACTIVE_REQUEST_BIAS;
 
 use super::ModelIntent;
 use super::proto::{ads, seconds};
@@ -26,6 +28,11 @@ const MAX_CONCURRENT: u32 = 1_000_000;
 pub(super) fn cluster(model: &ModelIntent) -> Cluster {
     let least_request = LeastRequest {
         selection_method: SelectionMethod::FullScan.into(),
+        // Only where endpoints have weights; they are made for it.
+        active_request_bias: Some(RuntimeDouble {
+            default_value: ACTIVE_REQUEST_BIAS,
+            runtime_key: "clairvoy.active_request_bias".to_owned(),
+        }),
         locality_lb_config: Some(LocalityLbConfig {
             locality_config_specifier: Some(
                 locality_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
