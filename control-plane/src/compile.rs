@@ -76,6 +76,8 @@ pub struct EndpointIntent {
     pub address: SocketAddr,
     /// True while it takes no new requests and finishes its streams.
     pub draining: bool,
+    /// Its weight among those of its group; 1 for all where they are equal.
+    pub weight: u32,
 }
 
 /// The resources of one gateway.

@@ -27,6 +27,9 @@ pub(super) fn cluster(model: &ModelIntent) -> Cluster {
         common_lb_config: Some(cluster::CommonLbConfig {
             // No panic mode: a backend that is draining or ejected gets nothing, and Clairvoy never drains all.
             healthy_panic_threshold: Some(Percent { value: 0.0 }),
+            // By default Envoy gathers changes of health for a second: several times the errors when backends fail
+            // (docs/envoy-balance.md).
+            update_merge_window: Some(seconds(0)),
             ..cluster::CommonLbConfig::default()
         }),
         circuit_breakers: Some(CircuitBreakers {

@@ -1,5 +1,5 @@
 use envoy_types::pb::envoy::config::cluster::v3::{LoadBalancingPolicy, load_balancing_policy};
-use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
+use envoy_types::pb::envoy::config::core::v3::{RuntimeDouble, TypedExtensionConfig};
 use envoy_types::pb::envoy::config::route::v3::route_action::{HashPolicy, hash_policy};
 use envoy_types::pb::envoy::extensions::load_balancing_policies::{
     client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin,
@@ -10,10 +10,11 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies::{
     ring_hash::v3::RingHash,
     round_robin::v3::RoundRobin,
 };
-use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::google::protobuf::{Any, UInt64Value};
 use envoy_types::util::pack_any;
 
 use crate::config::{HashOn, ModelBalance, Policy};
+use crate::decide::ACTIVE_REQUEST_BIAS;
 
 use super::proto::{seconds, span};
 
@@ -22,6 +23,9 @@ use super::proto::{seconds, span};
 const BLACKOUT_SECONDS: i64 = 10;
 const WEIGHT_UPDATE_SECONDS: i64 = 1;
 const WEIGHT_EXPIRATION_SECONDS: i64 = 180;
+
+/// Points on a hash ring: shares are off by some 0.4 % of the traffic (1.6 % with Envoy's 1,024), for 0.4 MB.
+const RING_SIZE: u64 = 16_384;
 
 /// Envoy's policy for a model.
 pub(super) fn load_balancing(balance: &ModelBalance) -> LoadBalancingPolicy {
@@ -47,7 +51,10 @@ fn extension(balance: &ModelBalance) -> (&'static str, Any) {
             ("least_request", pack_any(LeastRequest::default()))
         }
         Policy::Random => ("random", pack_any(Random::default())),
-        Policy::RingHash => ("ring_hash", pack_any(RingHash::default())),
+        Policy::RingHash => {
+            let minimum_ring_size = Some(UInt64Value { value: RING_SIZE });
+            ("ring_hash", pack_any(RingHash { minimum_ring_size, ..RingHash::default() }))
+        }
         Policy::Maglev => ("maglev", pack_any(Maglev::default())),
         Policy::Orca => {
             let orca = ClientSideWeightedRoundRobin {
@@ -66,6 +73,11 @@ fn least_request_in_groups() -> LeastRequest {
     let weighted = locality_lb_config::LocalityWeightedLbConfig {};
     LeastRequest {
         selection_method: SelectionMethod::FullScan.into(),
+        // Only where endpoints have weights; they are made for it.
+        active_request_bias: Some(RuntimeDouble {
+            default_value: ACTIVE_REQUEST_BIAS,
+            runtime_key: "clairvoy.active_request_bias".to_owned(),
+        }),
         locality_lb_config: Some(LocalityLbConfig {
             locality_config_specifier: Some(
                 locality_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(weighted),

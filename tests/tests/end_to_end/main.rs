@@ -17,6 +17,7 @@ mod leases;
 mod membership;
 mod orca;
 mod page;
+mod policies;
 mod push;
 mod push_loss;
 mod refusal;
