@@ -3,6 +3,7 @@
 mod backtest;
 mod bootstrap;
 mod check;
+mod drain;
 mod export;
 mod replay;
 mod serve;
@@ -36,6 +37,13 @@ enum Command {
     /// Ends with 1 when something would keep it from running, with 0 otherwise: a backend that does not answer yet is only
     /// named.
     Check(check::Arguments),
+    /// Stop new requests to a backend, tell when those that run will have ended, and when it may be stopped.
+    ///
+    /// Asks the API of a `clairvoy serve` that runs. Ends with 0 once nothing runs at the backend any more; it stays in its
+    /// pool, drained, until it is removed or registered again. Interrupting this leaves it draining.
+    ///
+    /// Example: clairvoy drain 10.0.1.11:8000 && systemctl stop vllm
+    Drain(drain::Arguments),
     /// Tell how good the forecasts would have been on past demand, or on past waits.
     ///
     /// Every step is forecast with nothing known but what lay before it, and compared with what came: with the last value,
@@ -87,6 +95,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Bootstrap(arguments) => bootstrap::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Drain(arguments) => drain::run(arguments),
         Command::Backtest(arguments) => backtest::run(arguments),
         Command::Export(arguments) => export::run(arguments),
         Command::Replay(arguments) => replay::run(arguments),

@@ -9,6 +9,7 @@ mod cluster;
 mod endpoints;
 mod errors;
 mod listener;
+mod policy;
 mod proto;
 mod routes;
 
@@ -19,7 +20,7 @@ use envoy_types::pb::envoy::config::{
     route::v3::RouteConfiguration,
 };
 
-use crate::config::{Gateway, Timeouts};
+use crate::config::{Gateway, ModelBalance, Timeouts};
 
 pub use access_log::{AccessLogIntent, BearerToken};
 pub use bootstrap::{
@@ -45,6 +46,8 @@ pub struct ModelIntent {
     pub name: String,
     /// Time limits of its route.
     pub timeouts: Timeouts,
+    /// How its requests are spread over its endpoints.
+    pub balance: ModelBalance,
     /// Metrics of ORCA that Envoys report of its backends, sorted; none: they report none.
     pub load_metrics: Vec<String>,
     /// Its endpoints in groups of equal predicted speed.
@@ -73,6 +76,8 @@ pub struct EndpointIntent {
     pub address: SocketAddr,
     /// True while it takes no new requests and finishes its streams.
     pub draining: bool,
+    /// Its weight among those of its group; 1 for all where they are equal.
+    pub weight: u32,
 }
 
 /// The resources of one gateway.

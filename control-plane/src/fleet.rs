@@ -10,6 +10,7 @@ mod gateway;
 mod groups;
 mod leases;
 mod membership;
+mod mix;
 mod reports;
 mod silence;
 mod tokens;
@@ -30,8 +31,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Pool};
+use crate::decide::Mix;
 use crate::telemetry::Sample;
 
+use mix::RequestMix;
 use tokens::LoggedTokens;
 
 /// Reports of one time may come this long after each other, seconds: the longest interval, missed three times.
@@ -46,6 +49,9 @@ pub struct Fleet {
     /// As the Envoys report them.
     reported: BTreeMap<String, Arrivals>,
     reports: Reports,
+    /// What requests of each model are like.
+    #[serde(default)]
+    mixes: BTreeMap<String, RequestMix>,
     /// As access logs told them; only shown.
     #[serde(skip)]
     logged_tokens: BTreeMap<String, LoggedTokens>,
@@ -103,6 +109,7 @@ impl Fleet {
         for arrivals in [&mut self.arrivals, &mut self.reported] {
             arrivals.retain(|name, _| config.models.iter().any(|model| model.name == *name));
         }
+        self.mixes.retain(|name, _| config.models.iter().any(|model| model.name == *name));
         self.logged_tokens.retain(|name, _| config.models.iter().any(|model| model.name == *name));
         self.found.retain(|name, _| config.pool(name).is_some_and(|pool| pool.dns().is_some()));
         let found = &self.found;
@@ -244,6 +251,7 @@ impl Fleet {
             let Sample { at, arrived, output_tokens, interval_seconds, .. } = sample;
             arrivals.observe(at, arrived, output_tokens, interval_seconds, now);
         }
+        self.mixes.entry(backend.model.clone()).or_default().observe(&sample, &backend.limits);
         backend.observe(sample, now);
         true
     }
@@ -273,6 +281,11 @@ impl Fleet {
     /// The backends of a model, by address.
     pub fn of_model<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Backend> {
         self.backends.values().filter(move |backend| backend.model == model)
+    }
+
+    /// What a model's requests are like.
+    pub fn mix(&self, model: &str) -> Mix {
+        self.mixes.get(model).map(RequestMix::mix).unwrap_or_default()
     }
 
     /// The time up to which the model's backends with fresh telemetry have told what arrived; `now` without any.

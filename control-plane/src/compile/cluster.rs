@@ -1,19 +1,11 @@
-use envoy_types::pb::envoy::config::{
-    cluster::v3::{
-        CircuitBreakers, Cluster, LoadBalancingPolicy, OutlierDetection, circuit_breakers, cluster,
-        load_balancing_policy,
-    },
-    core::v3::TypedExtensionConfig,
-};
-use envoy_types::pb::envoy::extensions::load_balancing_policies::{
-    common::v3::{LocalityLbConfig, locality_lb_config},
-    least_request::v3::{LeastRequest, least_request::SelectionMethod},
+use envoy_types::pb::envoy::config::cluster::v3::{
+    CircuitBreakers, Cluster, OutlierDetection, circuit_breakers, cluster,
 };
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::UInt32Value;
-use envoy_types::util::pack_any;
 
 use super::ModelIntent;
+use super::policy;
 use super::proto::{ads, seconds};
 
 const CONNECT_TIMEOUT_SECONDS: i64 = 1;
@@ -21,20 +13,8 @@ const CONNECT_TIMEOUT_SECONDS: i64 = 1;
 /// servers' business, and what they cannot take is told by their telemetry.
 const MAX_CONCURRENT: u32 = 1_000_000;
 
-/// The cluster of a model: shares between groups come with the assignment (locality weights); inside a group Envoy
-/// itself takes the backend with the fewest active requests.
+/// The cluster of a model.
 pub(super) fn cluster(model: &ModelIntent) -> Cluster {
-    let least_request = LeastRequest {
-        selection_method: SelectionMethod::FullScan.into(),
-        locality_lb_config: Some(LocalityLbConfig {
-            locality_config_specifier: Some(
-                locality_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
-                    locality_lb_config::LocalityWeightedLbConfig {},
-                ),
-            ),
-        }),
-        ..LeastRequest::default()
-    };
     Cluster {
         name: model.name.clone(),
         cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds.into())),
@@ -43,17 +23,13 @@ pub(super) fn cluster(model: &ModelIntent) -> Cluster {
             service_name: String::new(),
         }),
         connect_timeout: Some(seconds(CONNECT_TIMEOUT_SECONDS)),
-        load_balancing_policy: Some(LoadBalancingPolicy {
-            policies: vec![load_balancing_policy::Policy {
-                typed_extension_config: Some(TypedExtensionConfig {
-                    name: "envoy.load_balancing_policies.least_request".to_owned(),
-                    typed_config: Some(pack_any(least_request)),
-                }),
-            }],
-        }),
+        load_balancing_policy: Some(policy::load_balancing(&model.balance)),
         common_lb_config: Some(cluster::CommonLbConfig {
             // No panic mode: a backend that is draining or ejected gets nothing, and Clairvoy never drains all.
             healthy_panic_threshold: Some(Percent { value: 0.0 }),
+            // By default Envoy gathers changes of health for a second: several times the errors when backends fail
+            // (docs/envoy-balance.md).
+            update_merge_window: Some(seconds(0)),
             ..cluster::CommonLbConfig::default()
         }),
         circuit_breakers: Some(CircuitBreakers {

@@ -41,6 +41,8 @@ fn endpoint(endpoint: &EndpointIntent) -> LbEndpoint {
     let status = if endpoint.draining { HealthStatus::Draining } else { HealthStatus::Healthy };
     LbEndpoint {
         health_status: status.into(),
+        // Envoy takes none for 1. Where all are equal it may compare active requests alone.
+        load_balancing_weight: (endpoint.weight > 1).then_some(UInt32Value { value: endpoint.weight }),
         host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
             address: Some(address(endpoint.address)),
             ..Endpoint::default()

@@ -11,10 +11,11 @@ use envoy_types::pb::google::protobuf::{BoolValue, UInt32Value};
 use envoy_types::util::pack_any;
 use serde_json::json;
 
-use crate::config::Gateway;
+use crate::config::{Gateway, Policy};
 
 use super::ModelIntent;
 use super::errors::{ApiError, BAD_JSON, MISSING_MODEL, UNKNOWN_MODEL};
+use super::policy::hash_policies;
 use super::proto::{inline, seconds, span};
 
 /// Carries the body's model from the filters to the routes; removed before the request goes on.
@@ -78,6 +79,7 @@ fn model_route(model: &ModelIntent, headers: Vec<HeaderMatcher>) -> Route {
             ..route_action::MaxStreamDuration::default()
         }),
         retry_policy: Some(retry_policy()),
+        hash_policy: hash_policies(&model.balance),
         ..RouteAction::default()
     };
     let mut route = Route {
@@ -85,7 +87,7 @@ fn model_route(model: &ModelIntent, headers: Vec<HeaderMatcher>) -> Route {
         action: Some(route::Action::Route(action)),
         ..Route::default()
     };
-    if !model.load_metrics.is_empty() {
+    if !model.load_metrics.is_empty() || model.balance.policy == Policy::Orca {
         route.request_headers_to_add = vec![set_header(LOAD_FORMAT_HEADER, "json")];
         // How busy a backend is, is nothing for clients.
         route.response_headers_to_remove = LOAD_HEADERS.map(str::to_owned).to_vec();

@@ -2,7 +2,7 @@ use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Span;
+use super::{ModelBalance, Span};
 
 /// A model that clients ask for by name.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
@@ -22,6 +22,9 @@ pub struct Model {
     /// Limits on the time that a request may take.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// How its requests are spread over its backends.
+    #[serde(default)]
+    pub balance: ModelBalance,
 }
 
 /// Service level objectives of a model.

@@ -83,7 +83,7 @@ impl Config {
     }
 }
 
-fn is_metric(name: &str) -> bool {
+pub(super) fn is_metric(name: &str) -> bool {
     match name.split_once('.') {
         Some(("named_metrics" | "utilization" | "request_cost", key)) => {
             !key.is_empty() && key != "*" && name.len() <= LONGEST && !key.contains(char::is_whitespace)

@@ -133,12 +133,12 @@ fn reason(part: &str, path: &str) -> &'static str {
         "the inputs are the same: the program decides otherwise"
     } else if has(".law") {
         "the settings of `balance` differ"
-    } else if has("predicted_wait") || has("age_seconds") {
-        "the learner had seen something else, or its forecast was taken in at another time"
     } else if has("capacity") {
         "a configured capacity differs, or the samples that it was learned from"
-    } else if has("demand_rps") || has("slowdown") {
+    } else if has("demand_rps") || has("slowdown") || has("age_seconds") || has("in_flight") || has(".mix") {
         "the samples differ: some are missing, or were taken in at another time"
+    } else if has(".envoys") {
+        "other Envoys reported"
     } else if has(".backends") {
         "other backends served the model"
     } else if has(".previous") {

@@ -1,0 +1,263 @@
+//! `clairvoy drain`: takes a backend out of service, and tells when it may be stopped.
+
+use std::io::{IsTerminal as _, stderr};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::{Certificate, Client, RequestBuilder, StatusCode};
+
+use crate::config::{self, Config};
+use crate::decide::drain_outlook;
+use crate::run::Overrides;
+use crate::telemetry::client_builder;
+use crate::view::{BackendState, BackendView, ProxyState, State};
+
+use super::ConfigFile;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// It has to look empty for as long, so that no request is overlooked that was on its way.
+const EMPTY_FOR: Duration = Duration::from_secs(3);
+/// Longest age of telemetry that says what runs, seconds.
+const FRESH_SECONDS: f64 = 5.0;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The backend, as `ip:port`.
+    #[arg(value_name = "BACKEND")]
+    backend: SocketAddr,
+    /// URL of Clairvoy's API [default: `listen.api` of the configuration].
+    #[arg(long, value_name = "URL")]
+    api: Option<String>,
+    /// PEM file with the certificates that sign the API's, besides the system's.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Give up watching after this time; the backend goes on draining.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    within: Duration,
+    /// Do not wait until the requests that run have ended.
+    #[arg(long)]
+    no_wait: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let overrides = Overrides { data_dir: arguments.file.data_dir.clone(), ..Overrides::default() };
+    let config = overrides.apply(config::load(&arguments.file.config)?);
+    let api = Api::new(&arguments, &config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(drain(&arguments, &api))
+}
+
+async fn drain(arguments: &Arguments, api: &Api) -> anyhow::Result<ExitCode> {
+    let address = arguments.backend.to_string();
+    let state = api.state().await?;
+    let backend = state.backends.iter().find(|backend| backend.address == address);
+    let backend = backend.with_context(|| format!("no pool has a backend {address}"))?;
+    api.drain(&backend.pool, &address).await?;
+    eprintln!("{address} of pool {} takes no new requests", backend.pool);
+    if arguments.no_wait {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (bar, began) = (progress_bar(), Instant::now());
+    let mut empty_since = None;
+    while began.elapsed() < arguments.within {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let state = api.state().await?;
+        let Some(backend) = state.backends.iter().find(|backend| backend.address == address) else {
+            bar.finish_and_clear();
+            println!("{address} has left the fleet");
+            return Ok(ExitCode::SUCCESS);
+        };
+        let progress = Progress::of(&state, backend, began.elapsed());
+        bar.set_message(progress.to_string());
+        bar.tick();
+        match progress {
+            Progress::TakenBack => {
+                bar.finish_and_clear();
+                bail!("{address} takes requests again: somebody has registered it meanwhile");
+            }
+            Progress::Empty => {
+                let since = *empty_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= EMPTY_FOR {
+                    bar.finish_and_clear();
+                    println!("{address} may be stopped: nothing runs there since {EMPTY_FOR:?}");
+                    return Ok(ExitCode::SUCCESS);
+                }
+            }
+            _ => empty_since = None,
+        }
+    }
+    bar.finish_and_clear();
+    eprintln!("{address} still drains after {}", humantime::format_duration(arguments.within));
+    Ok(ExitCode::FAILURE)
+}
+
+/// How far a backend has drained.
+#[derive(Clone, Debug, PartialEq)]
+enum Progress {
+    TakenBack,
+    /// Not all Envoys know yet.
+    Telling {
+        envoys: usize,
+    },
+    /// Nobody tells what runs there.
+    Unknown,
+    Runs {
+        requests: f64,
+        outlook: Option<(f64, f64)>,
+    },
+    Empty,
+}
+
+impl Progress {
+    fn of(state: &State, backend: &BackendView, elapsed: Duration) -> Self {
+        if backend.state != BackendState::Draining {
+            return Self::TakenBack;
+        }
+        let envoys = state.proxies.iter().filter(|proxy| proxy.state != ProxyState::InSync).count();
+        if envoys > 0 {
+            return Self::Telling { envoys };
+        }
+        // What was scraped before it began to drain says nothing about now.
+        let newest = FRESH_SECONDS.min(elapsed.as_secs_f64());
+        let is_fresh = backend.telemetry_age_seconds.is_some_and(|age| age < newest);
+        let own =
+            backend.running.map(|running| running + backend.queue_depth.unwrap_or(0.0)).filter(|_| is_fresh);
+        match own.into_iter().chain(backend.requests_in_progress).reduce(f64::max) {
+            None => Self::Unknown,
+            Some(requests) if requests < 0.5 => Self::Empty,
+            Some(requests) => {
+                let outlook = drain_outlook(requests, backend.response_seconds);
+                Self::Runs {
+                    requests,
+                    outlook: outlook.map(|outlook| (outlook.median_seconds, outlook.p95_seconds)),
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Progress {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TakenBack => write!(formatter, "taken back"),
+            Self::Telling { envoys } => {
+                write!(formatter, "{envoys} Envoys have not taken the newest state yet")
+            }
+            Self::Unknown => write!(formatter, "neither telemetry nor Envoys tell what runs there"),
+            Self::Runs { requests, outlook: None } => write!(formatter, "{requests:.0} requests run"),
+            Self::Runs { requests, outlook: Some((median, p95)) } => write!(
+                formatter,
+                "{requests:.0} requests run; they should have ended in {median:.0} s, and in {p95:.0} s with 95 % certainty"
+            ),
+            Self::Empty => write!(formatter, "nothing runs"),
+        }
+    }
+}
+
+struct Api {
+    client: Client,
+    url: String,
+    token: Option<String>,
+}
+
+impl Api {
+    fn new(arguments: &Arguments, config: &Config) -> anyhow::Result<Self> {
+        let url = match &arguments.api {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => url(config),
+        };
+        let parsed = reqwest::Url::parse(&url).with_context(|| format!("--api {url} is no URL"))?;
+        let mut certificates = Vec::new();
+        if let Some(path) = &arguments.ca {
+            let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            certificates = Certificate::from_pem_bundle(&pem)
+                .with_context(|| format!("{} has no certificates", path.display()))?;
+        }
+        let client = client_builder(parsed.scheme() == "https", CONNECT_TIMEOUT)
+            .tls_certs_merge(certificates)
+            .timeout(ANSWER_WITHIN)
+            .build()?;
+        let token = config.listen.token_env.as_ref().map(|name| {
+            std::env::var(name)
+                .with_context(|| format!("environment variable {name} of listen.token_env is not set"))
+        });
+        Ok(Self { client, url, token: token.transpose()? })
+    }
+
+    async fn state(&self) -> anyhow::Result<State> {
+        let answer = self.ask(self.client.get(format!("{}/api/v1/state", self.url))).await?;
+        answer.json().await.with_context(|| format!("{} is no API of Clairvoy", self.url))
+    }
+
+    async fn drain(&self, pool: &str, address: &str) -> anyhow::Result<()> {
+        let url = format!("{}/api/v1/pools/{pool}/backends/{address}/drain", self.url);
+        self.ask(self.client.post(url)).await.map(drop)
+    }
+
+    async fn ask(&self, mut request: RequestBuilder) -> anyhow::Result<reqwest::Response> {
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.with_context(|| {
+            format!(
+                "the API at {} does not answer; is `clairvoy serve` running, and is --api right?",
+                self.url
+            )
+        })?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let said = answer.text().await.unwrap_or_default();
+        if status == StatusCode::UNAUTHORIZED {
+            bail!("the API wants a token: set `listen.token_env` in the configuration, and the variable");
+        }
+        bail!("the API says {status}: {said}")
+    }
+}
+
+/// Where the API of a configuration is, seen from its own machine.
+fn url(config: &Config) -> String {
+    let api = config.listen.api;
+    let host = match api.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    let scheme = if config.listen.api_tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}", SocketAddr::from((host, api.port())))
+}
+
+fn progress_bar() -> ProgressBar {
+    if !stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}");
+    ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::parse;
+
+    use super::*;
+
+    #[test]
+    fn the_api_is_asked_where_the_configuration_has_it() {
+        let of = |listen: &str| url(&parse(&format!("models: []\nlisten: {listen}\n")).unwrap());
+        assert_eq!(of("{}"), "http://127.0.0.1:8080");
+        assert_eq!(of("{ api: \"0.0.0.0:9000\", token_env: T }"), "http://127.0.0.1:9000");
+        assert_eq!(
+            of("{ api: \"[::1]:9000\", api_tls: { certificate: a, private_key: b } }"),
+            "https://[::1]:9000"
+        );
+    }
+}

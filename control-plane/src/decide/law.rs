@@ -1,0 +1,230 @@
+//! The law: how what is known of a model's backends becomes shares of its traffic.
+//!
+//! Each backend gets the inflow that would hold it at its target level, and a correction that leads it there:
+//!
+//! ```text
+//! r_i(l) = clamp(X_i(n_i(l)) + (n_i(l) - n_i) / H, lo_i, hi_i)        sum of r_i(l) = arrivals
+//! ```
+//!
+//! `l` is the cost of one more request, the same everywhere; `n_i(l)` the requests in flight at which backend `i` has that
+//! cost, by the curve of its profile at the present mix and speed ([`Profile`](super::Profile)); `X_i` what it serves then;
+//! `n_i` what it has in flight now. A share is `r_i` in parts of all, smoothed. Capacity and a target make it, never the
+//! inverse of a congestion signal, which oscillates with delay.
+//!
+//! Telemetry counts the less the older it is: between 2.5 and 5 s the correction goes, between 5 and 15 s all the rest, and
+//! the capacity share stays. Nothing but capacity counts before a whole window of telemetry was seen.
+
+mod capacity;
+mod curve;
+mod groups;
+mod input;
+mod level;
+mod mix;
+mod output;
+mod reason;
+mod steps;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use chrono::{DateTime, Utc};
+
+use curve::Curve;
+use level::Side;
+use steps::{normalised, step};
+
+pub use capacity::capacity_shares;
+pub use input::{BackendInput, Law, ModelInput, Verdict};
+pub use mix::Mix;
+pub use output::{Aside, BackendShare, Clamp, Form, GroupShare, Terms, WeightDecision, WeightState};
+pub use steps::{moved, whole_weights};
+
+/// Up to the first age telemetry counts fully; from there its correction fades, until the second one, seconds.
+const FRESH_SECONDS: f64 = 2.5;
+const STALE_SECONDS: f64 = 5.0;
+/// From the last age on nothing of it counts, seconds.
+const FORGOTTEN_SECONDS: f64 = 15.0;
+/// A backend gets a request about as often as this, where a tenth of its capacity share is enough for it, seconds: what
+/// gets nothing is not seen to be well again.
+const PROBE_SECONDS: f64 = 10.0;
+const MOST_PROBING: f64 = 0.1;
+/// An idle fleet is decided on as if it had this load.
+const LEAST_LOAD: f64 = 0.05;
+/// More requests/s, or in flight, are none.
+const MOST: f64 = 1e9;
+/// Where endpoints have weights they add up to this.
+const ENDPOINT_WEIGHTS: u32 = 100_000;
+/// Envoy divides an endpoint's weight by its active requests plus one to this power.
+pub const ACTIVE_REQUEST_BIAS: f64 = 2.0;
+
+/// Shares of a model's traffic. The same values give the same bytes, whatever the order of the backends; of two with one
+/// address the first counts.
+pub fn decide_weights(
+    model: &ModelInput,
+    previous: &WeightState,
+    law: &Law,
+    now: DateTime<Utc>,
+) -> WeightDecision {
+    let law = law.within_bounds();
+    let mut backends: Vec<&BackendInput> = model.backends.iter().collect();
+    backends.sort_by_key(|backend| backend.address);
+    backends.dedup_by_key(|backend| backend.address);
+
+    let usual = capacity::usual_curves(&backends, &model.mix, model.arrivals_rps);
+    let by_capacity = normalised(&usual.iter().map(Curve::capacity_rps).collect::<Vec<_>>());
+    let (sides, arrivals_rps) = sides(model, &backends, &usual, &by_capacity, previous, &law);
+    let level = level::solve(&sides, arrivals_rps, &law);
+    let mut terms: Vec<Terms> = sides.iter().map(|side| side.terms(level, &law)).collect();
+    let wanted = if model.observed_seconds >= law.window_seconds {
+        normalised(&terms.iter().map(|terms| terms.inflow_rps).collect::<Vec<_>>())
+    } else {
+        untouched(&backends, &by_capacity, previous)
+    };
+
+    let alone = groups::alone(&backends, &sides, &previous.alone, now);
+    let shares = smoothed(&backends, &wanted, previous, &alone, &law);
+    for ((terms, wanted), smoothed) in terms.iter_mut().zip(&wanted).zip(&shares) {
+        (terms.wanted_share, terms.smoothed_share) = (*wanted, *smoothed);
+    }
+    let (groups, names) = groups::groups(&backends, &shares, &alone);
+    let (form, other_form_since) =
+        groups::form(&sides, groups.len(), model.envoys, &model.mix, &law, previous, now);
+    let weights = endpoint_weights(&terms, model.envoys);
+
+    let decided: Vec<BackendShare> = (0..backends.len())
+        .map(|index| {
+            let group = &groups[&names[index]];
+            let share = match form {
+                Form::Groups => group.share / group.members.len() as f64,
+                Form::Endpoints => shares[index],
+            };
+            BackendShare {
+                address: backends[index].address,
+                group: names[index].clone(),
+                share,
+                capacity_share: by_capacity[index],
+                reason: reason::reason(model, backends[index], &terms[index], &law),
+                terms: terms[index],
+                weight: weights[index],
+            }
+        })
+        .collect();
+    let current: BTreeMap<_, _> = decided.iter().map(|backend| (backend.address, backend.share)).collect();
+    let publish = alone.keys().ne(previous.alone.keys())
+        || form != previous.form
+        || moved(&current, &previous.published) >= law.dead_band.max(f64::MIN_POSITIVE);
+    let published = if publish { current } else { previous.published.clone() };
+    let shares = backends.iter().map(|backend| backend.address).zip(shares).collect();
+    WeightDecision {
+        state: WeightState { shares, published, alone, form, other_form_since },
+        level_seconds: (!decided.is_empty()).then_some(level),
+        backends: decided,
+        groups: groups.into_values().collect(),
+        form,
+        publish,
+    }
+}
+
+/// The backends as the level sees them, and the arrivals that are shared out.
+fn sides(
+    model: &ModelInput,
+    backends: &[&BackendInput],
+    usual: &[Curve],
+    by_capacity: &[f64],
+    previous: &WeightState,
+    law: &Law,
+) -> (Vec<Side>, f64) {
+    let slowdowns: Vec<(f64, f64)> = backends
+        .iter()
+        .map(|backend| {
+            let slowdown =
+                if backend.slowdown.is_finite() { backend.slowdown.clamp(0.1, 100.0) } else { 1.0 };
+            let trust = fades(backend.age_seconds, STALE_SECONDS, FORGOTTEN_SECONDS);
+            (1.0 + trust * (slowdown - 1.0), trust)
+        })
+        .collect();
+    let present: Vec<Curve> =
+        usual.iter().zip(&slowdowns).map(|(curve, (slowdown, _))| curve.slowed(*slowdown)).collect();
+    let capacity: f64 = present.iter().map(Curve::capacity_rps).sum();
+    let offered = if model.arrivals_rps.is_finite() { model.arrivals_rps.clamp(0.0, MOST) } else { 0.0 };
+    let arrivals = offered.max(LEAST_LOAD * capacity);
+    let most = law.ceiling * (arrivals / capacity.max(f64::MIN_POSITIVE)).max(1.0);
+    let side = |index: usize| {
+        let (backend, curve) = (backends[index], present[index]);
+        let (slowdown, trust) = slowdowns[index];
+        let part = arrivals * by_capacity[index];
+        let floor_rps = (1.0 / PROBE_SECONDS).min(MOST_PROBING * part).max(law.floor * part);
+        let before = previous.published.get(&backend.address).copied().unwrap_or(0.0);
+        Side {
+            curve,
+            slowdown,
+            in_flight: in_flight_now(backend, &curve, offered * before),
+            freshness: fades(backend.age_seconds, FRESH_SECONDS, STALE_SECONDS),
+            trust,
+            floor_rps,
+            ceiling_rps: (most * curve.capacity_rps()).max(floor_rps),
+            capacity_part_rps: part,
+        }
+    };
+    ((0..backends.len()).map(side).collect(), arrivals)
+}
+
+/// 1 up to an age, 0 from another on, and on the way between.
+fn fades(age_seconds: Option<f64>, from: f64, to: f64) -> f64 {
+    match age_seconds {
+        Some(age) if age.is_finite() => ((to - age) / (to - from)).clamp(0.0, 1.0),
+        _ => 0.0,
+    }
+}
+
+/// Requests that a backend has now: those at its newest sample, and what came and went since.
+fn in_flight_now(backend: &BackendInput, curve: &Curve, sent_rps: f64) -> Option<f64> {
+    let count = |count: f64| (count.is_finite() && (0.0..=MOST).contains(&count)).then_some(count);
+    let then = backend.in_flight.and_then(count)?;
+    let elapsed = backend.age_seconds.and_then(count)?.min(STALE_SECONDS);
+    let sent = backend.sent_since.and_then(count).unwrap_or(sent_rps * elapsed);
+    let ended = backend.completed_since.and_then(count).unwrap_or(curve.rate(then) * elapsed);
+    Some((then + sent - ended).clamp(0.0, MOST))
+}
+
+/// The shares of before, where there are any, else those of capacity.
+fn untouched(backends: &[&BackendInput], by_capacity: &[f64], previous: &WeightState) -> Vec<f64> {
+    let before = |(backend, share): (&&BackendInput, &f64)| {
+        previous.shares.get(&backend.address).copied().unwrap_or(*share)
+    };
+    normalised(&backends.iter().zip(by_capacity).map(before).collect::<Vec<_>>())
+}
+
+/// A step towards the wanted shares. The first evaluation takes them whole; a newcomer rises from nothing.
+fn smoothed(
+    backends: &[&BackendInput],
+    wanted: &[f64],
+    previous: &WeightState,
+    alone: &BTreeMap<SocketAddr, Aside>,
+    law: &Law,
+) -> Vec<f64> {
+    let known = |backend: &&BackendInput| {
+        let share = previous.shares.get(&backend.address).copied();
+        share.filter(|share| share.is_finite() && *share > 0.0)
+    };
+    let before: Vec<f64> = backends.iter().map(|backend| known(backend).unwrap_or(0.0)).collect();
+    if before.iter().all(|share| *share <= 0.0) {
+        return wanted.to_vec();
+    }
+    let is_failing: Vec<bool> = backends.iter().map(|backend| alone.contains_key(&backend.address)).collect();
+    step(&normalised(&before), wanted, &is_failing, law)
+}
+
+/// Weights of endpoints by which Envoy hands out the shares when each has as many requests as it should.
+fn endpoint_weights(terms: &[Terms], envoys: usize) -> Vec<u32> {
+    let raised = |terms: &Terms| {
+        let active = terms.target_in_flight / envoys.max(1) as f64;
+        terms.smoothed_share * (active + 1.0).powf(ACTIVE_REQUEST_BIAS)
+    };
+    whole_weights(&terms.iter().map(raised).collect::<Vec<_>>(), ENDPOINT_WEIGHTS)
+}
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

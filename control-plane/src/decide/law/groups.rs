@@ -1,0 +1,110 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::input::{BackendInput, Law, Verdict};
+use super::level::Side;
+use super::mix::Mix;
+use super::output::{Aside, Form, GroupShare, WeightState};
+
+/// A backend this much slower than usual gets a group of its own: within a group Envoy takes all backends for equal.
+const LEAVES_AT: f64 = 1.4;
+/// Below this it comes back: at once when it has no requests, else after a time. Regrouping costs a backend its
+/// connections and Envoy's count of its requests, so it is done seldom.
+const RETURNS_BELOW: f64 = 1.15;
+const RETURNS_AFTER: TimeDelta = TimeDelta::seconds(60);
+const IDLE_BELOW: f64 = 0.5;
+
+/// Mean prompt from which endpoints get weights of their own at twice as many requests: single requests differ too much
+/// for their number to say anything.
+const HEAVY_PROMPT_TOKENS: f64 = 8000.0;
+/// The form changes back at so many times the threshold, and only when that has lasted.
+const FORM_HYSTERESIS: f64 = 1.5;
+const FORM_LASTS: TimeDelta = TimeDelta::seconds(30);
+
+/// Backends that have a group of their own from now on.
+pub(super) fn alone(
+    backends: &[&BackendInput],
+    sides: &[Side],
+    before: &BTreeMap<SocketAddr, Aside>,
+    now: DateTime<Utc>,
+) -> BTreeMap<SocketAddr, Aside> {
+    let place = |backend: &BackendInput, side: &Side| {
+        if backend.verdict != Verdict::Usual {
+            return Some(Aside { well_since: None });
+        }
+        let Some(aside) = before.get(&backend.address) else {
+            return (side.slowdown > LEAVES_AT).then(Aside::default);
+        };
+        if side.slowdown >= RETURNS_BELOW {
+            return Some(Aside::default());
+        }
+        // A clock that was set back begins anew.
+        let since = aside.well_since.filter(|since| *since <= now).unwrap_or(now);
+        let is_idle = side.trust > 0.0 && side.in_flight.is_some_and(|count| count < IDLE_BELOW);
+        (!is_idle && now - since < RETURNS_AFTER).then_some(Aside { well_since: Some(since) })
+    };
+    let places = backends.iter().zip(sides);
+    places.filter_map(|(backend, side)| Some((backend.address, place(backend, side)?))).collect()
+}
+
+/// The groups, by name, with the sum of their shares.
+pub(super) fn groups(
+    backends: &[&BackendInput],
+    shares: &[f64],
+    alone: &BTreeMap<SocketAddr, Aside>,
+) -> (BTreeMap<String, GroupShare>, Vec<String>) {
+    let mut groups: BTreeMap<String, GroupShare> = BTreeMap::new();
+    let mut names = Vec::with_capacity(backends.len());
+    for (backend, share) in backends.iter().zip(shares) {
+        let name = if alone.contains_key(&backend.address) {
+            format!("{}/{}", backend.pool, backend.address)
+        } else {
+            backend.pool.clone()
+        };
+        let group = groups.entry(name.clone()).or_insert_with(|| GroupShare {
+            group: name.clone(),
+            pool: backend.pool.clone(),
+            zone: backend.zone.clone(),
+            members: Vec::new(),
+            share: 0.0,
+        });
+        group.members.push(backend.address);
+        group.share += share;
+        names.push(name);
+    }
+    (groups, names)
+}
+
+/// The form of the weights, and since when the other one would do better.
+///
+/// Envoy's own choice inside a group needs requests to compare. Many Envoys with few requests each have none; a single
+/// one sees everything, and among equals there is nothing that it would not know better.
+pub(super) fn form(
+    sides: &[Side],
+    groups: usize,
+    envoys: usize,
+    mix: &Mix,
+    law: &Law,
+    previous: &WeightState,
+    now: DateTime<Utc>,
+) -> (Form, Option<DateTime<Utc>>) {
+    let seen: Vec<f64> = sides.iter().filter_map(|side| side.in_flight).collect();
+    let per_endpoint = seen.iter().sum::<f64>() / (seen.len().max(1) * envoys.max(1)) as f64;
+    let threshold = law.form_at * if mix.prompt_tokens >= HEAVY_PROMPT_TOKENS { 2.0 } else { 1.0 };
+    let wanted = if seen.is_empty() || groups < 2 || envoys < 2 {
+        Form::Groups
+    } else if per_endpoint < threshold {
+        Form::Endpoints
+    } else if per_endpoint > FORM_HYSTERESIS * threshold {
+        Form::Groups
+    } else {
+        previous.form
+    };
+    if wanted == previous.form {
+        return (wanted, None);
+    }
+    let since = previous.other_form_since.filter(|since| *since <= now).unwrap_or(now);
+    if now - since < FORM_LASTS { (previous.form, Some(since)) } else { (wanted, None) }
+}

@@ -1,0 +1,90 @@
+use super::curve::Curve;
+use super::input::Law;
+use super::output::{Clamp, Terms};
+
+/// Halvings of the interval in which the level lies.
+const STEPS: u32 = 45;
+/// Doublings in the search for its upper end; beyond, inflows grow no more.
+const DOUBLINGS: u32 = 40;
+
+/// What one backend does at a level.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Side {
+    pub(super) curve: Curve,
+    /// The slowdown that the curve is at.
+    pub(super) slowdown: f64,
+    /// Requests that it has now.
+    pub(super) in_flight: Option<f64>,
+    /// How far that counts, 0 to 1.
+    pub(super) freshness: f64,
+    pub(super) trust: f64,
+    pub(super) floor_rps: f64,
+    pub(super) ceiling_rps: f64,
+    /// Its part of the arrivals by capacity alone.
+    pub(super) capacity_part_rps: f64,
+}
+
+impl Side {
+    fn correction(&self, target: f64, law: &Law) -> f64 {
+        self.in_flight.map_or(0.0, |now| self.freshness * (target - now) / law.correction_seconds)
+    }
+
+    /// `r(l)`: grows with the level, or stays.
+    fn inflow(&self, level: f64, law: &Law) -> f64 {
+        let target = self.curve.in_flight_at(level, law.barrier, law.waiting_price);
+        let wanted = self.curve.rate(target) + self.correction(target, law);
+        self.trust * wanted.clamp(self.floor_rps, self.ceiling_rps)
+            + (1.0 - self.trust) * self.capacity_part_rps
+    }
+
+    /// All that makes up the inflow at a level.
+    pub(super) fn terms(&self, level: f64, law: &Law) -> Terms {
+        let target = self.curve.in_flight_at(level, law.barrier, law.waiting_price);
+        let (holding, correction) = (self.curve.rate(target), self.correction(target, law));
+        let clamp = if holding + correction < self.floor_rps {
+            Some(Clamp::Floor)
+        } else if holding + correction > self.ceiling_rps {
+            Some(Clamp::Ceiling)
+        } else {
+            None
+        };
+        Terms {
+            places: self.curve.places,
+            capacity_rps: self.curve.capacity_rps(),
+            slowdown: self.slowdown,
+            in_flight: self.in_flight,
+            target_in_flight: target,
+            holding_rps: holding,
+            correction_rps: correction,
+            floor_rps: self.floor_rps,
+            ceiling_rps: self.ceiling_rps,
+            clamp,
+            trust: self.trust,
+            inflow_rps: self.inflow(level, law),
+            wanted_share: 0.0,
+            smoothed_share: 0.0,
+        }
+    }
+}
+
+/// The level at which the wanted inflows add up to what arrives; the nearest one where they cannot.
+pub(super) fn solve(sides: &[Side], arrivals_rps: f64, law: &Law) -> f64 {
+    let total = |level: f64| sides.iter().map(|side| side.inflow(level, law)).sum::<f64>();
+    let full = sides.iter().map(|side| side.curve.cost_when_full(law.barrier));
+    let (mut low, mut high) = (0.0, full.fold(1e-9, f64::max));
+    for _ in 0..DOUBLINGS {
+        if total(high) >= arrivals_rps {
+            break;
+        }
+        (low, high) = (high, 2.0 * high);
+    }
+    for _ in 0..STEPS {
+        let middle = f64::midpoint(low, high);
+        if total(middle) < arrivals_rps {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    high
+}

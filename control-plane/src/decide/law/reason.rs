@@ -1,0 +1,48 @@
+use super::input::{BackendInput, Law, ModelInput, Verdict};
+use super::output::{Clamp, Terms};
+
+/// Slower than this is worth a word.
+const NOTABLE_SLOWDOWN: f64 = 1.15;
+/// A correction of this part of the inflow is worth a word.
+const NOTABLE_CORRECTION: f64 = 0.02;
+
+/// What moved a share, in words.
+pub(super) fn reason(model: &ModelInput, backend: &BackendInput, terms: &Terms, law: &Law) -> String {
+    if model.observed_seconds < law.window_seconds {
+        return format!("less than {:.0} s of telemetry yet: capacity share", law.window_seconds);
+    }
+    let Some(age) = backend.age_seconds else { return "no telemetry: capacity share".to_owned() };
+    if terms.trust <= 0.0 {
+        return "telemetry is stale: capacity share".to_owned();
+    }
+    let mut parts = Vec::new();
+    match backend.verdict {
+        Verdict::Usual => {}
+        Verdict::Warming => parts.push("has just started".to_owned()),
+        Verdict::Sick => parts.push("something is wrong with it".to_owned()),
+    }
+    if terms.slowdown >= NOTABLE_SLOWDOWN {
+        parts.push(format!("runs {:.1} times slower than usual", terms.slowdown));
+    }
+    if terms.trust < 1.0 {
+        parts.push(format!(
+            "telemetry is {age:.0} s old: {:.0} % capacity share",
+            100.0 * (1.0 - terms.trust)
+        ));
+    }
+    match (terms.clamp, terms.in_flight) {
+        (Some(Clamp::Floor), _) => {
+            parts.push(format!("kept at {:.2} requests/s, to be seen again", terms.floor_rps));
+        }
+        (Some(Clamp::Ceiling), _) => parts.push(format!("held at {:.2} requests/s", terms.ceiling_rps)),
+        (None, Some(now)) if terms.correction_rps.abs() > NOTABLE_CORRECTION * terms.inflow_rps => {
+            let side = if terms.correction_rps < 0.0 { "above" } else { "below" };
+            parts.push(format!(
+                "{now:.1} requests in flight are {side} the {:.1} that the common level gives it",
+                terms.target_in_flight
+            ));
+        }
+        _ => {}
+    }
+    if parts.is_empty() { "at the common level".to_owned() } else { parts.join("; ") }
+}

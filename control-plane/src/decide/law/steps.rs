@@ -1,0 +1,93 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::input::Law;
+
+/// Shares that add up to 1; equal ones where that cannot be.
+pub(super) fn normalised(shares: &[f64]) -> Vec<f64> {
+    let sum: f64 = shares.iter().sum();
+    let can_be = sum.is_finite() && sum > 0.0;
+    shares.iter().map(|share| if can_be { share / sum } else { 1.0 / shares.len() as f64 }).collect()
+}
+
+/// At least this part of the way is gone where a failing backend loses its share.
+const FAILING_SMOOTHING: f64 = 0.6;
+
+/// A step from the shares before towards the wanted ones, both of sum 1. It moves no more of the traffic than the law
+/// allows, but for what is taken from failing backends, which goes faster, too; others get just what is taken from some.
+pub(super) fn step(before: &[f64], wanted: &[f64], is_failing: &[bool], law: &Law) -> Vec<f64> {
+    let moves: Vec<f64> = before
+        .iter()
+        .zip(wanted)
+        .zip(is_failing)
+        .map(|((before, wanted), is_failing)| {
+            let is_fast = *is_failing && wanted < before;
+            let part = if is_fast { law.smoothing.max(FAILING_SMOOTHING) } else { law.smoothing };
+            part * (wanted - before)
+        })
+        .collect();
+    let (mut from_failing, mut from_others, mut given) = (0.0, 0.0, 0.0);
+    for (by, is_failing) in moves.iter().zip(is_failing) {
+        match (*by < 0.0, is_failing) {
+            (true, true) => from_failing -= by,
+            (true, false) => from_others -= by,
+            (false, _) => given += by,
+        }
+    }
+    let held = if from_others > law.largest_step { law.largest_step / from_others } else { 1.0 };
+    let scale = if given > 0.0 { (from_failing + held * from_others) / given } else { 0.0 };
+    let part = |by: f64, is_failing: bool| match (by < 0.0, is_failing) {
+        (true, true) => by,
+        (true, false) => held * by,
+        (false, _) => scale * by,
+    };
+    let stepped: Vec<f64> = before
+        .iter()
+        .zip(&moves)
+        .zip(is_failing)
+        .map(|((before, by), is_failing)| (before + part(*by, *is_failing)).max(0.0))
+        .collect();
+    normalised(&stepped)
+}
+
+/// Part of the traffic that moves between two sets of shares, 0 to 1; all of it when they are of other backends.
+pub fn moved(current: &BTreeMap<SocketAddr, f64>, published: &BTreeMap<SocketAddr, f64>) -> f64 {
+    if current.keys().ne(published.keys()) {
+        return 1.0;
+    }
+    current.values().zip(published.values()).map(|(share, before)| (share - before).abs()).sum::<f64>() / 2.0
+}
+
+/// Whole weights in the proportion of shares, each at least 1, that add up to `total` exactly (or to their number, if that
+/// is more): what is left after rounding down goes to the largest remainders.
+pub fn whole_weights(shares: &[f64], total: u32) -> Vec<u32> {
+    let shares: Vec<f64> =
+        shares.iter().map(|share| if share.is_finite() { share.max(0.0) } else { 0.0 }).collect();
+    let exact: Vec<f64> = normalised(&shares).iter().map(|share| share * f64::from(total)).collect();
+    let mut weights: Vec<u32> = exact.iter().map(|exact| (exact.floor() as u32).max(1)).collect();
+    let sum: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+    let (sum, total) = (sum as i64, i64::from(total));
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    if sum < total {
+        let remainder = |index: &usize| exact[*index] - f64::from(weights[*index]);
+        order.sort_by(|left, right| remainder(right).total_cmp(&remainder(left)));
+        for index in order.into_iter().cycle().take((total - sum) as usize) {
+            weights[index] += 1;
+        }
+    } else {
+        // Those that were lifted to 1 take from the largest.
+        let mut surplus = sum - total;
+        order.sort_by_key(|index| std::cmp::Reverse(weights[*index]));
+        order.retain(|index| weights[*index] > 1);
+        while surplus > 0 && !order.is_empty() {
+            for index in &order {
+                if surplus > 0 {
+                    weights[*index] -= 1;
+                    surplus -= 1;
+                }
+            }
+            order.retain(|index| weights[*index] > 1);
+        }
+    }
+    weights
+}

@@ -1,0 +1,106 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use chrono::{DateTime, Utc};
+
+use crate::config::{Config, Model};
+use crate::decide::{BackendInput, ModelInput, Verdict};
+use crate::fleet::{Backend, Fleet, Health, Membership};
+use crate::telemetry::Sample;
+
+use super::{PublishedGroup, members};
+
+/// The backends that share the model's traffic. When most of them look dead it is our view that fails rather than the
+/// fleet: then all that should serve do. And after a start nobody has been looked at yet: what serves already keeps its
+/// place until its telemetry speaks against it.
+pub(super) fn serving<'a>(
+    fleet: &'a Fleet,
+    model: &str,
+    published: &[PublishedGroup],
+    now: DateTime<Utc>,
+) -> Vec<&'a Backend> {
+    let placed = members(published);
+    let wanted: Vec<&Backend> = fleet
+        .backends()
+        .filter(|backend| backend.model == model && backend.membership == Membership::Active)
+        .collect();
+    let down = wanted.iter().filter(|backend| backend.health(now) == Health::Down).count();
+    let believed = |backend: &&&Backend| {
+        let keeps_place =
+            backend.health(now) == Health::Waiting && placed.get(&backend.address) == Some(&false);
+        backend.is_eligible(now) || keeps_place || (down * 2 > wanted.len() && backend.sample.is_some())
+    };
+    let eligible: Vec<&Backend> = wanted.iter().filter(believed).copied().collect();
+    if eligible.is_empty() { wanted } else { eligible }
+}
+
+/// Backends that stay in their group to finish their streams: those that leave, and those that look dead.
+pub(super) fn draining<'a>(fleet: &'a Fleet, model: &str, serving: &[&Backend]) -> Vec<&'a Backend> {
+    let serves: BTreeSet<SocketAddr> = serving.iter().map(|backend| backend.address).collect();
+    fleet
+        .backends()
+        .filter(|backend| backend.model == model && !serves.contains(&backend.address))
+        .filter(|backend| backend.membership != Membership::Active || backend.sample.is_some())
+        .collect()
+}
+
+/// What the law sees of a model.
+pub(super) fn model_input(
+    model: &Model,
+    serving: &[&Backend],
+    config: &Config,
+    fleet: &Fleet,
+    demand_rps: f64,
+    observed_seconds: f64,
+    now: DateTime<Utc>,
+) -> ModelInput {
+    let pools: BTreeSet<&str> = serving.iter().map(|backend| backend.pool.as_str()).collect();
+    let capacities: BTreeMap<&str, f64> =
+        pools.into_iter().filter_map(|pool| Some((pool, pool_capacity(config, serving, pool)?))).collect();
+    let input = |backend: &&Backend| {
+        let capacity_rps = capacities.get(backend.pool.as_str()).copied();
+        backend_input(backend, capacity_rps, config, now)
+    };
+    ModelInput {
+        arrivals_rps: demand_rps,
+        mix: fleet.mix(&model.name),
+        envoys: fleet.reports().reporters().max(1),
+        observed_seconds,
+        backends: serving.iter().map(input).collect(),
+    }
+}
+
+fn backend_input(
+    backend: &Backend,
+    capacity_rps: Option<f64>,
+    config: &Config,
+    now: DateTime<Utc>,
+) -> BackendInput {
+    let locality = config.pool(&backend.pool).map(|pool| &pool.locality);
+    let in_flight = |sample: &Sample| match (sample.running, sample.queue_depth) {
+        (None, None) => None,
+        (running, waiting) => Some(running.unwrap_or(0.0) + waiting.unwrap_or(0.0)),
+    };
+    BackendInput {
+        address: backend.address,
+        pool: backend.pool.clone(),
+        zone: locality.map(|place| format!("{}/{}", place.region, place.zone)).unwrap_or_default(),
+        profile: None,
+        capacity_rps,
+        slowdown: backend.speed.factor(),
+        in_flight: backend.sample.as_ref().and_then(in_flight),
+        age_seconds: backend.age_seconds(now),
+        sent_since: None,
+        completed_since: None,
+        verdict: Verdict::Usual,
+    }
+}
+
+/// Requests/s of one backend of a pool: as configured, or the most that any of them was seen to serve.
+pub(in crate::run) fn pool_capacity(config: &Config, backends: &[&Backend], pool: &str) -> Option<f64> {
+    let learned = || {
+        let of_pool = backends.iter().filter(|backend| backend.pool == pool);
+        of_pool.filter_map(|backend| backend.capacity.rps()).max_by(f64::total_cmp)
+    };
+    config.pool(pool).and_then(|pool| pool.capacity_rps).or_else(learned)
+}
