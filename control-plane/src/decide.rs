@@ -3,6 +3,7 @@
 //! Everything here is pure: values in, values out, no clock and no I/O, so that a decision can be replayed and explained.
 //!
 //! - [`weights`](decide_weights): capacity shares, corrected by predicted waits.
+//! - [`StaticCapacities`]: the capacity shares that Envoys fall back to.
 //! - [`Speed`]: how much slower than usual a backend runs at the moment.
 //! - [`Capacity`]: requests/s that a backend serves, learned from what it served while it was busy.
 //! - [`replicas`](plan_replicas): how many replicas each pool needs, now and by the forecast.
@@ -10,9 +11,11 @@
 mod capacity;
 mod replicas;
 mod speed;
+mod static_shares;
 mod weights;
 
 pub use capacity::{Capacity, fill_unknown};
 pub use replicas::{PoolInput, PoolPlan, plan_replicas};
 pub use speed::{Iterations, Speed};
+pub use static_shares::{PoolCapacity, StaticCapacities};
 pub use weights::{BackendInput, BackendShare, GroupShare, Law, WeightDecision, WeightState, decide_weights};

@@ -13,6 +13,8 @@ use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::UInt32Value;
 use envoy_types::util::pack_any;
 
+use crate::envoy::static_cluster;
+
 use super::ModelIntent;
 use super::proto::{ads, seconds};
 
@@ -21,9 +23,15 @@ const CONNECT_TIMEOUT_SECONDS: i64 = 1;
 /// servers' business, and what they cannot take is told by their telemetry.
 const MAX_CONCURRENT: u32 = 1_000_000;
 
-/// The cluster of a model: shares between groups come with the assignment (locality weights); inside a group Envoy
-/// itself takes the backend with the fewest active requests.
-pub(super) fn cluster(model: &ModelIntent) -> Cluster {
+/// The cluster of a model, and its static twin, which differs in its assignment only. Neither checks endpoints itself:
+/// who serves is told by the assignments.
+pub(super) fn clusters(model: &ModelIntent) -> [Cluster; 2] {
+    [model.name.clone(), static_cluster(&model.name)].map(|name| cluster(name, model))
+}
+
+/// Shares between groups come with the assignment (locality weights); inside a group Envoy itself takes the backend with
+/// the fewest active requests.
+fn cluster(name: String, model: &ModelIntent) -> Cluster {
     let least_request = LeastRequest {
         selection_method: SelectionMethod::FullScan.into(),
         locality_lb_config: Some(LocalityLbConfig {
@@ -36,7 +44,7 @@ pub(super) fn cluster(model: &ModelIntent) -> Cluster {
         ..LeastRequest::default()
     };
     Cluster {
-        name: model.name.clone(),
+        name,
         cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds.into())),
         eds_cluster_config: Some(cluster::EdsClusterConfig {
             eds_config: Some(ads()),

@@ -7,14 +7,23 @@ use envoy_types::pb::envoy::config::{
 };
 use envoy_types::pb::google::protobuf::UInt32Value;
 
+use crate::envoy::static_cluster;
+
 use super::proto::address;
 use super::{EndpointIntent, GroupIntent, ModelIntent};
 
-/// The endpoints of a model and the shares of its groups.
-pub(super) fn assignment(model: &ModelIntent) -> ClusterLoadAssignment {
+/// The endpoints of a model and the shares of its groups, by predictions and by capacity.
+pub(super) fn assignments(model: &ModelIntent) -> [ClusterLoadAssignment; 2] {
+    [
+        assignment(model.name.clone(), &model.groups),
+        assignment(static_cluster(&model.name), &model.static_groups),
+    ]
+}
+
+fn assignment(cluster_name: String, groups: &[GroupIntent]) -> ClusterLoadAssignment {
     ClusterLoadAssignment {
-        cluster_name: model.name.clone(),
-        endpoints: model.groups.iter().map(group).collect(),
+        cluster_name,
+        endpoints: groups.iter().map(group).collect(),
         // A group that lost a backend keeps just the share of those that are left; shares are ours to decide.
         policy: Some(cluster_load_assignment::Policy {
             overprovisioning_factor: Some(UInt32Value { value: 100 }),

@@ -7,12 +7,14 @@ use serde_json::json;
 
 use crate::compile::{EndpointIntent, GroupIntent, ModelIntent};
 use crate::config::{Config, Model};
-use crate::decide::{BackendInput, Law, WeightDecision, WeightState, decide_weights, fill_unknown};
+use crate::decide::{
+    BackendInput, Law, StaticCapacities, WeightDecision, WeightState, decide_weights, fill_unknown,
+};
 use crate::fleet::{Backend, Fleet, Health, Membership};
 use crate::view::Change;
 
 /// Shares are told to Envoy in ten-thousandths.
-const WEIGHT_SCALE: f64 = 10_000.0;
+pub(super) const WEIGHT_SCALE: f64 = 10_000.0;
 /// Time after the start during which saved weights stay untouched while telemetry is still missing, seconds.
 const HOLD_SECONDS: f64 = 5.0;
 /// A change of a backend's share below this is not worth a line.
@@ -23,6 +25,9 @@ const NOTABLE: f64 = 0.005;
 pub(super) struct Steering {
     pub(super) state: WeightState,
     pub(super) published: Vec<PublishedGroup>,
+    /// What the shares are made of that Envoys fall back to.
+    #[serde(default)]
+    pub(super) capacities: Option<StaticCapacities>,
     #[serde(skip)]
     pub(super) latest: Option<WeightDecision>,
 }
@@ -119,7 +124,9 @@ impl Steering {
             name: model.name.clone(),
             timeouts: model.timeouts.clone(),
             load_metrics: config.load_metrics(model),
+            predictive_percent: 0,
             groups: self.published.iter().map(group).collect(),
+            static_groups: Vec::new(),
         }
     }
 }

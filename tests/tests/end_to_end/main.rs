@@ -10,6 +10,7 @@ mod configuration;
 mod database;
 mod discovery;
 mod existing_envoys;
+mod failsafe;
 mod gateways;
 mod history;
 mod leases;
