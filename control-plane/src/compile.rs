@@ -12,6 +12,9 @@ mod listener;
 mod policy;
 mod proto;
 mod routes;
+mod runtime;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 
@@ -19,14 +22,17 @@ use envoy_types::pb::envoy::config::{
     cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener,
     route::v3::RouteConfiguration,
 };
+use envoy_types::pb::envoy::service::runtime::v3::Runtime;
 
 use crate::config::{Gateway, ModelBalance, Timeouts};
+use crate::envoy::static_cluster;
 
 pub use access_log::{AccessLogIntent, BearerToken};
 pub use bootstrap::{
     BootstrapOptions, ClusterChoice, Format, MergeError, MergeOptions, Merged, NodeOptions, Serve,
     SyntaxError, Variant, XDS_CLUSTER, XdsAddress, XdsTls, bootstrap, merge,
 };
+pub use runtime::{RUNTIME_LAYER, RUNTIME_TTL};
 
 /// What one gateway's Envoys should do.
 #[derive(Clone, Debug)]
@@ -39,10 +45,11 @@ pub struct Intent {
     pub access_log: Option<AccessLogIntent>,
 }
 
-/// One model: one Envoy cluster, and the routes that lead to it.
+/// One model: two Envoy clusters with the same endpoints, one with shares by predictions and one with shares by capacity,
+/// and the routes that lead to them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelIntent {
-    /// The name in the `model` field of requests, and of the cluster.
+    /// The name in the `model` field of requests, and of the cluster with shares by predictions.
     pub name: String,
     /// Time limits of its route.
     pub timeouts: Timeouts,
@@ -50,8 +57,26 @@ pub struct ModelIntent {
     pub balance: ModelBalance,
     /// Metrics of ORCA that Envoys report of its backends, sorted; none: they report none.
     pub load_metrics: Vec<String>,
+    /// Percent of its requests that take the cluster with shares by predictions as long as somebody stands by them, 0 to
+    /// 100. The others take the static twin, and so do all within seconds after the control plane is gone.
+    pub predictive_percent: u32,
     /// Its endpoints in groups of equal predicted speed.
     pub groups: Vec<GroupIntent>,
+    /// The same endpoints in groups with shares by capacity.
+    pub static_groups: Vec<GroupIntent>,
+}
+
+impl ModelIntent {
+    /// Whether there is a second cluster with shares by capacity: where the shares of groups are ours, which may fail.
+    pub(crate) fn has_twin(&self) -> bool {
+        self.balance.policy.has_groups()
+    }
+
+    /// The names of its clusters: by predictions, and the static twin, if it has one.
+    fn clusters(&self) -> Vec<String> {
+        let twin = self.has_twin().then(|| static_cluster(&self.name));
+        std::iter::once(self.name.clone()).chain(twin).collect()
+    }
 }
 
 /// Backends of equal predicted speed in one zone: one Envoy locality.
@@ -87,10 +112,12 @@ pub struct Resources {
     pub listener: Listener,
     /// Its routes.
     pub routes: RouteConfiguration,
-    /// One cluster a model.
+    /// Two clusters a model.
     pub clusters: Vec<Cluster>,
-    /// One assignment a model.
+    /// The assignment of each cluster.
     pub assignments: Vec<ClusterLoadAssignment>,
+    /// The runtime layer that tells which models' requests go by predictions. It is to have a TTL of [`RUNTIME_TTL`].
+    pub runtime: Runtime,
 }
 
 /// Compiles the resources of one gateway.
@@ -98,7 +125,8 @@ pub fn compile(intent: &Intent) -> Resources {
     Resources {
         listener: listener::listener(&intent.gateway, intent.access_log.as_ref()),
         routes: routes::routes(&intent.gateway, &intent.models),
-        clusters: intent.models.iter().map(cluster::cluster).collect(),
-        assignments: intent.models.iter().map(endpoints::assignment).collect(),
+        clusters: intent.models.iter().flat_map(cluster::clusters).collect(),
+        assignments: intent.models.iter().flat_map(endpoints::assignments).collect(),
+        runtime: runtime::layer(&intent.models),
     }
 }

@@ -37,7 +37,7 @@ pub use gpu::{GpuMetrics, GpuPageSettings, GpuPlace, LabelValue, LabelValues};
 pub use listen::{Database, Listen};
 pub use load::{ConfigError, check, load, parse};
 pub use metrics::{EngineLimits, HistogramDetails, HistogramName, MetricDetails, MetricName, MetricNames};
-pub use model::{Model, Slo, Timeouts};
+pub use model::{Model, Rung, Slo, Timeouts};
 pub use orca::Orca;
 pub use policy::{HashOn, ModelBalance, Policy};
 pub use pool::{Engine, Locality, MetricsAccess, Pool, PoolTelemetry, Replicas};

@@ -4,6 +4,7 @@
 //!
 //! - [`law`](decide_weights): shares by capacity and a common level of load; [`capacity_shares`] by capacity alone.
 //! - [`Profile`]: what a backend's iterations cost.
+//! - [`StaticCapacities`]: the capacity shares that Envoys fall back to.
 //! - [`Speed`]: how much slower than usual a backend runs at the moment.
 //! - [`Capacity`]: requests/s that a backend serves, learned from what it served while it was busy.
 //! - [`policy_shares`]: weights of single backends, where Envoy balances by itself.
@@ -17,6 +18,7 @@ mod policy_shares;
 mod profile;
 mod replicas;
 mod speed;
+mod static_shares;
 
 pub use capacity::{Capacity, fill_unknown};
 pub use drain::{DrainOutlook, drain_outlook};
@@ -28,3 +30,4 @@ pub use policy_shares::{Weighed, Weighing, policy_shares};
 pub use profile::Profile;
 pub use replicas::{PoolInput, PoolPlan, plan_replicas};
 pub use speed::{Iterations, Speed};
+pub use static_shares::{PoolCapacity, StaticCapacities};

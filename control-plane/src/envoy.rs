@@ -10,6 +10,7 @@
 //! Everything but [`Collector`] is pure. A proxy is heard only about the gateway that it belongs to, and what it says is
 //! believed within bounds: of time, of size, of number.
 
+mod clusters;
 mod collect;
 mod entry;
 mod groups;
@@ -21,6 +22,7 @@ mod reading;
 mod sampler;
 mod tally;
 
+pub use clusters::{model_of_cluster, predictive_key, static_cluster};
 pub use collect::{Collector, EnvoyNews};
 pub use entry::{BODY_TAG, Exchange, ROUTE_TAG, Refused};
 pub use groups::GroupLoad;

@@ -65,6 +65,7 @@ struct OfState {
 #[derive(Clone, Debug)]
 pub struct ControlMetrics {
     demand: Family<OfModel, Number>,
+    predictive: Family<OfModel, Number>,
     forecast: Family<OfForecast, Number>,
     forecast_error: Family<OfHorizon, Number>,
     forecast_skill: Family<OfHorizon, Number>,
@@ -73,6 +74,7 @@ pub struct ControlMetrics {
     ready: Family<OfPool, Gauge>,
     planned: Family<OfPool, Gauge>,
     share: Family<OfBackend, Number>,
+    advised_share: Family<OfBackend, Number>,
     wait: Family<OfBackend, Number>,
     age: Family<OfBackend, Number>,
     capacity: Family<OfCapacity, Number>,
@@ -108,6 +110,10 @@ impl ControlMetrics {
         };
         let demand =
             gauge("clairvoy_demand_requests_per_second", "Requests/s offered to a model over the last 10 s");
+        let predictive = gauge(
+            "clairvoy_model_predictive_ratio",
+            "Part of a model's requests that Envoys are told to send by predictions, 0 to 1; the others go by capacity",
+        );
         let forecast = {
             let family = Family::<OfForecast, Number>::default();
             let help = "Forecast demand at now + cold start, by quantile";
@@ -145,6 +151,10 @@ impl ControlMetrics {
         let share = of_backend(
             "clairvoy_backend_share",
             "Share of the model's traffic that a backend is given, 0 to 1",
+        );
+        let advised_share = of_backend(
+            "clairvoy_backend_advised_share",
+            "Share of the model's traffic that a backend would be given, 0 to 1, for models on the rung advise",
         );
         let wait = of_backend(
             "clairvoy_backend_predicted_wait_seconds",
@@ -185,6 +195,7 @@ impl ControlMetrics {
         registry.register("clairvoy_events", "Counts since the start, by what was counted", totals.clone());
         Self {
             demand,
+            predictive,
             forecast,
             forecast_error,
             forecast_skill,
@@ -193,6 +204,7 @@ impl ControlMetrics {
             ready,
             planned,
             share,
+            advised_share,
             wait,
             age,
             capacity,
@@ -236,13 +248,16 @@ impl ControlMetrics {
 
     fn read_models(&self, state: &State) {
         self.demand.clear();
+        self.predictive.clear();
         self.forecast.clear();
         self.forecast_error.clear();
         self.forecast_skill.clear();
         self.forecast_baseline.clear();
         self.forecast_coverage.clear();
         for model in &state.models {
-            self.demand.get_or_create(&OfModel { model: model.name.clone() }).set(model.demand_rps);
+            let labels = OfModel { model: model.name.clone() };
+            self.demand.get_or_create(&labels).set(model.demand_rps);
+            self.predictive.get_or_create(&labels).set(model.predictive_ratio);
             if let Some(forecast) = &model.forecast {
                 for (quantile, value) in [("0.5", forecast.cold_start.q50), ("0.9", forecast.cold_start.q90)]
                 {
@@ -283,6 +298,7 @@ impl ControlMetrics {
 
     fn read_backends(&self, state: &State) {
         self.share.clear();
+        self.advised_share.clear();
         self.wait.clear();
         self.age.clear();
         self.capacity.clear();
@@ -296,6 +312,9 @@ impl ControlMetrics {
                 backend: backend.address.clone(),
             };
             self.share.get_or_create(&labels).set(backend.share);
+            if let Some(share) = backend.advised_share {
+                self.advised_share.get_or_create(&labels).set(share);
+            }
             if let Some(wait) = backend.predicted_wait_seconds {
                 self.wait.get_or_create(&labels).set(wait);
             }

@@ -64,6 +64,15 @@ pub struct ModelView {
     pub forecast: Option<ForecastView>,
     /// Shares of its groups, as published.
     pub shares: Vec<ShareView>,
+    /// How far predictions may steer its traffic: `shadow`, `advise`, `canary` or `enforce`.
+    #[serde(default)]
+    pub rung: String,
+    /// Part of its requests that Envoys are told to send by predictions, 0 to 1; the others go by capacity.
+    #[serde(default)]
+    pub predictive_ratio: f64,
+    /// Why predictions steer nothing although they are meant to.
+    #[serde(default)]
+    pub fallback: Option<String>,
 }
 
 /// Who counts a model's demand, or its tokens.
@@ -301,6 +310,9 @@ pub struct BackendView {
     pub share: f64,
     /// Its share if only usual capacity counted.
     pub capacity_share: f64,
+    /// The share that it would be given, on the rung `advise`.
+    #[serde(default)]
+    pub advised_share: Option<f64>,
     /// Age of its telemetry, seconds.
     pub telemetry_age_seconds: Option<f64>,
     /// What is wrong with its telemetry: metrics that vanished, counters that stand still, values that cannot be.
@@ -350,6 +362,9 @@ pub struct DecisionView {
     pub summary: String,
     /// What changed.
     pub changes: Vec<Change>,
+    /// On which rung it was made when that was not `enforce`: on `shadow` and `advise` no Envoy was told of it.
+    #[serde(default)]
+    pub rung: Option<String>,
 }
 
 /// One change of a decision.

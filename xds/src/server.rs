@@ -99,8 +99,7 @@ impl XdsServer {
     /// Makes `snapshot` what the group is to have. Swaps a pointer and wakes the streams of the group, at
     /// once or, in a burst of changes, at most [`ServerOptions::pace`] later; waits for none of them.
     ///
-    /// Publishing what is published already sends nothing. It confirms it: resources with a TTL are kept up
-    /// only as long as the publisher says within each TTL that they hold.
+    /// Publishing what is published already sends nothing. It [confirms](Self::confirm) it.
     pub fn publish(&self, group: &str, snapshot: Snapshot) {
         let now = Instant::now();
         let (group, change) = self.shared.groups.publish(group, snapshot, now);
@@ -110,6 +109,17 @@ impl XdsServer {
         self.shared.wake(&group, change, now);
         let control = &self.shared.control;
         self.shared.ready.send_if_modified(|ready| !control.is_draining() && !std::mem::replace(ready, true));
+    }
+
+    /// Says that what was published last for the group is still as it should be: resources with a TTL are kept up
+    /// only as long as the publisher says so within each half of it. To be called by whoever decides, not by a timer
+    /// of its own. False when nothing was published.
+    pub fn confirm(&self, group: &str) -> bool {
+        let now = Instant::now();
+        let Some(group) = self.shared.groups.get(group) else { return false };
+        let Some(change) = group.confirm(now) else { return false };
+        self.shared.wake(&group, change, now);
+        true
     }
 
     /// Takes the snapshot of the group back, and frees it: for a group that is gone for good. Streams of the

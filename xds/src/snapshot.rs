@@ -147,7 +147,12 @@ impl Snapshot {
 
     /// True when clients are to forget some resources by themselves.
     pub(crate) fn has_ttl(&self) -> bool {
+        self.shortest_ttl().is_some()
+    }
+
+    /// After what time clients forget the first of those resources.
+    pub(crate) fn shortest_ttl(&self) -> Option<Duration> {
         // Only runtime layers can have one.
-        self.table(ResourceType::Runtime).with_ttl().next().is_some()
+        self.table(ResourceType::Runtime).with_ttl().map(|(_, ttl)| ttl).min()
     }
 }

@@ -67,6 +67,19 @@ pub(crate) struct Published {
     pub(crate) changes: PerType<u64>,
 }
 
+impl Published {
+    /// Until when the last confirmation keeps up a resource with a TTL. Clients forget it a TTL after the last heartbeat,
+    /// so one and a half after the last confirmation at the latest.
+    pub(crate) fn stands_until(&self, ttl: Duration) -> Instant {
+        self.confirmed_at + ttl / 2
+    }
+
+    /// True when nobody stands by the layers with a TTL any more: whoever comes now is not told of them.
+    pub(crate) fn has_lapsed(&self, now: Instant) -> bool {
+        self.snapshot.shortest_ttl().is_some_and(|ttl| now >= self.stands_until(ttl))
+    }
+}
+
 #[cfg(test)]
 impl Published {
     pub(crate) fn first(snapshot: Snapshot, now: Instant) -> Self {
@@ -83,6 +96,8 @@ pub(crate) struct StreamLimits {
     pub(crate) removal_hold: Duration,
     /// Names and versions, of all types together, that a client may list.
     pub(crate) max_names: usize,
+    /// Heartbeats carry content even where the client surely has it.
+    pub(crate) full_heartbeats: bool,
 }
 
 /// A message to send.

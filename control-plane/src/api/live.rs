@@ -70,6 +70,7 @@ pub(super) async fn decisions(
     Ok(Json(
         rows.into_iter()
             .map(|row| DecisionView {
+                rung: row.rung(),
                 id: row.id.to_string(),
                 at: row.at,
                 kind: row.kind,

@@ -14,7 +14,7 @@ pub use parts::{Variant, XDS_CLUSTER, XdsAddress, XdsTls};
 pub use read::{Format, SyntaxError};
 
 pub(super) use parts::authorization;
-use parts::{ads, api_source, load_stats, xds_cluster};
+use parts::{admin_layer, ads, api_source, load_stats, runtime_layer, xds_cluster};
 
 /// What an Envoy's bootstrap depends on.
 #[derive(Clone, Debug)]
@@ -48,8 +48,8 @@ pub fn bootstrap(options: &BootstrapOptions) -> Result<String, serde_saphyr::ser
     };
     Ok(format!(
         "# Envoy bootstrap for Clairvoy: start it with `envoy -c FILE`.\n\
-         # Listeners, routes, clusters and endpoints come over one {kind} stream; if Clairvoy is away, Envoy goes on\n\
-         # with what it has.\n{document}"
+         # Listeners, routes, clusters and endpoints come over one {kind} stream. If Clairvoy is away, Envoy goes on with\n\
+         # what it has, and within seconds by capacity shares: the runtime layer `clairvoy` runs out.\n{document}"
     ))
 }
 
@@ -65,6 +65,7 @@ fn document(options: &BootstrapOptions) -> Value {
             "lds_config": ads(),
             "cds_config": ads(),
         },
+        "layered_runtime": {"layers": [runtime_layer(ads()), admin_layer()]},
         "cluster_manager": {"load_stats_config": load_stats(options.token.as_deref())},
         "static_resources": {"clusters": [xds_cluster(&options.xds, options.tls.as_ref())]},
     });

@@ -13,10 +13,15 @@ const CONNECT_TIMEOUT_SECONDS: i64 = 1;
 /// servers' business, and what they cannot take is told by their telemetry.
 const MAX_CONCURRENT: u32 = 1_000_000;
 
-/// The cluster of a model.
-pub(super) fn cluster(model: &ModelIntent) -> Cluster {
+/// The cluster of a model, and its static twin, if it has one, which differs in its assignment only. Neither checks
+/// endpoints itself: who serves is told by the assignments.
+pub(super) fn clusters(model: &ModelIntent) -> Vec<Cluster> {
+    model.clusters().into_iter().map(|name| cluster(name, model)).collect()
+}
+
+fn cluster(name: String, model: &ModelIntent) -> Cluster {
     Cluster {
-        name: model.name.clone(),
+        name,
         cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds.into())),
         eds_cluster_config: Some(cluster::EdsClusterConfig {
             eds_config: Some(ads()),

@@ -10,11 +10,16 @@ use envoy_types::pb::google::protobuf::UInt32Value;
 use super::proto::address;
 use super::{EndpointIntent, GroupIntent, ModelIntent};
 
-/// The endpoints of a model and the shares of its groups.
-pub(super) fn assignment(model: &ModelIntent) -> ClusterLoadAssignment {
+/// The endpoints of a model and the shares of its groups, by predictions and by capacity.
+pub(super) fn assignments(model: &ModelIntent) -> Vec<ClusterLoadAssignment> {
+    let groups = [&model.groups, &model.static_groups];
+    model.clusters().into_iter().zip(groups).map(|(name, groups)| assignment(name, groups)).collect()
+}
+
+fn assignment(cluster_name: String, groups: &[GroupIntent]) -> ClusterLoadAssignment {
     ClusterLoadAssignment {
-        cluster_name: model.name.clone(),
-        endpoints: model.groups.iter().map(group).collect(),
+        cluster_name,
+        endpoints: groups.iter().map(group).collect(),
         // A group that lost a backend keeps just the share of those that are left; shares are ours to decide.
         policy: Some(cluster_load_assignment::Policy {
             overprovisioning_factor: Some(UInt32Value { value: 100 }),

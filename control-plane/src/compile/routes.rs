@@ -1,5 +1,7 @@
 use envoy_types::pb::envoy::config::{
-    core::v3::{HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction},
+    core::v3::{
+        HeaderValue, HeaderValueOption, RuntimeFractionalPercent, header_value_option::HeaderAppendAction,
+    },
     route::v3::{
         DirectResponseAction, HeaderMatcher, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch,
         VirtualHost, header_matcher, retry_policy, route, route_action, route_match,
@@ -7,11 +9,13 @@ use envoy_types::pb::envoy::config::{
 };
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher};
+use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
 use envoy_types::pb::google::protobuf::{BoolValue, UInt32Value};
 use envoy_types::util::pack_any;
 use serde_json::json;
 
 use crate::config::{Gateway, Policy};
+use crate::envoy::{predictive_key, static_cluster};
 
 use super::ModelIntent;
 use super::errors::{ApiError, BAD_JSON, MISSING_MODEL, UNKNOWN_MODEL};
@@ -40,10 +44,10 @@ const RETRIES: u32 = 2;
 /// versions are hashes of bytes.
 pub(super) fn routes(gateway: &Gateway, models: &[ModelIntent]) -> RouteConfiguration {
     let mut routes = vec![model_list(models)];
-    routes.extend(models.iter().map(|model| model_route(model, vec![exact(MODEL_HEADER, &model.name)])));
-    routes.extend(models.iter().map(|model| {
+    routes.extend(models.iter().flat_map(|model| model_routes(model, &[exact(MODEL_HEADER, &model.name)])));
+    routes.extend(models.iter().flat_map(|model| {
         let no_model_in_body = header(MODEL_HEADER, string_matcher::MatchPattern::Prefix("!".to_owned()));
-        model_route(model, vec![no_model_in_body, exact(CLIENT_HEADER, &model.name)])
+        model_routes(model, &[no_model_in_body, exact(CLIENT_HEADER, &model.name)])
     }));
     let is_absent = HeaderMatcher {
         name: CLIENT_HEADER.to_owned(),
@@ -68,9 +72,28 @@ pub(super) fn routes(gateway: &Gateway, models: &[ModelIntent]) -> RouteConfigur
     }
 }
 
-fn model_route(model: &ModelIntent, headers: Vec<HeaderMatcher>) -> Route {
+/// By predictions as far as the runtime layer says so; the rest, and without the layer all, by capacity. Where Envoy
+/// balances by itself there is one way.
+fn model_routes(model: &ModelIntent, headers: &[HeaderMatcher]) -> Vec<Route> {
+    if !model.has_twin() {
+        return vec![model_route(model, any_path(headers.to_vec()), model.name.clone())];
+    }
+    let predictive = RouteMatch {
+        runtime_fraction: Some(RuntimeFractionalPercent {
+            default_value: Some(FractionalPercent { numerator: 0, ..FractionalPercent::default() }),
+            runtime_key: predictive_key(&model.name),
+        }),
+        ..any_path(headers.to_vec())
+    };
+    vec![
+        model_route(model, predictive, model.name.clone()),
+        model_route(model, any_path(headers.to_vec()), static_cluster(&model.name)),
+    ]
+}
+
+fn model_route(model: &ModelIntent, matcher: RouteMatch, cluster: String) -> Route {
     let action = RouteAction {
-        cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(model.name.clone())),
+        cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(cluster)),
         // 0 turns off Envoy's default of 15 s, which would cut streams in the middle.
         timeout: Some(seconds(0)),
         idle_timeout: Some(span(model.timeouts.idle)),
@@ -82,11 +105,8 @@ fn model_route(model: &ModelIntent, headers: Vec<HeaderMatcher>) -> Route {
         hash_policy: hash_policies(&model.balance),
         ..RouteAction::default()
     };
-    let mut route = Route {
-        r#match: Some(any_path(headers)),
-        action: Some(route::Action::Route(action)),
-        ..Route::default()
-    };
+    let mut route =
+        Route { r#match: Some(matcher), action: Some(route::Action::Route(action)), ..Route::default() };
     if !model.load_metrics.is_empty() || model.balance.policy == Policy::Orca {
         route.request_headers_to_add = vec![set_header(LOAD_FORMAT_HEADER, "json")];
         // How busy a backend is, is nothing for clients.

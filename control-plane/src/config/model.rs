@@ -2,7 +2,7 @@ use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ModelBalance, Span};
+use super::{ModelBalance, Policy, Span};
 
 /// A model that clients ask for by name.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
@@ -25,6 +25,69 @@ pub struct Model {
     /// How its requests are spread over its backends.
     #[serde(default)]
     pub balance: ModelBalance,
+    /// How far predictions steer its traffic (default `enforce`).
+    #[serde(default)]
+    pub rung: Rung,
+    /// Share of its requests that predictions steer on the rung `canary`, in steps of a hundredth (default 0.1).
+    #[serde(default = "a_tenth")]
+    #[garde(range(min = 0.01, max = 1.0))]
+    pub canary_share: f64,
+}
+
+impl Model {
+    /// Whether predictions steer any of its requests while they are fresh.
+    pub fn steers(&self) -> bool {
+        self.balance.policy == Policy::Predictive && matches!(self.rung, Rung::Canary | Rung::Enforce)
+    }
+
+    /// Whether Envoys are told the shares that are decided; else those by capacity.
+    pub fn follows_decisions(&self) -> bool {
+        self.steers() || !self.balance.policy.has_groups()
+    }
+
+    /// Percent of its requests that predictions are to steer while they are fresh.
+    pub fn predictive_percent(&self) -> u32 {
+        if !self.steers() {
+            return 0;
+        }
+        match self.rung {
+            Rung::Shadow | Rung::Advise => 0,
+            // Bounded by the range of the field.
+            Rung::Canary => ((100.0 * self.canary_share).round() as u32).clamp(1, 100),
+            Rung::Enforce => 100,
+        }
+    }
+}
+
+/// How far predictions steer the traffic of a model. What they do not steer goes by capacity shares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Rung {
+    /// Nothing: decisions are made and stored, and Envoys are told the same as without any.
+    Shadow,
+    /// Nothing: besides, the API and the metrics tell which shares would have been given.
+    Advise,
+    /// A share of the requests, `canary_share`.
+    Canary,
+    /// All requests.
+    #[default]
+    Enforce,
+}
+
+impl Rung {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shadow => "shadow",
+            Self::Advise => "advise",
+            Self::Canary => "canary",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
+fn a_tenth() -> f64 {
+    0.1
 }
 
 /// Service level objectives of a model.

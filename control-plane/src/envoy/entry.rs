@@ -7,6 +7,7 @@ use envoy_types::pb::envoy::data::accesslog::v3::{
 use envoy_types::pb::google::protobuf::Duration;
 
 use super::Reading;
+use super::clusters::model_of_cluster;
 use super::load::socket;
 
 /// The custom tag with the time from the first byte sent to the backend until the first byte of its answer's body, in
@@ -24,8 +25,8 @@ const LONGEST_SECONDS: f64 = 86_400.0;
 pub struct Exchange {
     /// The backend that was asked last; none when none was found.
     pub backend: Option<SocketAddr>,
-    /// The cluster that the route named.
-    pub cluster: String,
+    /// The model whose cluster the route named.
+    pub model: String,
     /// True when the request is over; false for what is told of one that still runs.
     pub is_over: bool,
     /// When the backend was sent its first byte.
@@ -96,7 +97,7 @@ impl Exchange {
             if is_over && backend.is_some() { how.tokens(entry) } else { (None, None) };
         Ok(Self {
             backend,
-            cluster: common.upstream_cluster.clone(),
+            model: model_of_cluster(&common.upstream_cluster).to_owned(),
             is_over,
             arrived_at,
             first_byte_seconds,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use clairvoy_xds::LoadReport;
 
+use super::clusters::model_of_cluster;
 use super::groups::{GroupLoad, GroupSums};
 
 /// What one Envoy reports of the time since its last report.
@@ -64,7 +65,7 @@ pub fn node_of(reporter: &str) -> &str {
 
 impl NodeLoad {
     /// The plain values of a report of an Envoy of a gateway, and how many endpoints and groups were left out because there are too many. The model
-    /// of a cluster is its `service_name`, else its name, as in discovery.
+    /// of a cluster is its `service_name`, else its name, as in discovery; its static twin counts as the same.
     pub fn read(report: &LoadReport, gateway: &str, most_endpoints: usize) -> (Self, u64) {
         let mut models = BTreeMap::<String, ModelLoad>::new();
         let mut endpoints = BTreeMap::<SocketAddr, EndpointLoad>::new();
@@ -97,7 +98,9 @@ impl NodeLoad {
 }
 
 pub(super) fn model_name(stats: &ClusterStats) -> &str {
-    if stats.cluster_service_name.is_empty() { &stats.cluster_name } else { &stats.cluster_service_name }
+    let name =
+        if stats.cluster_service_name.is_empty() { &stats.cluster_name } else { &stats.cluster_service_name };
+    model_of_cluster(name)
 }
 
 fn add_endpoints(
@@ -181,7 +184,8 @@ pub(super) mod tests {
             at: SystemTime::UNIX_EPOCH + Duration::from_secs(100),
             cluster_stats: vec![
                 stats("chat", "", &[3, 4], 2),
-                stats("own", "chat", &[5], 0),
+                stats("own", "chat", &[2], 0),
+                stats("!static/chat", "", &[3], 0),
                 stats("other", "", &[], 0),
             ],
         };
@@ -198,7 +202,7 @@ pub(super) mod tests {
             in_progress: 2.0 * times,
             errors: times,
         };
-        assert_eq!(load.endpoints, [endpoint(8000, 2.0), endpoint(8001, 1.0)]);
+        assert_eq!(load.endpoints, [endpoint(8000, 3.0), endpoint(8001, 1.0)]);
         let group = |model: &str, requests, times| GroupLoad {
             model: model.to_owned(),
             group: "fast".to_owned(),
@@ -207,7 +211,7 @@ pub(super) mod tests {
             in_progress: 2.0 * times,
             interval_seconds: 2.0,
         };
-        assert_eq!(load.groups, [group("chat", 12.0, 2.0), group("other", 0.0, 1.0)]);
+        assert_eq!(load.groups, [group("chat", 12.0, 3.0), group("other", 0.0, 1.0)]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub struct LogSummary {
     pub seconds: f64,
     /// By backend.
     pub backends: BTreeMap<SocketAddr, BackendLog>,
-    /// Requests that no backend took, by cluster.
+    /// Requests that no backend took, by model.
     pub unplaced: BTreeMap<String, f64>,
 }
 
@@ -100,9 +100,9 @@ impl LogSummary {
                 left_out += self.backends.entry(address).or_default().append(log);
             }
         }
-        for (cluster, requests) in later.unplaced {
-            if self.unplaced.contains_key(&cluster) || self.unplaced.len() < MOST_NAMES {
-                *self.unplaced.entry(cluster).or_default() += requests;
+        for (model, requests) in later.unplaced {
+            if self.unplaced.contains_key(&model) || self.unplaced.len() < MOST_NAMES {
+                *self.unplaced.entry(model).or_default() += requests;
             }
         }
         left_out
@@ -175,10 +175,10 @@ impl Tally {
     pub fn add(&mut self, exchange: &Exchange, weight: f64) {
         let LogSummary { backends, unplaced, .. } = &mut self.summary;
         if exchange.unplaced {
-            if let Some(requests) = unplaced.get_mut(&exchange.cluster) {
+            if let Some(requests) = unplaced.get_mut(&exchange.model) {
                 *requests += weight;
             } else if unplaced.len() < MOST_NAMES {
-                unplaced.insert(exchange.cluster.clone(), weight);
+                unplaced.insert(exchange.model.clone(), weight);
             }
         }
         let Some(address) = exchange.backend else { return };

@@ -7,8 +7,10 @@ mod discovered;
 mod envoys;
 mod fleet;
 mod input;
+mod intents;
 mod learned;
 mod memory;
+mod reliance;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -32,6 +34,8 @@ use super::steer::Steering;
 pub(crate) use checkpoint::{Checkpoint, Pending, decisive};
 pub(super) use discovered::{Discovered, MEMBERSHIP, WEIGHTS};
 pub(crate) use input::{Input, Order};
+pub(super) use intents::static_groups;
+use reliance::Reliance;
 
 /// What decides, and all that it remembers.
 pub(crate) struct Core {
@@ -43,6 +47,8 @@ pub(crate) struct Core {
     /// What the learner is to know of each pool.
     classes: BTreeMap<String, Arc<Class>>,
     pub(super) steering: BTreeMap<String, Steering>,
+    /// How far Envoys may rely on it.
+    pub(super) reliance: BTreeMap<String, Reliance>,
     forecasts: BTreeMap<String, Issued>,
     pub(super) plans: BTreeMap<String, PoolPlan>,
     /// Replicas last signalled, by pool.
@@ -109,6 +115,7 @@ impl Core {
             connected: BTreeSet::new(),
             classes: BTreeMap::new(),
             steering: BTreeMap::new(),
+            reliance: BTreeMap::new(),
             forecasts: BTreeMap::new(),
             plans: BTreeMap::new(),
             signalled: BTreeMap::new(),

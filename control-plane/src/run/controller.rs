@@ -7,6 +7,7 @@ mod inbox;
 mod picture;
 mod publish;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -84,6 +85,15 @@ pub(super) struct Outputs {
     pub(super) telemetry: TelemetryMetrics,
 }
 
+/// The end of the controller's steering, before the end of all.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Leave {
+    /// The Envoys are to be told to go by capacity shares.
+    pub(super) leave: CancellationToken,
+    /// They were told.
+    pub(super) left: CancellationToken,
+}
+
 /// The controller's state.
 pub(super) struct Controller {
     core: Core,
@@ -93,6 +103,12 @@ pub(super) struct Controller {
     counts: Counts,
     writer: TelemetryWriter,
     published_once: bool,
+    /// Gateways whose newest state is published.
+    stood_by: BTreeSet<String>,
+    /// Envoys that take no runtime layer, of which was told.
+    without_layer: BTreeSet<String>,
+    /// It is about to end.
+    is_leaving: bool,
     /// How often Envoys are asked to report, seconds; 0 before they were.
     report_seconds: u64,
     outputs: Outputs,
@@ -126,13 +142,18 @@ impl Controller {
             counts: Counts::default(),
             writer: TelemetryWriter::start(settings),
             published_once: false,
+            stood_by: BTreeSet::new(),
+            without_layer: BTreeSet::new(),
+            is_leaving: false,
             report_seconds: 0,
             outputs,
         }
     }
 
     /// Runs until `stop`; returns after the last telemetry is written.
-    pub(super) async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) {
+    pub(super) async fn run(mut self, mut inputs: Inputs, leave: Leave, stop: CancellationToken) {
+        // However it ends, nobody waits for it.
+        let _left = leave.left.clone().drop_guard();
         self.remember(&mut inputs.memory, &stop).await;
         self.core.reconcile(clock());
         self.carry_out(clock());
@@ -147,6 +168,10 @@ impl Controller {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                () = leave.leave.cancelled(), if !self.is_leaving => {
+                    self.step_down(&mut inputs.clients).await;
+                    leave.left.cancel();
+                }
                 Some(command) = inputs.commands.recv() => self.obey(command, clock()),
                 Some(looked) = inputs.looked.recv() => self.looked(looked, clock()),
                 Some(reloaded) = inputs.reloads.recv() => self.reload(reloaded, clock()),

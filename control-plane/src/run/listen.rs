@@ -49,10 +49,12 @@ pub(super) async fn push_listeners(config: &Config) -> anyhow::Result<Vec<(Surfa
 /// unless its certificate says otherwise.
 pub(super) fn xds_server(config: &Arc<ArcSwap<Config>>, registry: &mut Registry) -> XdsServer {
     let config = Arc::clone(config);
-    let options = ServerOptions::by_client(move |node, peer| {
+    let mut options = ServerOptions::by_client(move |node, peer| {
         let identities = peer.map_or(&[][..], |peer: &Peer| &peer.identities);
         gateway_for(&config.load(), &node.cluster, identities).map(|gateway| gateway.name.into())
     });
+    // The one layer is small, and what is late in the network is then never refused.
+    options.full_heartbeats = true;
     XdsServer::with_metrics(options, XdsMetrics::register(registry))
 }
 

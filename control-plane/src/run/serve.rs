@@ -25,7 +25,7 @@ use crate::signal::{Deliverer, DeliveryOptions, DeliveryOutcome, DeliveryReport,
 use crate::store::{DatabaseSettings, EmbeddedSettings, Store};
 use crate::telemetry::{ScrapeOptions, Scraper, TelemetryMetrics, install_crypto_provider};
 
-use super::controller::{Controller, Inputs, Outputs};
+use super::controller::{Controller, Inputs, Leave, Outputs};
 use super::database;
 use super::envoys::Intakes;
 use super::files::raise_limit;
@@ -47,6 +47,10 @@ const UNDELIVERED: usize = 1000;
 const LOOKED: usize = 100;
 /// Longest time for open connections to end after a signal to stop.
 const GRACE: Duration = Duration::from_secs(5);
+/// Longest time to tell Envoys that they are to go by capacity shares.
+const STEP_DOWN: Duration = Duration::from_secs(3);
+/// After what silence an Envoy is asked whether it is there, and how long it may take to answer.
+const XDS_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3));
 /// The time over which proxies are sent to other replicas.
 const XDS_DRAIN: Duration = Duration::from_secs(2);
 
@@ -105,6 +109,8 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let mut transport = TransportOptions::default();
     transport.metrics = TransportMetrics::register(&mut registry);
     transport.drain = XDS_DRAIN;
+    // An Envoy that is out of reach has gone over to capacity shares by the time that it is back.
+    (transport.keepalive_interval, transport.keepalive_timeout) = XDS_KEEPALIVE;
     transport.tls = certificates.xds.clone();
     transport.max_connections = config.listen.max_connections;
     transport.max_connections_per_peer = config.listen.max_connections_per_peer;
@@ -206,7 +212,8 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     };
     let controller = Controller::new(Arc::clone(&config), outputs, Utc::now());
     let mut parts = Parts::default();
-    parts.spawn("the controller", controller.run(inputs, stop.clone()));
+    let leave = Leave::default();
+    parts.spawn("the controller", controller.run(inputs, leave.clone(), stop.clone()));
     parts.spawn("the scraper", scraper.run(stop.clone()));
     parts.spawn("the assembly of pushed telemetry", assembly.run(stop.clone()));
     for (surface, listener) in push_listeners {
@@ -238,6 +245,9 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         _ = collecting.join_next() => Err(anyhow::anyhow!("the reading of what Envoys tell ended by itself")),
     };
     tracing::info!("stopping");
+    // While all else still runs. The controller bounds its wait; one that hangs is not waited for.
+    leave.leave.cancel();
+    let _ = tokio::time::timeout(STEP_DOWN, leave.left.cancelled()).await;
     xds.drain();
     services.shutdown();
     stop.cancel();

@@ -5,8 +5,9 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use clairvoy_forecaster::{CapacityEstimate, WaitForecast};
-use clairvoy_xds::{ClientStatus, Quarantined, SyncState};
+use clairvoy_xds::{ClientStatus, Quarantined, ResourceType, SyncState};
 
+use crate::config::Rung;
 use crate::fleet::{Backend, Findings, Health, Membership};
 use crate::view::{
     AnomalyView, BackendState, BackendView, CapacityView, NackView, ProxyState, ProxyView, QuarantineView,
@@ -40,6 +41,7 @@ pub(super) fn backend(
     steering: Option<&Steering>,
     zone: &str,
     capacity_rps: Option<f64>,
+    model: Option<&Model>,
     now: DateTime<Utc>,
 ) -> BackendView {
     let sample = backend.sample.as_ref();
@@ -58,6 +60,8 @@ pub(super) fn backend(
         (None, Some(decided)) => decided.reason.clone(),
         (None, None) => String::new(),
     };
+    let follows = model.is_none_or(Model::follows_decisions);
+    let advises = model.is_some_and(|model| model.rung == Rung::Advise);
     BackendView {
         address: backend.address.to_string(),
         model: backend.model.clone(),
@@ -91,7 +95,9 @@ pub(super) fn backend(
         capacity: capacity(backend.slo_capacity),
         anomaly: backend.findings.as_ref().map(anomaly),
         slowdown: backend.speed.factor(),
-        share: decided.map_or(0.0, |decided| decided.share),
+        share: decided
+            .map_or(0.0, |decided| if follows { decided.share } else { decided.capacity_share }),
+        advised_share: decided.filter(|_| advises).map(|decided| decided.share),
         capacity_share: decided.map_or(0.0, |decided| decided.capacity_share),
         telemetry_age_seconds: backend.age_seconds(now),
         telemetry_faults: backend.telemetry_faults.iter().map(ToString::to_string).collect(),
@@ -129,6 +135,11 @@ pub(super) fn quarantined(held: &Quarantined) -> QuarantineView {
     }
 }
 
+/// Whether a client asks for resources of a type.
+pub(super) fn takes(client: &ClientStatus, wanted: ResourceType) -> bool {
+    client.types.iter().any(|(resource_type, status)| *resource_type == wanted && status.subscribed)
+}
+
 pub(super) fn proxy(client: &ClientStatus) -> ProxyView {
     let time = |at: SystemTime| DateTime::<Utc>::from(at);
     ProxyView {
@@ -143,7 +154,13 @@ pub(super) fn proxy(client: &ClientStatus) -> ProxyView {
         },
         acks: client.acks(),
         nacks: client.types.iter().map(|(_, status)| status.nacks).sum(),
-        resources_sent: client.types.iter().map(|(_, status)| status.resources_sent).sum(),
+        resources_sent: client
+            .types
+            .iter()
+            .filter(|(resource_type, _)| *resource_type != ResourceType::Runtime)
+            .map(|(_, status)| status.resources_sent)
+            .sum(),
+        takes_predictions: takes(client, ResourceType::Runtime),
         last_nack: client.last_nack.as_ref().map(|nack| NackView {
             kind: nack.resource_type.to_string(),
             resources: nack.resources.clone(),

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::compile::{EndpointIntent, GroupIntent, ModelIntent};
 use crate::config::{Balance, Config, Model, Policy};
-use crate::decide::{Form, Law, WeightDecision, WeightState, decide_weights, whole_weights};
+use crate::decide::{Form, Law, StaticCapacities, WeightDecision, WeightState, decide_weights, whole_weights};
 use crate::fleet::{Backend, Fleet};
 use crate::view::Change;
 
@@ -22,7 +22,7 @@ use words::{changes, summary};
 pub(super) use inputs::pool_capacity;
 
 /// Weights of a model's groups add up to this.
-const WEIGHTS: u32 = 10_000;
+pub(super) const WEIGHTS: u32 = 10_000;
 /// Time after the start during which saved weights stay untouched while telemetry is still missing, seconds.
 const HOLD_SECONDS: f64 = 5.0;
 /// Time between two decisions, seconds, and how many of them a correction has to last to be stable.
@@ -34,6 +34,9 @@ const LEAST_CORRECTION: f64 = 2.4 * DECISION_SECONDS;
 pub(super) struct Steering {
     pub(super) state: WeightState,
     pub(super) published: Vec<PublishedGroup>,
+    /// What the shares are made of that Envoys fall back to.
+    #[serde(default)]
+    pub(super) capacities: Option<StaticCapacities>,
     #[serde(skip)]
     pub(super) latest: Option<WeightDecision>,
 }
@@ -138,7 +141,9 @@ impl Steering {
             timeouts: model.timeouts.clone(),
             balance: model.balance.clone(),
             load_metrics: config.load_metrics(model),
+            predictive_percent: 0,
             groups: self.published.iter().map(group).collect(),
+            static_groups: Vec::new(),
         }
     }
 }

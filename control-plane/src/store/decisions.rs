@@ -27,6 +27,13 @@ pub struct DecisionRow {
     pub changes: Value,
 }
 
+impl DecisionRow {
+    /// The rung on which it was made, when that was not `enforce`.
+    pub fn rung(&self) -> Option<String> {
+        self.inputs.get("rung").and_then(Value::as_str).map(str::to_owned)
+    }
+}
+
 impl Store {
     /// Writes a decision. One that is there already is left as it is.
     ///

@@ -31,8 +31,11 @@ pub struct ProxyView {
     pub acks: u64,
     /// Responses that it refused.
     pub nacks: u64,
-    /// Resources sent on this stream.
+    /// Resources sent on this stream, without the runtime layer, of which it is told each second.
     pub resources_sent: u64,
+    /// Whether it takes the runtime layer. One that does not goes by capacity shares, whatever is predicted.
+    #[serde(default)]
+    pub takes_predictions: bool,
     /// The last refusal.
     pub last_nack: Option<NackView>,
 }

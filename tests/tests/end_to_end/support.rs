@@ -11,6 +11,7 @@ mod process;
 mod programs;
 mod server;
 mod site;
+mod tunnel;
 mod wait;
 
 pub(crate) use certificates::Authority;
@@ -24,4 +25,5 @@ pub(crate) use process::{Process, processes_in, send_signal};
 pub(crate) use programs::prometheus_program;
 pub(crate) use server::model_server;
 pub(crate) use site::{Site, free_address};
+pub(crate) use tunnel::Tunnel;
 pub(crate) use wait::{holds_for, until};

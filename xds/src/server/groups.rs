@@ -114,11 +114,7 @@ impl Group {
             }
         };
         if let (Some(before), true) = (&before, changed.is_empty()) {
-            let confirmed = Published { confirmed_at: now, ..Published::clone(before) };
-            let may_beat = confirmed.snapshot.has_ttl();
-            self.newest.store(Some(Arc::new(confirmed)));
-            // Heartbeats may have stopped for want of a confirmation.
-            return if may_beat { Change::Wake(Pace::Now, Kind::Endpoints) } else { Change::Nothing };
+            return self.confirm_state(before, now);
         }
         let mut changes = before.as_ref().map(|before| before.changes.clone()).unwrap_or_default();
         for resource_type in &changed {
@@ -144,6 +140,27 @@ impl Group {
             (Kind::Others, &mut publishing.others)
         };
         Change::Wake(pacer.change(now), kind)
+    }
+
+    /// The publisher says that all is as it should be; none when nothing was published.
+    pub(super) fn confirm(&self, now: Instant) -> Option<Change> {
+        // So that no state that is published meanwhile is overwritten.
+        let _publishing = self.publishing();
+        let newest = self.newest.load_full()?;
+        Some(self.confirm_state(&newest, now))
+    }
+
+    fn confirm_state(&self, before: &Published, now: Instant) -> Change {
+        let confirmed = Published { confirmed_at: now, ..Published::clone(before) };
+        let shortest = confirmed.snapshot.shortest_ttl();
+        self.newest.store(Some(Arc::new(confirmed)));
+        // Heartbeats may have stopped for want of a confirmation. Before a third of the TTL none has: the next one was
+        // still within the time for which the last confirmation stands.
+        let silent = now.saturating_duration_since(before.confirmed_at);
+        match shortest {
+            Some(ttl) if silent >= ttl / 3 => Change::Wake(Pace::Now, Kind::Endpoints),
+            _ => Change::Nothing,
+        }
     }
 
     pub(super) fn withdraw(&self) -> bool {

@@ -41,6 +41,10 @@ pub struct ServerOptions {
     /// The share of a group's clients, at least two of them, that have to refuse a resource for the group to
     /// go back to what it had before. 0.5 by default; above 1 never.
     pub quarantine_share: f64,
+    /// Whether each heartbeat of a resource with a TTL carries its content. Not by default: then those do whose
+    /// client may have forgotten it, or refused the one before. With content, no delay in the network makes a client
+    /// refuse a heartbeat.
+    pub full_heartbeats: bool,
     /// Whether the list of extensions of each node, tens of kilobytes, is kept while it is connected. Not by
     /// default.
     pub keep_extensions: bool,
@@ -67,6 +71,7 @@ impl ServerOptions {
             removal_hold: Duration::from_secs(15),
             pace: (Duration::from_millis(5), Duration::from_millis(100)),
             quarantine_share: 0.5,
+            full_heartbeats: false,
             keep_extensions: false,
             event_capacity: 1024,
         }
@@ -83,6 +88,7 @@ impl ServerOptions {
             ack_timeout: self.ack_timeout.min(FOREVER),
             removal_hold: self.removal_hold.min(FOREVER),
             max_names: self.max_names,
+            full_heartbeats: self.full_heartbeats,
         }
     }
 }
@@ -97,6 +103,7 @@ impl fmt::Debug for ServerOptions {
             .field("removal_hold", &self.removal_hold)
             .field("pace", &self.pace)
             .field("quarantine_share", &self.quarantine_share)
+            .field("full_heartbeats", &self.full_heartbeats)
             .field("keep_extensions", &self.keep_extensions)
             .field("event_capacity", &self.event_capacity)
             .finish_non_exhaustive()

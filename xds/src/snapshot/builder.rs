@@ -95,9 +95,11 @@ impl SnapshotBuilder {
 
     /// Adds a runtime layer that clients forget by themselves when they hear nothing of it for the TTL.
     ///
-    /// Clients are told of it six times within a TTL, as long as the snapshot is published anew, changed or not,
-    /// within each TTL: the heartbeat says that somebody stands by the layer, not that a process lives. 6 s
-    /// are enough for a client to go to another server, which goes on with the heartbeats.
+    /// Clients are told of it six times within a TTL, as long as the snapshot is
+    /// [confirmed](crate::XdsServer::confirm), or published anew, within each half of it: the heartbeat says that
+    /// somebody stands by the layer, not that a process lives. Clients forget it one and a half TTLs after the last
+    /// confirmation at the latest, and while it is missing no client is told of runtime layers. 6 s are enough for a client to go to another server, which goes on with the
+    /// heartbeats.
     pub fn runtime_with_ttl(&mut self, runtime: Runtime, ttl: Duration) -> &mut Self {
         self.runtimes.push((runtime, Some(ttl)));
         self

@@ -1,8 +1,8 @@
 //! Resources that a client forgets by itself, unless it is told again in time.
 //!
-//! A heartbeat means that the publisher stands by the resource: without a confirmation within the TTL there
-//! are no more of them. It carries no content as long as the client surely has it, and goes in a response of
-//! its own, since a refusal concerns a whole response.
+//! A heartbeat means that the publisher stands by the resource: without a confirmation within half the TTL there
+//! are no more of them. It carries no content as long as the client surely has it, unless it always shall, and goes
+//! in a response of its own, since a refusal concerns a whole response.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ impl Stream {
         let due: Vec<_> = self
             .beating(resource_type, newest)
             .filter(|(_, ttl, told_at)| told_at.is_none_or(|told_at| now >= told_at + *ttl / BEATS_PER_TTL))
-            .filter(|(_, ttl, _)| now < newest.confirmed_at + *ttl)
+            .filter(|(_, ttl, _)| now < newest.stands_until(*ttl))
             .map(|(resource, ttl, told_at)| (resource.clone(), ttl, told_at))
             .collect();
         if due.is_empty() || self.subscription(resource_type)?.awaits_ack() {
@@ -40,7 +40,7 @@ impl Stream {
         let has_it = |(_, ttl, told_at): &(_, Duration, Option<Instant>)| {
             told_at.is_some_and(|told_at| now <= told_at + *ttl / 2)
         };
-        let with_content = !due.iter().all(has_it);
+        let with_content = self.limits.full_heartbeats || !due.iter().all(has_it);
         let entries: Vec<_> = due
             .iter()
             .map(|(resource, ttl, _)| {
@@ -69,7 +69,7 @@ impl Stream {
         let times = ResourceType::ALL.into_iter().flat_map(|resource_type| {
             self.beating(resource_type, newest).filter_map(|(_, ttl, told_at)| {
                 let next = told_at? + ttl / BEATS_PER_TTL;
-                (next < newest.confirmed_at + ttl).then_some(next)
+                (next < newest.stands_until(ttl)).then_some(next)
             })
         });
         times.min()

@@ -69,7 +69,7 @@ impl Stream {
         now: Instant,
     ) -> Option<Response> {
         let subscription = self.subscriptions[resource_type].as_deref_mut()?;
-        if subscription.awaits_ack() {
+        if subscription.awaits_ack() || (resource_type == ResourceType::Runtime && newest.has_lapsed(now)) {
             return None;
         }
         let table = newest.snapshot.table(resource_type);

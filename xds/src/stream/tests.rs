@@ -18,6 +18,7 @@ pub(super) fn limits() -> StreamLimits {
         ack_timeout: Duration::from_secs(30),
         removal_hold: Duration::from_secs(15),
         max_names: 10_000,
+        full_heartbeats: false,
     }
 }
 

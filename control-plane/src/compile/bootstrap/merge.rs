@@ -6,6 +6,7 @@ mod node;
 mod policy;
 mod report;
 mod routes;
+mod runtime;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -136,6 +137,7 @@ pub fn merge(text: &str, format: Format, options: &MergeOptions) -> Result<Merge
 fn apply(root: &mut Map, options: &MergeOptions, report: &mut Report) {
     node::merge(root, options, report);
     let Some(ads) = sources::merge(root, options, report) else { return };
+    runtime::merge(root, options, &ads, report);
     clusters::merge(root, options, ads, report);
     if options.serve != Serve::Eds {
         routes::merge(root, report);

@@ -2,6 +2,8 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
+use crate::compile::RUNTIME_LAYER;
+
 /// Name of the cluster that leads to Clairvoy's discovery server.
 pub const XDS_CLUSTER: &str = "clairvoy_xds";
 
@@ -82,6 +84,17 @@ pub(super) fn ads() -> Value {
     json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "5s"})
 }
 
+/// The runtime layer that Clairvoy keeps up, from a config source. Envoy starts without it after a while.
+pub(super) fn runtime_layer(mut source: Value) -> Value {
+    source["initial_fetch_timeout"] = json!("2s");
+    json!({"name": RUNTIME_LAYER, "rtds_layer": {"name": RUNTIME_LAYER, "rtds_config": source}})
+}
+
+/// The layer in which an operator may set keys by hand; of layers with one key the last wins.
+pub(super) fn admin_layer() -> Value {
+    json!({"name": "admin", "admin_layer": {}})
+}
+
 pub(super) fn xds_cluster(address: &XdsAddress, tls: Option<&XdsTls>) -> Value {
     // A name is resolved anew, so that replicas behind it are found; an address needs no resolver.
     let kind = if address.host.parse::<IpAddr>().is_ok() { "STATIC" } else { "STRICT_DNS" };
@@ -94,7 +107,7 @@ pub(super) fn xds_cluster(address: &XdsAddress, tls: Option<&XdsTls>) -> Value {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
                 "explicit_http_config": {
-                    "http2_protocol_options": {"connection_keepalive": {"interval": "10s", "timeout": "3s"}},
+                    "http2_protocol_options": {"connection_keepalive": {"interval": "1s", "timeout": "1s"}},
                 },
             },
         },

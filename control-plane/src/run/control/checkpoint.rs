@@ -15,6 +15,7 @@ use crate::learn::Insight;
 
 use super::super::steer::Steering;
 use super::learned::classes;
+use super::reliance::Reliance;
 use super::{Core, Discovered, Issued};
 
 /// All that the core remembers, apart from what is only shown. The learner's part is kept beside it.
@@ -25,6 +26,8 @@ pub(crate) struct Checkpoint<'a> {
     discovered: Cow<'a, Discovered>,
     connected: Cow<'a, BTreeSet<String>>,
     steering: Cow<'a, BTreeMap<String, Steering>>,
+    #[serde(default)]
+    reliance: Cow<'a, BTreeMap<String, Reliance>>,
     forecasts: Cow<'a, BTreeMap<String, Issued>>,
     plans: Cow<'a, BTreeMap<String, PoolPlan>>,
     signalled: Cow<'a, BTreeMap<String, u32>>,
@@ -85,6 +88,7 @@ impl Core {
             discovered: Cow::Borrowed(&self.discovered),
             connected: Cow::Borrowed(&self.connected),
             steering: Cow::Borrowed(&self.steering),
+            reliance: Cow::Borrowed(&self.reliance),
             forecasts: Cow::Borrowed(&self.forecasts),
             plans: Cow::Borrowed(&self.plans),
             signalled: Cow::Borrowed(&self.signalled),
@@ -104,6 +108,7 @@ impl Core {
             discovered: checkpoint.discovered.into_owned(),
             connected: checkpoint.connected.into_owned(),
             steering: checkpoint.steering.into_owned(),
+            reliance: checkpoint.reliance.into_owned(),
             forecasts: checkpoint.forecasts.into_owned(),
             plans: checkpoint.plans.into_owned(),
             signalled: checkpoint.signalled.into_owned(),

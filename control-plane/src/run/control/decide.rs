@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::config::Model;
+use crate::config::{Model, Rung};
 use crate::decide::PoolPlan;
 use crate::signal::ReplicaPlanEvent;
 use crate::store::DecisionRow;
@@ -38,16 +38,23 @@ impl Core {
     fn decide_weights(&mut self, model: &Model, demand_rps: f64, now: DateTime<Utc>) -> bool {
         let running = (now - self.started_at).as_seconds_f64();
         let steering = self.steering.entry(model.name.clone()).or_default();
-        let Some(steered) = steering.evaluate(model, &self.config, &self.fleet, demand_rps, running, now)
-        else {
-            return false;
-        };
-        if let Ok(state) = serde_json::to_value(&*steering) {
+        let steered = steering.evaluate(model, &self.config, &self.fleet, demand_rps, running, now);
+        let taken_anew = self.take_capacities(&model.name, now);
+        let relied = self.rely(&model.name, model.predictive_percent(), now);
+        if (steered.is_some() || taken_anew)
+            && let Some(Ok(state)) = self.steering.get(&model.name).map(serde_json::to_value)
+        {
             let entry = Entry::ModelState { kind: WEIGHTS, key: model.name.clone(), at: now, state };
             self.effects.push(Effect::Journal(entry));
         }
-        self.record(&model.name, None, steered, now);
-        true
+        let publish = taken_anew || relied || steered.is_some();
+        if let Some(mut steered) = steered {
+            if steered.kind == "weights" && model.rung != Rung::Enforce {
+                steered.inputs["rung"] = model.rung.name().into();
+            }
+            self.record(&model.name, None, steered, now);
+        }
+        publish
     }
 
     fn decide_replicas(&mut self, model: &Model, demand_rps: f64, now: DateTime<Utc>) {

@@ -60,6 +60,7 @@ impl Controller {
             pool: row.pool.clone(),
             summary: row.summary.clone(),
             changes: serde_json::from_value(row.changes.clone()).unwrap_or_default(),
+            rung: row.rung(),
         });
         self.outputs.journal.write(Entry::Decision(row));
     }
@@ -104,6 +105,7 @@ impl Controller {
         if self.core.has_begun && !self.published_once {
             self.publish(now);
         }
+        self.stand_by();
         self.record(now);
     }
 

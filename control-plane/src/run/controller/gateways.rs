@@ -1,18 +1,23 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::compile::AccessLogIntent;
+use clairvoy_xds::{ClientStatus, ResourceType};
+
+use crate::compile::{AccessLogIntent, RUNTIME_LAYER};
 use crate::envoy::EnvoyNews;
 
 use super::super::control::{Core, Input};
+use super::super::show::takes;
 use super::Controller;
 
 /// Envoys up to which load is reported every two seconds; above, a report with its node of 60 kB costs too much.
 const FEW_ENVOYS: usize = 100;
 /// Where the shorter interval comes back, so that it does not go to and fro.
 const FEW_AGAIN: usize = 80;
+/// An Envoy asks for what it takes within this time.
+const ASKS_WITHIN: TimeDelta = TimeDelta::seconds(15);
 const SHORT_SECONDS: u64 = 2;
 const LONG_SECONDS: u64 = 10;
 
@@ -50,6 +55,7 @@ impl Controller {
             .filter(|client| client.group.is_some())
             .map(|client| client.node_id.clone())
             .collect();
+        self.look_for_old_bootstraps(&clients, &nodes, now);
         let report_seconds = report_seconds(nodes.len(), self.report_seconds);
         if report_seconds == self.report_seconds && nodes == self.core.connected {
             return;
@@ -61,6 +67,33 @@ impl Controller {
             let _ = self.outputs.load_reports.set_load_reporting_interval(interval);
         }
         let _ = self.feed(Input::Connected { nodes, report_seconds }, now);
+    }
+
+    /// Notes Envoys that take routes, but not the runtime layer: each once while it is connected.
+    fn look_for_old_bootstraps(
+        &mut self,
+        clients: &[ClientStatus],
+        nodes: &BTreeSet<String>,
+        now: DateTime<Utc>,
+    ) {
+        self.without_layer.retain(|node| nodes.contains(node));
+        let lacks_it = |client: &&ClientStatus| {
+            let connected_for = now - DateTime::<Utc>::from(client.connected_at);
+            client.group.is_some()
+                && connected_for > ASKS_WITHIN
+                && takes(client, ResourceType::RouteConfiguration)
+                && !takes(client, ResourceType::Runtime)
+        };
+        for client in clients.iter().filter(lacks_it) {
+            if self.without_layer.insert(client.node_id.clone()) {
+                let message = format!(
+                    "Envoy {} has no runtime layer `{RUNTIME_LAYER}` and goes by capacity shares only: write its bootstrap \
+                     anew by `clairvoy bootstrap`",
+                    client.node_id
+                );
+                self.note("warning", message, now);
+            }
+        }
     }
 
     /// The access log that every gateway's listener gets.

@@ -5,7 +5,8 @@ use chrono::{DateTime, Utc};
 
 use clairvoy_forecaster::Standing;
 
-use crate::config::{Model, Pool};
+use crate::compile::GroupIntent;
+use crate::config::{Model, Pool, Rung};
 use crate::fleet::{Backend, Source};
 use crate::metrics::Reading;
 use crate::view::{
@@ -13,6 +14,7 @@ use crate::view::{
     ReplicasView, ShareView, State, Totals,
 };
 
+use super::super::control::static_groups;
 use super::super::plan::{self, at_cold_start};
 use super::super::show::{self, Frame};
 use super::super::steer::pool_capacity;
@@ -76,7 +78,8 @@ impl Controller {
                 let capacity = pool_capacity(&self.core.config, &all, &backend.pool);
                 let in_progress = self.core.fleet.reports().in_progress(backend.address);
                 let steering = self.core.steering.get(&backend.model);
-                let view = show::backend(backend, steering, zone, capacity, now);
+                let model = self.core.config.models.iter().find(|model| model.name == backend.model);
+                let view = show::backend(backend, steering, zone, capacity, model, now);
                 BackendView { requests_in_progress: in_progress, ..view }
             })
             .collect();
@@ -106,9 +109,14 @@ impl Controller {
             })
         });
         let shares = self.core.steering.get(&model.name).map(|steering| {
-            let total: f64 = steering.published.iter().map(|group| f64::from(group.weight)).sum();
-            let share = |group: &super::super::steer::PublishedGroup| {
-                let zone = self.core.config.pool(&group.pool).map_or("", |pool| pool.locality.zone.as_str());
+            let groups = if model.follows_decisions() {
+                steering.intent(model, &self.core.config).groups
+            } else {
+                static_groups(steering, &self.core.config)
+            };
+            let total: f64 = groups.iter().map(|group| f64::from(group.weight)).sum();
+            let share = |group: &GroupIntent| {
+                let zone = &group.zone;
                 let traffic = self.core.fleet.reports().group(&model.name, &group.name);
                 ShareView {
                     group: group.name.clone(),
@@ -119,8 +127,9 @@ impl Controller {
                     requests_in_progress: traffic.map(|traffic| traffic.in_progress),
                 }
             };
-            steering.published.iter().map(share).collect()
+            groups.iter().map(share).collect()
         });
+        let reliance = self.core.reliance.get(&model.name).filter(|_| model.steers());
         ModelView {
             name: model.name.clone(),
             demand_rps: demand.requests_per_second,
@@ -132,6 +141,9 @@ impl Controller {
             slo_ttft_seconds: model.slo.ttft_p95.as_seconds(),
             forecast,
             shares: shares.unwrap_or_default(),
+            rung: model.rung.name().to_owned(),
+            predictive_ratio: f64::from(reliance.map_or(0, |reliance| reliance.percent)) / 100.0,
+            fallback: reliance.and_then(|reliance| reliance.cause).map(|cause| cause.to_string()),
         }
     }
 

@@ -1,25 +1,24 @@
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
+use tokio::sync::broadcast::{self, error::RecvError};
 
-use clairvoy_xds::SnapshotBuilder;
+use clairvoy_xds::{ClientEvent, ClientStatus, ResourceType, SnapshotBuilder, SyncState};
 
-use crate::compile::{Intent, ModelIntent, compile};
+use crate::compile::{Intent, RUNTIME_TTL, compile};
 
-use super::Controller;
+use super::super::show::takes;
+use super::{Controller, clock};
+
+/// Longest wait at the end for Envoys to take that they are to go by capacity shares.
+const STEP_DOWN: Duration = Duration::from_secs(2);
 
 impl Controller {
     /// Compiles and publishes what every gateway's Envoys should do. A faulty snapshot is never sent: the one before it
     /// stays, and an event says what is wrong.
     pub(super) fn publish(&mut self, now: DateTime<Utc>) {
-        let mut models: Vec<ModelIntent> = self
-            .core
-            .config
-            .models
-            .iter()
-            .filter_map(|model| {
-                self.core.steering.get(&model.name).map(|steering| steering.intent(model, &self.core.config))
-            })
-            .collect();
-        models.sort_by(|left, right| left.name.cmp(&right.name));
+        let models = self.core.intents(!self.is_leaving, now);
+        self.stood_by.clear();
         for gateway in self.core.config.gateways() {
             let name = gateway.name.clone();
             let resources =
@@ -39,10 +38,12 @@ impl Controller {
             for assignment in resources.assignments {
                 builder.assignment(assignment);
             }
+            builder.runtime_with_ttl(resources.runtime, RUNTIME_TTL);
             match builder.build() {
                 Ok(snapshot) => {
                     self.outputs.xds.publish(&name, snapshot);
                     self.published_once = true;
+                    self.stood_by.insert(name);
                 }
                 Err(faults) => {
                     self.note("error", format!("gateway {name} keeps its last state: {faults}"), now)
@@ -50,4 +51,37 @@ impl Controller {
             }
         }
     }
+
+    /// Stands by what was published, for another few seconds. Envoys whose gateway nobody stands by go over to capacity
+    /// shares, so this is to be called only right after all was decided anew.
+    pub(super) fn stand_by(&self) {
+        for gateway in &self.stood_by {
+            self.outputs.xds.confirm(gateway);
+        }
+    }
+
+    /// Tells the Envoys to go by capacity shares, and waits until they have it, but not for long.
+    pub(super) async fn step_down(&mut self, news: &mut broadcast::Receiver<ClientEvent>) {
+        self.is_leaving = true;
+        if !self.published_once {
+            return;
+        }
+        self.publish(clock());
+        let told = async {
+            while !self.outputs.xds.clients().iter().all(has_answered) {
+                // One that is behind misses what it has seen otherwise.
+                if matches!(news.recv().await, Err(RecvError::Closed)) {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(STEP_DOWN, told).await.is_err() {
+            tracing::warn!("not every Envoy has taken that it is to go by capacity shares");
+        }
+    }
+}
+
+/// Whether a client has nothing to be told any more, or takes no runtime layers.
+fn has_answered(client: &ClientStatus) -> bool {
+    client.group.is_none() || !takes(client, ResourceType::Runtime) || client.sync != SyncState::Pending
 }

@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use clairvoy::envoy::static_cluster;
 use serde_json::Value;
 
 use super::process::Process;
@@ -27,6 +28,13 @@ pub(crate) struct Host {
     pub(crate) active: u64,
     /// Its health, as told by Clairvoy.
     pub(crate) health: String,
+}
+
+/// Requests by the cluster that took them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Sent {
+    pub(crate) predicted: u64,
+    pub(crate) by_capacity: u64,
 }
 
 impl Envoy {
@@ -73,15 +81,44 @@ impl Envoy {
         page["stats"].as_array().unwrap().iter().find_map(|stat| stat["value"].as_u64()).unwrap_or(0)
     }
 
-    /// The backends of a model that it knows.
+    /// The backends of a model that it knows, with the requests of both clusters together.
     pub(crate) async fn hosts(&self, model: &str) -> BTreeMap<SocketAddr, Host> {
+        let mut all = BTreeMap::<SocketAddr, Host>::new();
+        for cluster in [model.to_owned(), static_cluster(model)] {
+            for (address, host) in self.hosts_of(&cluster).await {
+                match all.get_mut(&address) {
+                    Some(both) => {
+                        both.requests += host.requests;
+                        both.active += host.active;
+                    }
+                    None => _ = all.insert(address, host),
+                }
+            }
+        }
+        all
+    }
+
+    /// The backends of one cluster.
+    pub(crate) async fn hosts_of(&self, cluster: &str) -> BTreeMap<SocketAddr, Host> {
         let page = self.admin("/clusters?format=json").await;
         let clusters = page["cluster_statuses"].as_array().cloned().unwrap_or_default();
-        let Some(cluster) = clusters.iter().find(|cluster| cluster["name"] == model) else {
+        let Some(cluster) = clusters.iter().find(|found| found["name"] == cluster) else {
             return BTreeMap::new();
         };
         let hosts = cluster["host_statuses"].as_array().cloned().unwrap_or_default();
         hosts.iter().map(host).collect()
+    }
+
+    /// Requests that it sent by predictions, and by capacity, since it started.
+    pub(crate) async fn sent(&self, model: &str) -> Sent {
+        let total = |cluster: &str| format!("cluster.{cluster}.upstream_rq_total");
+        let page = self.admin("/stats?filter=upstream_rq_total&format=json").await;
+        let stats = page["stats"].as_array().cloned().unwrap_or_default();
+        let value = |name: String| stats.iter().find(|stat| stat["name"] == name)?["value"].as_u64();
+        Sent {
+            predicted: value(total(model)).unwrap_or(0),
+            by_capacity: value(total(&static_cluster(model))).unwrap_or(0),
+        }
     }
 
     /// Waits until it knows a backend in the wanted way.

@@ -83,6 +83,18 @@ fn f10_rule_1_after_half_the_ttl_a_heartbeat_has_the_content() {
 }
 
 #[test]
+fn f10_rule_1_heartbeats_always_have_the_content_where_they_shall() {
+    let mut peer = Peer::with_layer();
+    peer.stream.limits.full_heartbeats = true;
+    for after in [BEAT, BEAT, TTL] {
+        let (response, with_content) = peer.beat(after);
+        assert!(with_content);
+        peer.ack(&response);
+        assert!(peer.in_sync());
+    }
+}
+
+#[test]
 fn f10_rule_1_after_a_nack_of_a_heartbeat_the_content_is_sent() {
     let mut peer = Peer::with_layer();
     let (response, with_content) = peer.beat(BEAT);
@@ -186,9 +198,19 @@ fn f10_rule_4_heartbeats_end_when_the_publisher_falls_silent() {
             beats += 1;
         }
     }
-    assert_eq!(beats, 5, "none when the confirmation is as old as the TTL");
+    assert_eq!(beats, 2, "none when the confirmation is as old as half the TTL");
     assert_eq!(peer.stream.deadline(peer.newest.as_ref(), peer.now), None);
     assert!(peer.beat(Duration::ZERO).1, "the client has forgotten it");
+}
+
+#[test]
+fn f10_rule_4_nobody_is_told_of_what_the_publisher_no_longer_stands_by() {
+    let mut peer = Peer::new(with_layer(7));
+    peer.now += TTL;
+    peer.subscribe(Runtime, &["layer"]);
+    peer.expect_nothing();
+    peer.confirm();
+    assert!(peer.expect(Runtime).resources[0].resource.is_some());
 }
 
 #[test]

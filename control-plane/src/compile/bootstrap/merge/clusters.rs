@@ -133,13 +133,13 @@ impl Turn<'_> {
         match eds.get("eds_config") {
             Some(found) if source.is_ours(found) => {}
             None => {
-                eds.set("eds_config", source.config.clone());
+                eds.set("eds_config", source.config.clone().into());
                 report.change(format!("{eds_place}: added, the endpoints of model {model:?}"));
             }
             Some(_) => {
                 let clash = format!("{eds_place}.eds_config leads to another source than Clairvoy");
                 if report.may_replace(&clash, "choose other clusters by --cluster") {
-                    eds.set("eds_config", source.config.clone());
+                    eds.set("eds_config", source.config.clone().into());
                     report.change(format!(
                         "{eds_place}.eds_config: replaced, the endpoints of model {model:?}"
                     ));

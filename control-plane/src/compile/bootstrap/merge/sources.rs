@@ -12,7 +12,7 @@ const LOAD_STATS: &str = "cluster_manager.load_stats_config";
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct EndpointSource {
     /// The value of `eds_config`.
-    pub(super) config: Tree,
+    pub(super) config: serde_json::Value,
     /// Whether `ads` in this file means Clairvoy.
     pub(super) ads_is_ours: bool,
 }
@@ -52,7 +52,7 @@ pub(super) fn merge(root: &mut Map, options: &MergeOptions, report: &mut Report)
             "resource_api_version": "V3",
             "initial_fetch_timeout": "5s",
         });
-        return Some(EndpointSource { config: config.into(), ads_is_ours: false });
+        return Some(EndpointSource { config, ads_is_ours: false });
     }
     let dynamic = report.child(root, "", "dynamic_resources")?;
     match dynamic.get_mut("ads_config") {
@@ -68,7 +68,7 @@ pub(super) fn merge(root: &mut Map, options: &MergeOptions, report: &mut Report)
         Serve::CdsEds => &["cds_config"],
         Serve::All => &["cds_config", "lds_config"],
     };
-    let source = EndpointSource { config: ads().into(), ads_is_ours: true };
+    let source = EndpointSource { config: ads(), ads_is_ours: true };
     for field in asked {
         match dynamic.get(field) {
             Some(found) if source.is_ours(found) => {}

@@ -89,6 +89,41 @@ fn load_reports_come_to_clairvoy_unless_they_go_elsewhere_or_cannot() {
 }
 
 #[test]
+fn the_runtime_layer_comes_before_what_an_operator_sets_by_hand() {
+    const LAYERS: [&str; 2] = ["layered_runtime", "layers"];
+    let names = |tree: &Tree| {
+        let layers = tree.at(&LAYERS).unwrap().as_list().unwrap();
+        let name = |layer: &Tree| layer.at(&["name"]).unwrap().as_text().unwrap().to_owned();
+        layers.iter().map(name).collect::<Vec<_>>()
+    };
+    let options = options(Serve::All);
+    let (tree, first) = merged(OWN, &options);
+    assert_eq!(names(&tree), ["clairvoy", "admin"]);
+    let rtds = tree.at(&LAYERS).unwrap().at(&["0", "rtds_layer"]).unwrap();
+    assert_eq!(rtds.at(&["name"]), Some(&"clairvoy".into()));
+    assert!(rtds.at(&["rtds_config", "ads"]).is_some());
+    assert!(said(&first.changes, "layered_runtime.layers[0]: added, clairvoy"));
+
+    let own = "layered_runtime: { layers: [{ name: base, static_layer: { a: 1 } }, { name: hand, admin_layer: {} }] }";
+    let (tree, _) = merged(&format!("{OWN}\n{own}\n"), &options);
+    assert_eq!(names(&tree), ["base", "clairvoy", "hand"]);
+    let taken = "layered_runtime: { layers: [{ name: clairvoy, static_layer: { a: 1 } }] }";
+    let (tree, other) = merged(&format!("{OWN}\n{taken}\n"), &options);
+    assert_eq!(names(&tree), ["clairvoy"]);
+    assert!(said(
+        &other.warnings,
+        "layered_runtime.layers[0] is named clairvoy and does not come from Clairvoy"
+    ));
+
+    let mut endpoints = options;
+    endpoints.serve = Serve::Eds;
+    endpoints.clusters = vec![cluster("chat", None)];
+    let (tree, own_routes) = merged(OWN, &endpoints);
+    assert_eq!(names(&tree), ["clairvoy", "admin"]);
+    assert!(said(&own_routes.warnings, "keep the last shares when Clairvoy is gone"));
+}
+
+#[test]
 fn a_chosen_cluster_takes_endpoints_and_keeps_the_rest() {
     let mut options = options(Serve::Eds);
     options.clusters = vec![cluster("chat", Some("llama"))];
@@ -374,6 +409,7 @@ fn bootstrap() -> impl Strategy<Value = Map> {
 fn untouched(mut root: Map) -> Map {
     root.remove("dynamic_resources");
     root.remove("cluster_manager");
+    root.remove("layered_runtime");
     if let Some(Tree::Map(node)) = root.get_mut("node") {
         node.remove("id");
         node.remove("cluster");

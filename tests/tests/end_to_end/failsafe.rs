@@ -1,0 +1,234 @@
+//! Whatever becomes of Clairvoy, requests go by capacity shares within seconds, none fails, no stream breaks; and they go
+//! over to predictions again in small steps.
+
+use std::time::{Duration, Instant};
+
+use clairvoy_tests::{Faults, SimulatedServer, SpeedClass};
+use rustix::process::Signal;
+
+use crate::support::{
+    Chat, Clairvoy, Envoy, Load, Site, Tunnel, holds_for, model_server, send_signal, until,
+};
+
+/// Envoys forget 6 s after the last heartbeat; telemetry is stale after 5 s, and is looked at once a second. The rest is
+/// room for a busy machine.
+const FALLS_WITHIN: Duration = Duration::from_secs(12);
+/// An Envoy that is told falls at once.
+const TOLD_WITHIN: Duration = Duration::from_secs(4);
+/// Telemetry that has to come in, and ten steps of a second.
+const RISES_WITHIN: u64 = 60;
+
+/// A model with three backends in two pools, one Envoy, and clients, some of whose streams last for longer than a change
+/// takes.
+struct Place {
+    short: Load,
+    long: Load,
+    envoy: Envoy,
+    servers: Vec<SimulatedServer>,
+}
+
+impl Place {
+    fn configure(site: &Site) -> Vec<SimulatedServer> {
+        let servers: Vec<_> = (0..3).map(|_| model_server("chat", SpeedClass::Fast)).collect();
+        let [a, b, c] = [0, 1, 2].map(|index: usize| servers[index].address());
+        site.configure(&format!(
+            "models:\n  - {{ name: chat, pools: [a, b] }}\n\
+             pools:\n  - {{ name: a, capacity_rps: 6, backends: [\"{a}\"] }}\n  \
+             - {{ name: b, capacity_rps: 2, backends: [\"{b}\", \"{c}\"] }}\n"
+        ));
+        servers
+    }
+
+    async fn new(site: &Site, servers: Vec<SimulatedServer>) -> Self {
+        let envoy = site.envoy().await;
+        let short = Load::start(Chat::new(site.gateway, "chat", 10), 10.0);
+        let long = Load::start(Chat::new(site.gateway, "chat", 1200), 0.5);
+        let place = Self { short, long, envoy, servers };
+        place.rises().await;
+        place
+    }
+
+    /// Percent of the requests that Envoy sends by predictions.
+    async fn percent(&self) -> u64 {
+        let page = self.envoy.admin("/runtime").await;
+        let value =
+            page["entries"]["clairvoy.predictive.chat"]["final_value"].as_str().unwrap_or("0").to_owned();
+        value.parse::<f64>().unwrap() as u64
+    }
+
+    /// Waits until all requests go by predictions, in steps of a tenth, one a second.
+    async fn rises(&self) {
+        let mut seen: Option<(Instant, u64)> = None;
+        until("all requests go by predictions", RISES_WITHIN, async || {
+            let asked = Instant::now();
+            let percent = self.percent().await;
+            if let Some((since, before)) = seen.replace((asked, percent)) {
+                // Of two looks that are far apart each may have missed a part of a second.
+                let steps = (since.elapsed().as_secs_f64() / 0.8) as u64 + 1;
+                assert!(percent <= before + 10 * steps, "{before} to {percent} in {:?}", since.elapsed());
+            }
+            if percent == 100 { Ok(()) } else { Err(format!("{percent} %")) }
+        })
+        .await;
+        let before = self.envoy.sent("chat").await;
+        self.short.more(20).await;
+        let after = self.envoy.sent("chat").await;
+        assert!(after.predicted >= before.predicted + 20, "{before:?} {after:?}");
+        assert_eq!(after.by_capacity, before.by_capacity);
+    }
+
+    /// Waits until no request goes by predictions, and counts where they go then.
+    async fn falls(&self, since: Instant, within: Duration) {
+        until("no request goes by predictions", 60, async || match self.percent().await {
+            0 => Ok(()),
+            percent => Err(format!("{percent} %")),
+        })
+        .await;
+        assert!(since.elapsed() <= within, "after {:?}", since.elapsed());
+        let shares = || async {
+            let hosts = self.envoy.hosts_of("!static/chat").await;
+            self.servers.iter().map(|server| hosts[&server.address()].requests).collect::<Vec<_>>()
+        };
+        let (before, sent) = (shares().await, self.envoy.sent("chat").await);
+        self.short.more(30).await;
+        let (after, now) = (shares().await, self.envoy.sent("chat").await);
+        assert_eq!(now.predicted, sent.predicted, "all new requests go to the static twin");
+        let got: Vec<u64> = before.iter().zip(&after).map(|(before, after)| after - before).collect();
+        let share = got[0] as f64 / got.iter().sum::<u64>() as f64;
+        assert!((share - 0.6).abs() < 0.1, "6 of 10 requests/s are the first one's: {got:?}");
+    }
+
+    /// Nothing has failed, and nothing does until the last stream has ended.
+    async fn end(self) {
+        let Self { short, long, envoy, servers } = self;
+        assert!(short.end().await > 0);
+        assert!(long.end().await > 0);
+        drop((envoy, servers));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_clairvoy_leaves_capacity_shares_and_one_that_is_stopped_tells_them() {
+    let site = Site::new();
+    let servers = Place::configure(&site);
+    let clairvoy = site.serve().await;
+    let place = Place::new(&site, servers).await;
+
+    let killed = Instant::now();
+    clairvoy.kill();
+    place.falls(killed, FALLS_WITHIN).await;
+    let clairvoy = site.serve().await;
+    place.rises().await;
+
+    let stopped = Instant::now();
+    send_signal(clairvoy.pid(), Signal::TERM);
+    place.falls(stopped, TOLD_WITHIN).await;
+    assert!(clairvoy.stop().success());
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_clairvoy_and_one_out_of_reach_leave_capacity_shares() {
+    let mut site = Site::new();
+    let servers = Place::configure(&site);
+    let clairvoy = site.serve().await;
+    let tunnel = Tunnel::to(site.xds).await;
+    site.xds = tunnel.address;
+    let place = Place::new(&site, servers).await;
+
+    let frozen = Instant::now();
+    send_signal(clairvoy.pid(), Signal::STOP);
+    place.falls(frozen, FALLS_WITHIN).await;
+    send_signal(clairvoy.pid(), Signal::CONT);
+    place.rises().await;
+
+    let blocked = Instant::now();
+    tunnel.block();
+    place.falls(blocked, FALLS_WITHIN).await;
+    lost(&clairvoy).await;
+    tunnel.unblock();
+    place.rises().await;
+    place.end().await;
+}
+
+/// Waits until Clairvoy knows that no Envoy is there.
+async fn lost(clairvoy: &Clairvoy) {
+    clairvoy.state_where("the Envoy is gone", |state| state.proxies.is_empty()).await;
+    clairvoy
+        .state_where("nobody relies on predictions", |state| state.models[0].predictive_ratio == 0.0)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stale_telemetry_leaves_capacity_shares_and_an_absent_database_does_not() {
+    let site = Site::new();
+    let servers = Place::configure(&site);
+    let clairvoy = site.serve().await;
+    let place = Place::new(&site, servers).await;
+
+    let postmaster = clairvoy.postmaster();
+    send_signal(postmaster, Signal::STOP);
+    holds_for("predictions steer without the database", 10.0, async || match place.percent().await {
+        100 => Ok(()),
+        percent => Err(format!("{percent} %")),
+    })
+    .await;
+    place.short.more(20).await;
+    send_signal(postmaster, Signal::CONT);
+
+    let silent = Instant::now();
+    let hang = |metrics_hang| {
+        let set = |server: &SimulatedServer| server.set_faults(Faults { metrics_hang, ..Faults::default() });
+        place.servers.iter().for_each(|server| set(server).unwrap());
+    };
+    hang(true);
+    place.falls(silent, FALLS_WITHIN).await;
+    let told = |state: &clairvoy::view::State| {
+        let model = &state.models[0];
+        model.predictive_ratio == 0.0
+            && model.fallback.as_ref().is_some_and(|why| why.contains("of 3 backends"))
+    };
+    clairvoy.state_where("it says so", told).await;
+    clairvoy.event("model chat goes by capacity shares: the telemetry of").await;
+    hang(false);
+    place.rises().await;
+    clairvoy.event("model chat goes by predictions again").await;
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_is_only_advised_goes_by_capacity_and_a_canary_by_its_share() {
+    let site = Site::new();
+    let servers = [(); 2].map(|()| model_server("chat", SpeedClass::Fast));
+    let rung = |rung: &str| {
+        let [a, b] = servers.each_ref().map(SimulatedServer::address);
+        site.configure(&format!(
+            "models:\n  - {{ name: chat, pools: [a], {rung} }}\npools:\n  - {{ name: a, backends: [\"{a}\", \"{b}\"] }}\n"
+        ));
+    };
+    rung("rung: advise");
+    let clairvoy = site.serve().await;
+    let envoy = site.envoy().await;
+    let load = Load::start(Chat::new(site.gateway, "chat", 10), 20.0);
+    let advised = |state: &clairvoy::view::State| {
+        state.models[0].rung == "advise"
+            && state.backends.iter().all(|backend| backend.advised_share.is_some())
+    };
+    clairvoy.state_where("shares are advised", advised).await;
+    load.more(200).await;
+    assert_eq!(envoy.sent("chat").await.predicted, 0);
+
+    rung("rung: canary, canary_share: 0.3");
+    let ratio = |state: &clairvoy::view::State| (state.models[0].predictive_ratio - 0.3).abs() < 1e-9;
+    clairvoy.state_where("the canary steers its share", ratio).await;
+    clairvoy.in_sync().await;
+    let before = envoy.sent("chat").await;
+    load.more(300).await;
+    let after = envoy.sent("chat").await;
+    let (predicted, by_capacity) =
+        (after.predicted - before.predicted, after.by_capacity - before.by_capacity);
+    let share = predicted as f64 / (predicted + by_capacity) as f64;
+    // Six standard deviations of 300 draws.
+    assert!((share - 0.3).abs() < 0.16, "{predicted} of {}", predicted + by_capacity);
+    load.end().await;
+}
