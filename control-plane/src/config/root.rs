@@ -24,7 +24,7 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// How demand is forecast.
     pub forecast: Forecast,
-    /// How predicted waits move traffic.
+    /// How traffic is shared out.
     pub balance: Balance,
     /// The models.
     pub models: Vec<Model>,

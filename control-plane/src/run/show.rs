@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use clairvoy_forecaster::{CapacityEstimate, WaitForecast};
 use clairvoy_xds::{ClientStatus, Quarantined, ResourceType, SyncState};
 
-use crate::config::Rung;
+use crate::config::{Model, Rung};
 use crate::fleet::{Backend, Findings, Health, Membership};
 use crate::view::{
     AnomalyView, BackendState, BackendView, CapacityView, NackView, ProxyState, ProxyView, QuarantineView,

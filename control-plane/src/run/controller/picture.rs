@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use clairvoy_forecaster::Standing;
 
 use crate::compile::GroupIntent;
-use crate::config::{Model, Pool, Rung};
+use crate::config::{Model, Pool};
 use crate::fleet::{Backend, Source};
 use crate::metrics::Reading;
 use crate::view::{
