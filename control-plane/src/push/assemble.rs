@@ -170,6 +170,17 @@ impl Assembler {
         samples
     }
 
+    /// Closes all readings, at the end.
+    pub(super) fn close_all(&mut self, now_ms: i64) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        for backend in self.backends.values_mut() {
+            if let Some(pending) = backend.pending {
+                samples.extend(backend.close(pending, now_ms, &mut self.page, &mut self.noticed));
+            }
+        }
+        samples
+    }
+
     /// Forgets backends that are not in a directory, or in it as something else.
     pub(super) fn retain(&mut self, directory: &Directory) {
         let members: HashMap<&str, &Arc<Member>> =
