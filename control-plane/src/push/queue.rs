@@ -58,8 +58,7 @@ impl Assembly {
                 () = stop.cancelled() => break,
                 queued = self.queued.recv() => {
                     let Some(queued) = queued else { break };
-                    let samples = self.take(queued);
-                    self.send(samples);
+                    self.take(queued, false).await;
                 }
                 _ = ticks.tick() => {
                     let directory = self.directory.load_full();
@@ -67,8 +66,11 @@ impl Assembly {
                         self.assembler.retain(&directory);
                         seen = directory;
                     }
-                    let samples = self.assembler.flush(Utc::now().timestamp_millis());
-                    self.send(samples);
+                    let now_ms = Utc::now().timestamp_millis();
+                    let due = self.assembler.due(now_ms);
+                    self.close(due, now_ms, false).await;
+                    self.assembler.look_around(now_ms);
+                    self.send(Vec::new());
                 }
             }
         }
@@ -80,28 +82,52 @@ impl Assembly {
         let dropped = self.metrics.outcomes_dropped.get();
         let last = Instant::now() + LAST_REQUESTS;
         while let Ok(Some(queued)) = timeout_at(last, self.queued.recv()).await {
-            let samples = self.take(queued);
-            self.send_all(samples).await;
+            self.take(queued, true).await;
         }
         self.queued.close();
         while let Some(queued) = self.queued.recv().await {
-            let samples = self.take(queued);
-            self.send_all(samples).await;
+            self.take(queued, true).await;
         }
-        let samples = self.assembler.close_all(Utc::now().timestamp_millis());
-        self.send_all(samples).await;
+        let open = self.assembler.all_open();
+        self.close(open, Utc::now().timestamp_millis(), true).await;
         let dropped = self.metrics.outcomes_dropped.get() - dropped;
         if dropped > 0 {
             tracing::warn!(dropped, "pushed telemetry of the last moment found no reader");
         }
     }
 
-    fn take(&mut self, queued: Queued) -> Vec<Sample> {
+    /// Takes a request, a piece at a time; `last` samples wait for room.
+    async fn take(&mut self, queued: Queued, last: bool) {
         let Queued { batch, places, bytes, memory, share } = queued;
         self.metrics.queued_points.dec_by(i64::try_from(places.num_permits()).unwrap_or(i64::MAX));
-        let samples = self.assembler.take(batch, Utc::now().timestamp_millis());
-        drop((places, bytes, memory, share));
-        samples
+        let now_ms = Utc::now().timestamp_millis();
+        let mut taking = self.assembler.begin(batch, self.directory.load_full(), now_ms);
+        loop {
+            let samples = self.assembler.go_on(&mut taking, now_ms);
+            self.hand_on(samples, last).await;
+            if taking.is_done() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop((taking, places, bytes, memory, share));
+    }
+
+    /// Closes the readings of backends, a few at a time.
+    async fn close(&mut self, mut open: Vec<Arc<str>>, now_ms: i64, last: bool) {
+        while !open.is_empty() {
+            let samples = self.assembler.close_some(&mut open, now_ms);
+            self.hand_on(samples, last).await;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn hand_on(&mut self, samples: Vec<Sample>, last: bool) {
+        if last {
+            self.send_all(samples).await;
+        } else {
+            self.send(samples);
+        }
     }
 
     /// Sends what there is room for: whoever reads is too slow for the rest, and newer comes soon.
