@@ -64,12 +64,9 @@ impl Collector {
         loop {
             let report = tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return self.hand_on_orca(&mut tally),
                 _ = ticks.tick() => {
-                    let readings = tally.take(Utc::now());
-                    if let Some(intake) = self.orca.as_ref().filter(|_| !readings.is_empty()) {
-                        intake.take_orca(&readings);
-                    }
+                    self.hand_on_orca(&mut tally);
                     continue;
                 }
                 report = reports.recv() => report,
@@ -86,13 +83,24 @@ impl Collector {
             };
             self.metrics.reports_taken.inc();
             self.metrics.endpoints_left_out.inc_by(left_out);
-            if self.orca.is_some() && guarded(|| tally.add(&report, &gateway, &self.config.load())).is_none()
-            {
-                self.metrics.reports_failed.inc();
+            if let Some(intake) = &self.orca {
+                let (directory, config) = (intake.directory(), self.config.load());
+                let is_read = |address| directory.reads_orca(address);
+                match guarded(|| tally.add(&report, &gateway, &config, is_read)) {
+                    Some(left_out) => self.metrics.endpoints_left_out.inc_by(left_out),
+                    None => self.metrics.reports_failed.inc(),
+                };
             }
             if self.news.send(EnvoyNews::Load(load)).await.is_err() {
                 return;
             }
+        }
+    }
+
+    fn hand_on_orca(&self, tally: &mut OrcaTally) {
+        let readings = tally.take(Utc::now());
+        if let Some(intake) = self.orca.as_ref().filter(|_| !readings.is_empty()) {
+            intake.take_orca(&readings);
         }
     }
 

@@ -26,6 +26,7 @@ pub struct Arrivals {
     #[serde(deserialize_with = "at_least_one")]
     step_seconds: u32,
     /// How long single seconds are kept beside the window.
+    #[serde(deserialize_with = "a_day_at_most")]
     lag_seconds: i64,
     /// By second: arrived requests, output tokens.
     seconds: VecDeque<(i64, f64, f64)>,
@@ -48,6 +49,10 @@ struct OpenStep {
 /// A saved state may come from a file.
 fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     Ok(u32::deserialize(deserializer)?.max(1))
+}
+
+fn a_day_at_most<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    Ok(i64::deserialize(deserializer)?.clamp(0, 86_400))
 }
 
 /// Demand in one closed step.

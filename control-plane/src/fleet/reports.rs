@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::envoy::{EndpointLoad, NodeLoad, node_of};
 
@@ -16,6 +16,8 @@ const GONE_AFTER_SECONDS: f64 = 30.0;
 /// Reports of the same interval that may be missed, and slack, seconds: then a reporter is silent.
 const MISSED_INTERVALS: f64 = 3.0;
 const SLACK_SECONDS: f64 = 1.0;
+/// No reporter is asked for a longer interval.
+const LONGEST_INTERVAL_SECONDS: f64 = 86_400.0;
 /// Reporters that are remembered; more are not heard.
 const MOST_REPORTERS: usize = 20_000;
 /// More requests do not run at one place through one Envoy: then the number is none.
@@ -32,6 +34,7 @@ pub struct Reports {
     connected: BTreeMap<String, DateTime<Utc>>,
     /// Requests in progress, summed over reporters.
     in_progress: HashMap<SocketAddr, f64>,
+    #[serde(deserialize_with = "an_interval")]
     interval_seconds: f64,
     complete_since: Option<DateTime<Utc>>,
     looked_at: Option<DateTime<Utc>>,
@@ -46,10 +49,15 @@ struct Reporter {
     in_progress: Vec<(SocketAddr, f64)>,
 }
 
+/// A saved state may come from a file.
+fn an_interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(f64::deserialize(deserializer)?.clamp(0.0, LONGEST_INTERVAL_SECONDS))
+}
+
 impl Reports {
     /// Sets the interval that reporters are asked for, seconds.
     pub fn set_interval(&mut self, seconds: f64) {
-        self.interval_seconds = seconds;
+        self.interval_seconds = seconds.clamp(0.0, LONGEST_INTERVAL_SECONDS);
     }
 
     /// Takes who reports and what runs at the endpoints; false when there are too many reporters already.

@@ -5,8 +5,10 @@
 //! and what follows is what follows on a scrape. So ranks, spellings, units, histograms and unbelievable values are
 //! treated alike, however telemetry comes.
 
+mod clock;
 mod growth;
 mod held;
+mod pieces;
 mod series;
 mod source;
 mod watch;
@@ -25,6 +27,7 @@ use crate::telemetry::{
 use super::batch::{Batch, Point};
 use super::directory::{Directory, Member};
 
+pub(super) use clock::SetBack;
 use growth::check_growth;
 use series::{Outcome, SeriesTable};
 use source::{Moment, Side};
@@ -71,6 +74,10 @@ pub(super) struct Assembler {
     max_series: usize,
     /// Number of the request that is taken.
     turn: u64,
+    /// The own clock, when it was looked at last.
+    clock_ms: i64,
+    /// The last time that it was set back.
+    set_back: Option<SetBack>,
     page: String,
     pub(super) noticed: Noticed,
     /// Whether names that no engine has are to be taken from requests.
@@ -110,64 +117,12 @@ impl Assembler {
             flush_ms: i64::try_from(flush.as_millis()).unwrap_or(i64::MAX),
             max_series,
             turn: 0,
+            clock_ms: i64::MIN,
+            set_back: None,
             page: String::new(),
             noticed: Noticed::default(),
             wants_names: true,
         }
-    }
-
-    /// Takes the points of one request; returns the samples of readings that are over.
-    pub(super) fn take(&mut self, mut batch: Batch, now_ms: i64) -> Vec<Sample> {
-        batch.sort();
-        self.turn += 1;
-        let mut samples = Vec::new();
-        let directory = Arc::clone(&batch.directory);
-        for point in &batch.points {
-            let Some(member) = directory.member(point.member) else { continue };
-            let backend = match self.backends.get_mut(&member.address) {
-                Some(backend) => backend,
-                None => {
-                    self.backends.entry(Arc::clone(&member.address)).or_insert_with(|| Backend::new(member))
-                }
-            };
-            if let Some(pending) = backend.pending
-                && point.at_ms - pending.first_ms >= SAME_READING_MS
-                // A reading waits for the other senders until one of those that it has comes again.
-                && backend.series.is_in_reading(point)
-                && backend.may_close(self.turn)
-            {
-                samples.extend(backend.close(pending, now_ms, &mut self.page, &mut self.noticed));
-            }
-            backend.take(&batch, point, now_ms, self.max_series, &mut self.noticed);
-        }
-        for unknown in &batch.unknown {
-            let member = directory.member(unknown.member);
-            if let Some(backend) = member.and_then(|member| self.backends.get_mut(&member.address)) {
-                backend.watched.note(unknown, now_ms);
-            }
-        }
-        self.page.clear();
-        self.page.shrink_to(KEPT_PAGE_BYTES);
-        samples
-    }
-
-    /// Closes the readings that have waited for the flush time.
-    pub(super) fn flush(&mut self, now_ms: i64) -> Vec<Sample> {
-        let mut samples = Vec::new();
-        self.wants_names = false;
-        for backend in self.backends.values_mut() {
-            if let Some(pending) = backend.pending
-                && now_ms - pending.since_ms >= self.flush_ms
-            {
-                samples.extend(backend.close(pending, now_ms, &mut self.page, &mut self.noticed));
-            }
-            let drifted = backend.look_at_silence(now_ms, self.flush_ms, &mut self.page);
-            self.noticed.drift.extend(drifted);
-            self.wants_names |= backend.watched.wants_names();
-        }
-        self.page.clear();
-        self.page.shrink_to(KEPT_PAGE_BYTES);
-        samples
     }
 
     /// Forgets backends that are not in a directory, or in it as something else.
@@ -212,11 +167,11 @@ impl Backend {
         }
     }
 
-    /// Counts a reading that is closed for a request; false when it has closed enough.
-    fn may_close(&mut self, turn: u64) -> bool {
+    /// Counts a reading that is to be closed for a request, and says how many were before it; none when these are enough.
+    fn may_close(&mut self, turn: u64) -> Option<u32> {
         let closed = if self.closed_in.0 == turn { self.closed_in.1 } else { 0 };
-        self.closed_in = (turn, closed + 1);
-        closed < MOST_CLOSED_AT_ONCE
+        self.closed_in = (turn, closed.saturating_add(1));
+        Some(closed).filter(|closed| *closed < MOST_CLOSED_AT_ONCE)
     }
 
     fn take(&mut self, batch: &Batch, point: &Point, now_ms: i64, max_series: usize, noticed: &mut Noticed) {
@@ -279,7 +234,8 @@ impl Backend {
         let Difference { mut sample, restarted, drops } =
             difference(Arc::clone(&self.member.address), at, previous, &read.reading);
         noticed.drops.merge(&drops);
-        check_growth(&mut sample, &mut noticed.drops);
+        let grown = |field| Some(read.reading.get(field)? - previous?.0.get(field)?);
+        check_growth(&mut sample, grown, &mut noticed.drops);
         if restarted || one_restarted {
             noticed.restarts += 1;
             // It may run with other settings now.

@@ -1,6 +1,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::assemble::SetBack;
 use super::directory::Directory;
 
 /// Most bytes of texts and buckets of the batches that wait, and so of one.
@@ -13,6 +14,8 @@ const BEYOND_COUNTING: f64 = 9.2e18;
 #[derive(Clone, Debug)]
 pub(super) struct Batch {
     pub(super) directory: Arc<Directory>,
+    /// When it was decoded, by the own clock: a point without a time has this one.
+    pub(super) decoded_ms: i64,
     pub(super) points: Vec<Point>,
     /// Who sends what is added next; 0 where that is not told.
     pub(super) source: u64,
@@ -106,6 +109,7 @@ impl Batch {
     pub(super) fn new(directory: Arc<Directory>) -> Self {
         Self {
             directory,
+            decoded_ms: i64::MIN,
             points: Vec::new(),
             source: 0,
             started_ms: 0,
@@ -175,6 +179,11 @@ impl Batch {
         let start = end(&self.buckets);
         self.buckets.extend(buckets);
         start..end(&self.buckets)
+    }
+
+    /// Follows the own clock.
+    pub(super) fn set_back(&mut self, by: SetBack) {
+        self.points.iter_mut().for_each(|point| by.apply(&mut point.at_ms));
     }
 
     /// Brings the points into the order of their times: a sender that catches up sends series by series.

@@ -200,7 +200,8 @@ impl<'a> Collector<'a> {
         access: &'a Access,
         now_ms: i64,
     ) -> Self {
-        let batch = Batch::new(Arc::clone(directory));
+        let mut batch = Batch::new(Arc::clone(directory));
+        batch.decoded_ms = now_ms;
         let tally = Tally::default();
         Self {
             rules,
@@ -392,7 +393,8 @@ impl<'a> Collector<'a> {
         Ok(range)
     }
 
-    /// Adds a point if its time can be believed; 0 stands for now.
+    /// Adds a point if its time can be believed; 0 stands for now, but not where each point adds to the one before: one that
+    /// is sent again would be another one then.
     pub(super) fn add(
         &mut self,
         member: u32,
@@ -401,6 +403,9 @@ impl<'a> Collector<'a> {
         shape: Shape<'_>,
         value: PointValue,
     ) -> Result<(), RequestRefusal> {
+        if at_ms == 0 && shape.delta {
+            return self.refuse(1, PointRefusal::NoTime, || shape.known.series.to_owned());
+        }
         let at_ms = if at_ms == 0 { self.now_ms } else { at_ms };
         let ahead = at_ms.saturating_sub(self.now_ms);
         if ahead > self.rules.max_future_ms {

@@ -1,5 +1,5 @@
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -43,6 +43,8 @@ pub struct Directory {
     members: Vec<Arc<Member>>,
     names: HashMap<Box<str>, Named>,
     series: Names,
+    /// Members whose answers are read (ORCA).
+    answering: HashSet<SocketAddr>,
 }
 
 impl Directory {
@@ -83,6 +85,9 @@ impl Directory {
                     Named::Several(members) => members.push(index),
                 },
             }
+            if member.orca.is_some() {
+                directory.answering.insert(address);
+            }
             directory.members.push(Arc::new(member));
         }
         for (host, named) in hosts {
@@ -119,6 +124,20 @@ impl Directory {
 
     pub(super) fn member(&self, index: u32) -> Option<&Arc<Member>> {
         self.members.get(index as usize)
+    }
+
+    /// The member that is in another directory, as it is here; none when it is gone.
+    pub(super) fn same<'a>(&'a self, other: &Self, member: &'a Arc<Member>) -> Option<&'a Arc<Member>> {
+        if std::ptr::eq(self, other) {
+            return Some(member);
+        }
+        let Some(Named::One(index)) = self.names.get(&*member.address) else { return None };
+        self.member(*index).filter(|found| found.address == member.address)
+    }
+
+    /// Whether what a backend says of itself in its answers is read.
+    pub fn reads_orca(&self, address: SocketAddr) -> bool {
+        self.answering.contains(&address)
     }
 
     /// All members.

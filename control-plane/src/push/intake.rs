@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use axum::http::request::Parts;
 use chrono::Utc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::config::Push;
 use crate::envoy::OrcaReading;
@@ -42,7 +42,7 @@ struct Shared {
     senders: PushSenders,
     limits: BodyLimits,
     doors: Arc<Doors>,
-    requests: Semaphore,
+    requests: Arc<Semaphore>,
     /// What each sender has of the places for requests, and of the queue.
     request_shares: Arc<Shares>,
     queue_shares: Arc<Shares>,
@@ -68,9 +68,9 @@ pub(super) struct Queued {
 
 /// A place among the requests at once.
 #[derive(Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct Place {
     _share: Share,
-    _permit: SemaphorePermit<'a>,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// What was decoded of a request.
@@ -128,7 +128,7 @@ impl Intake {
                 memory: Arc::new(Semaphore::new(options.max_buffered_bytes)),
             },
             doors: Arc::new(for_senders(options.max_connections, options.max_connections_per_peer)),
-            requests: Semaphore::new(options.max_requests),
+            requests: Arc::new(Semaphore::new(options.max_requests)),
             request_shares: Arc::new(Shares::new(Amount {
                 requests: options.max_requests,
                 ..Amount::default()
@@ -176,16 +176,16 @@ impl Intake {
     }
 
     /// A place among the requests at once, for one whose body is here: a body that comes slowly takes none.
-    pub(super) fn place(&self, sender: Sender) -> Result<Place<'_>, RequestRefusal> {
+    pub(super) fn place(&self, sender: Sender) -> Result<Place, RequestRefusal> {
         let one = Amount { requests: 1, ..Amount::default() };
         let share = self.shared.request_shares.take(sender, one);
         let share = share.ok_or(RequestRefusal::Busy("too many requests of this sender at once"))?;
-        let permit = self.shared.requests.try_acquire();
+        let permit = Arc::clone(&self.shared.requests).try_acquire_owned();
         let permit = permit.map_err(|_| RequestRefusal::Busy("too many requests at once"))?;
         Ok(Place { _share: share, _permit: permit })
     }
 
-    /// Decodes a body and queues what is known.
+    /// Decodes a body and queues what is known. The place is taken for as long as that works, even when its sender has left.
     pub(super) async fn take(
         &self,
         protocol: Protocol,
@@ -193,20 +193,26 @@ impl Intake {
         packing: Packing,
         body: Held,
         admitted: Admitted,
+        place: Place,
     ) -> Result<Accepted, RequestRefusal> {
         self.shared.metrics.received(protocol, body.bytes.len());
         // A packed body may grow a thousand times.
         let large = packing != Packing::Plain || body.bytes.len() > LARGE_BODY_BYTES;
         let shared = Arc::clone(&self.shared);
         let Admitted { sender, access } = admitted;
-        let work = move || shared.decode(format, packing, body, &access);
-        let decoded = if large {
+        let work = move || shared.decode(format, packing, body, &access).map(|decoded| (decoded, place));
+        let (decoded, _place) = if large {
             let decoded = tokio::task::spawn_blocking(work).await;
             decoded.map_err(|error| RequestRefusal::Malformed(error.to_string()))??
         } else {
             work()?
         };
         self.shared.queue(protocol, sender, decoded)
+    }
+
+    /// Who pushes.
+    pub fn directory(&self) -> Arc<Directory> {
+        self.shared.directory.load_full()
     }
 
     /// Queues what backends say of themselves in their answers. What finds no room is dropped and counted: newer comes soon.

@@ -114,6 +114,22 @@ async fn connection(
     }
 }
 
+/// A request that has begun, until it is answered or its stream is reset.
+struct UnderWay(Arc<AtomicU64>);
+
+impl UnderWay {
+    fn new(activity: &Arc<AtomicU64>) -> Self {
+        activity.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_add(1 << 32, Ordering::Relaxed);
+    }
+}
+
 /// Serves one connection to its end, `stop`, or a long silence.
 async fn exchange<S>(
     intake: &Intake,
@@ -132,12 +148,11 @@ async fn exchange<S>(
         if let Some(certified) = &certified {
             request.extensions_mut().insert(certified.clone());
         }
-        activity.fetch_add(1, Ordering::Relaxed);
-        let (intake, activity) = (intake.clone(), Arc::clone(&activity));
+        let under_way = UnderWay::new(&activity);
+        let intake = intake.clone();
         async move {
-            let answer = intake.answer(surface, request).await;
-            activity.fetch_add(1 << 32, Ordering::Relaxed);
-            Ok::<_, Infallible>(answer)
+            let _under_way = under_way;
+            Ok::<_, Infallible>(intake.answer(surface, request).await)
         }
     });
     let served = builder.serve_connection(TokioIo::new(socket), service);

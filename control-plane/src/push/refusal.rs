@@ -25,10 +25,12 @@ pub(super) enum PointRefusal {
     NoValue,
     /// What is counted is not finite, below zero, or a number by which exporters say "not supported".
     BadCount,
+    /// An increment without a time: whether it came before could not be told.
+    NoTime,
 }
 
 impl PointRefusal {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::UnknownBackend,
         Self::Forbidden,
         Self::TooOld,
@@ -38,6 +40,7 @@ impl PointRefusal {
         Self::BadHistogram,
         Self::NoValue,
         Self::BadCount,
+        Self::NoTime,
     ];
 
     fn as_str(self) -> &'static str {
@@ -51,6 +54,7 @@ impl PointRefusal {
             Self::BadHistogram => "bad_histogram",
             Self::NoValue => "no_value",
             Self::BadCount => "bad_count",
+            Self::NoTime => "no_time",
         }
     }
 
@@ -65,6 +69,7 @@ impl PointRefusal {
             Self::BadHistogram => "its buckets do not fit together, or are too many",
             Self::NoValue => "no value",
             Self::BadCount => "a count that is no number, negative, or 9.2e18 and more",
+            Self::NoTime => "an increment (delta temporality) without a time",
         }
     }
 }

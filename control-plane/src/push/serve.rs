@@ -75,8 +75,8 @@ impl Intake {
         let packing = Packing::of(&head.headers)?;
         check_packing(format, packing)?;
         let body = self.limits().read(&head.headers, body).await?;
-        let _place = self.place(admitted.sender)?;
-        self.take(protocol, format, packing, body, admitted).await
+        let place = self.place(admitted.sender)?;
+        self.take(protocol, format, packing, body, admitted, place).await
     }
 
     async fn answer_grpc<B>(&self, request: Request<B>) -> Response<Body>
@@ -107,9 +107,9 @@ impl Intake {
         }
         let admitted = self.admit(&head)?;
         let body = self.limits().read(&head.headers, body).await?;
-        let _place = self.place(admitted.sender)?;
+        let place = self.place(admitted.sender)?;
         let (body, packing) = unframe(body, &head.headers)?;
-        self.take(Protocol::OtlpGrpc, Format::OtlpProtobuf, packing, body, admitted).await
+        self.take(Protocol::OtlpGrpc, Format::OtlpProtobuf, packing, body, admitted, place).await
     }
 
     pub(super) fn note(&self, protocol: Protocol, taken: &Result<Accepted, RequestRefusal>) {

@@ -12,6 +12,8 @@ use crate::telemetry::Sample;
 
 /// Times of an export lie between 1970 and 2200.
 const LATEST_SECONDS: i64 = 7_258_118_400;
+/// Envoys are asked to report more often than this.
+const LONGEST_REPORT_SECONDS: u64 = 86_400;
 /// The longest time that a setting or an order may name: ten years.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);
 
@@ -47,10 +49,11 @@ pub(super) fn input(input: &Input) -> Result<(), String> {
         Input::Log { at, summary } => time(*at).and_then(|()| log(summary)),
         Input::Order { at, order } => time(*at).and_then(|()| of_order(order)),
         Input::Config { at, config } => time(*at).and_then(|()| settings(config)),
-        Input::Limits { .. }
-        | Input::Failure { .. }
-        | Input::Undelivered { .. }
-        | Input::Connected { .. } => Ok(()),
+        Input::Connected { report_seconds, .. } => {
+            let fits = *report_seconds <= LONGEST_REPORT_SECONDS;
+            fits.then_some(()).ok_or_else(|| format!("Envoys that report every {report_seconds} s"))
+        }
+        Input::Limits { .. } | Input::Failure { .. } | Input::Undelivered { .. } => Ok(()),
     }
 }
 

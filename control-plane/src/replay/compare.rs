@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use crate::store::DecisionRow;
 
-/// Decisions of one side that may wait for the other's: those of some seconds. With more, the other side has none.
-const MOST_WAITING: usize = 1000;
+/// Decisions of one side that may wait for the other's: those of some seconds of a large fleet. With more, the other side
+/// has none.
+const MOST_WAITING: usize = 50_000;
 
 /// Two runs of decisions, side by side as they come. Of those that are compared only a count is kept, and of those after
 /// the first difference nothing.

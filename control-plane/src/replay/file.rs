@@ -1,5 +1,4 @@
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::io::{self, BufRead, Read, Write};
 use std::rc::Rc;
 
@@ -261,13 +260,14 @@ impl<'a> Reader<'a> {
             },
         }
         // The end has no hash of the header, and columns of other names would be left out unnoticed.
+        // Those of an older version may be fewer, in the same order: exchanged ones would be read as each other.
         let known = sample_columns()?;
+        let mut known = known.iter();
         let mut columns = header.iter().skip(1).take(header.len().saturating_sub(2));
-        let mut seen = BTreeSet::new();
         if header.iter().next_back() != Some(DATA) {
             return Err(FileError::Truncated { rows: 0 });
         }
-        if !columns.all(|name| known.iter().any(|known| known == name) && seen.insert(name)) {
+        if !columns.all(|name| known.any(|known| known == name)) {
             return Err(FileError::Changed);
         }
         let (rows, digest) = (0, Sha256::new());
@@ -295,6 +295,9 @@ impl<'a> Reader<'a> {
             })?;
             if !read || record.len() < self.header.len() {
                 return Err(FileError::Truncated { rows: self.rows });
+            }
+            if record.len() > self.header.len() {
+                return Err(self.damaged("a row has more cells than there are columns"));
             }
             let data = record.get(record.len() - 1).unwrap_or_default();
             let kind = match record.get(0).unwrap_or_default() {

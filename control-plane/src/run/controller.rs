@@ -44,6 +44,10 @@ const TICK: Duration = Duration::from_secs(1);
 const PICTURE_AFTER: Duration = Duration::from_millis(300);
 /// Longest wait at start for what the last run left in the database; afterwards Clairvoy steers without it.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(15);
+/// Longest wait at the end for the last telemetry: as long as pushed points are put together, and a second.
+const LAST_OUTCOMES: Duration = Duration::from_secs(4);
+/// Longest time to write it; what is left goes to the spool.
+const LAST_WRITING: Duration = Duration::from_secs(5);
 
 /// Where the controller's input comes from.
 pub(super) struct Inputs {
@@ -205,7 +209,23 @@ impl Controller {
         if let Some(page) = self.recorder.finish(clock()) {
             self.outputs.journal.write(Entry::Page(Box::new(page)));
         }
-        self.writer.shutdown(Duration::from_secs(5)).await;
+        if stop.is_cancelled() {
+            self.keep_the_last(&mut inputs.outcomes).await;
+        }
+        self.writer.shutdown(LAST_WRITING).await;
+    }
+
+    /// Writes down what comes until the scraper and the assembly of pushed telemetry have ended: it was acknowledged.
+    /// Nothing is decided by it any more.
+    async fn keep_the_last(&self, outcomes: &mut mpsc::Receiver<ScrapeOutcome>) {
+        let end = tokio::time::Instant::now() + LAST_OUTCOMES;
+        while let Ok(Some(outcome)) = tokio::time::timeout_at(end, outcomes.recv()).await {
+            self.writer.record(outcome.result.ok().map(|sample| sample.as_kept()));
+        }
+        outcomes.close();
+        while let Ok(outcome) = outcomes.try_recv() {
+            self.writer.record(outcome.result.ok().map(|sample| sample.as_kept()));
+        }
     }
 
     /// Waits for the database to tell what the last run left: backends registered through the API are known only there,

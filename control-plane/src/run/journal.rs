@@ -31,6 +31,24 @@ pub(super) struct Journal {
     dropped: Arc<AtomicU64>,
 }
 
+/// The task that writes the journal.
+pub(super) struct Writing {
+    waiting: Arc<Waiting>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Writing {
+    /// Waits until all is written, for at most `patience`; returns how many entries are not.
+    pub(super) async fn finish(mut self, patience: Duration) -> usize {
+        // A part that did not end in time may still have a handle.
+        self.waiting.close();
+        if timeout(patience, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+        self.waiting.len()
+    }
+}
+
 /// Closes with the last handle.
 struct Open(Arc<Waiting>);
 
@@ -41,10 +59,10 @@ impl Drop for Open {
 }
 
 impl Journal {
-    pub(super) fn spawn(store: watch::Receiver<Option<Store>>) -> (Self, tokio::task::JoinHandle<()>) {
+    pub(super) fn spawn(store: watch::Receiver<Option<Store>>) -> (Self, Writing) {
         let waiting = Arc::<Waiting>::default();
         let task = tokio::spawn(write(Arc::clone(&waiting), store));
-        (Self::over(waiting), task)
+        (Self::over(Arc::clone(&waiting)), Writing { waiting, task })
     }
 
     fn over(waiting: Arc<Waiting>) -> Self {

@@ -45,7 +45,12 @@ const ENVOY_NEWS: usize = 1000;
 const UNDELIVERED: usize = 1000;
 /// Answers of DNS that may wait for the controller; beyond it the lookups wait.
 const LOOKED: usize = 100;
-/// Longest time for open connections to end after a signal to stop.
+/// Longest time for the parts to end after a signal to stop: the controller takes the last telemetry (4 s) and writes it, or
+/// puts it into the spool (5 s and 3 s).
+const STOPPING: Duration = Duration::from_secs(13);
+/// Longest time after that for the journal to write what waits.
+const LAST_JOURNAL: Duration = Duration::from_secs(5);
+/// Longest time for the database to let go.
 const GRACE: Duration = Duration::from_secs(5);
 /// Longest time to tell Envoys that they are to go by capacity shares.
 const STEP_DOWN: Duration = Duration::from_secs(3);
@@ -143,7 +148,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let (store_in, store) = watch::channel(None::<Store>);
     let (memory_in, memory) = oneshot::channel();
     let (first_error_in, first_error) = oneshot::channel();
-    let (journal, journal_task) = Journal::spawn(store.clone());
+    let (journal, writing) = Journal::spawn(store.clone());
     let database = tokio::spawn(database::keep_open(
         database_settings(&config),
         Arc::clone(&config),
@@ -220,6 +225,8 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         let served = intake.clone().serve(listener, surface, certificates.push(surface), stop.clone());
         parts.spawn("the intake of pushed telemetry", served);
     }
+    // The assembly ends with the last of those who take telemetry in.
+    drop(intake);
     parts.spawn("discovery of backends", watching);
     parts.spawn("the delivery of webhooks", {
         let stop = stop.clone();
@@ -251,13 +258,17 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     xds.drain();
     services.shutdown();
     stop.cancel();
-    let graceful = async {
-        parts.finish().await;
-        let _ = journal_task.await;
-        let _ = database.await;
-    };
-    if tokio::time::timeout(GRACE * 2, graceful).await.is_err() {
+    if tokio::time::timeout(STOPPING, parts.finish()).await.is_err() {
         tracing::warn!(parts = ?parts.running(), "some work was not done in time");
+    }
+    // After the controller, whose last entries are written, too.
+    let (entries, kept_up) =
+        tokio::join!(writing.finish(LAST_JOURNAL), tokio::time::timeout(LAST_JOURNAL, database));
+    if entries > 0 {
+        tracing::warn!(entries, "the last entries of the journal were not written, and are lost");
+    }
+    if kept_up.is_err() {
+        tracing::warn!("the upkeep of the database was not done in time");
     }
     let open = store.borrow().clone();
     drop(store);

@@ -1,4 +1,5 @@
-//! Clairvoy is killed under a sender that counts: what is lost is what `docs/storage.md` says, and nothing counts twice.
+//! Clairvoy is killed, or stopped, under a sender that counts: what is lost is what `docs/storage.md` says, and nothing counts
+//! twice.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -43,12 +44,14 @@ impl Sender {
                     while left > 0 && !stop.is_cancelled() {
                         let request = client.post(format!("http://{http}/api/v1/telemetry")).json(&body);
                         match request.send().await {
-                            Ok(answer) if answer.status() == StatusCode::OK => left -= 1,
+                            Ok(answer) if answer.status() == StatusCode::OK => {
+                                if left == 2 {
+                                    taken.lock().unwrap().push((at, completed));
+                                }
+                                left -= 1;
+                            }
                             _ => drop(ticks.tick().await),
                         }
-                    }
-                    if left == 0 {
-                        taken.lock().unwrap().push((at, completed));
                     }
                 }
             }
@@ -83,6 +86,40 @@ async fn stored(clairvoy: &Clairvoy) -> (i64, i64, f64) {
         .fetch_one(&mut database)
         .await
         .unwrap()
+}
+
+/// A sender's values count from the newest one of the first reading on, which takes in half a second.
+fn counted_from(taken: &[Taken]) -> u64 {
+    let first_ms = taken[0].0.timestamp_millis();
+    let of_first = |(at, _): &&Taken| at.timestamp_millis() - first_ms < 500;
+    taken.iter().take_while(of_first).last().unwrap().1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_loses_nothing_that_was_acknowledged() {
+    let [http, backend] = [(); 2].map(|()| free_address());
+    let site = Site::new();
+    site.configure(&format!(
+        "telemetry: {{ push: {{ http: {http}, flush: 20s }} }}\nmodels:\n  - {{ name: chat, pools: [a] }}\n\
+         pools:\n  - {{ name: a, telemetry: push, backends: [\"{backend}\"] }}\n"
+    ));
+    let (mut expected, mut times_before) = (0.0, 0);
+    for round in 0..3 {
+        let clairvoy = site.serve().await;
+        let sender = Sender::start(http, backend);
+        sender.goes_on(Utc::now(), 2 + round).await;
+        // While it sends, so that a reading is open.
+        assert!(clairvoy.stop().success());
+        let taken = sender.end().await;
+        expected += (taken.last().unwrap().1 - counted_from(&taken)) as f64;
+
+        let clairvoy = site.serve().await;
+        let (rows, times, counted) = stored(&clairvoy).await;
+        assert_eq!(counted, expected, "after {} values", taken.len());
+        assert!(rows == times && times > times_before, "{rows} rows of {times} times, {times_before} before");
+        times_before = times;
+        assert!(clairvoy.stop().success());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Output;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use reqwest::{Method, StatusCode};
@@ -23,6 +23,9 @@ use crate::support::{Chat, Dns, Load, Site, backend, holds_for, model_server};
 
 const REST: &str = "forecast: { step: 5s, season: 10m, horizons: [5s, 10s, 30s] }\n\
                     telemetry: { interval: 500ms, deadline: 400ms }\n";
+
+/// How long a statement of an export may last: more than any of them needs, and less than the whole export takes.
+const STATEMENT_SECONDS: u64 = 5;
 
 const NAME: &str = "_http._tcp.found.test.";
 
@@ -162,7 +165,7 @@ impl Recorded {
         let server = Store::open(settings.clone()).await.unwrap();
         let socket = site.path().join("state/postgres/run");
         let url = format!(
-            "postgres:///clairvoy?host={}&user=postgres&options[statement_timeout]=1s",
+            "postgres:///clairvoy?host={}&user=postgres&options[statement_timeout]={STATEMENT_SECONDS}s",
             socket.display()
         );
         let store = Store::open(DatabaseSettings { url: Some(url), ..settings }).await.unwrap();
@@ -248,9 +251,11 @@ async fn a_long_export_holds_nothing_in_the_database_and_keeps_the_order_of_a_ru
         let found = block_in_place(|| Handle::current().block_on(query)).unwrap();
         locks.fetch_add(found, Ordering::Relaxed);
         // Longer in all than a statement may last.
-        std::thread::sleep(Duration::from_millis(15));
+        std::thread::sleep(Duration::from_millis(40));
     };
+    let began = Instant::now();
     let rows = recorded.exported(0.0, 1000.0, slowly).await;
+    assert!(began.elapsed() > Duration::from_secs(STATEMENT_SECONDS), "{:?}", began.elapsed());
     let (gaps, rest): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.starts_with("gap"));
     let pages = (1..=150).map(|number| format!("1-{number}"));
     assert_eq!(rest, std::iter::once("checkpoint".to_owned()).chain(pages).collect::<Vec<_>>());

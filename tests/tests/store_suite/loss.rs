@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use clairvoy::store::{SpoolSettings, Store, TelemetryWriter, WriterSettings};
+use clairvoy::telemetry::Sample;
 use rustix::process::Signal;
 
 use crate::proxy::Proxy;
@@ -178,6 +179,60 @@ async fn what_cannot_be_written_at_the_end_waits_for_the_next_start() {
     eventually("all is written", || async { writer.counters().rows_written() == 6_000 }).await;
     writer.shutdown(Duration::from_secs(10)).await;
     assert_eq!(arrived(&store).await, (6_000, 6_000));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_that_can_be_read_only_later_is_written_then() {
+    let server = SharedServer::get().await;
+    let store = server.store().await;
+    let spool = tempfile::tempdir().unwrap();
+    // One batch to a segment.
+    let settings = settings(spool.path(), 16 * 300_000);
+    let writer = TelemetryWriter::start(settings.clone());
+    for batch in 0..4 {
+        writer.record((batch * 2_000..(batch + 1) * 2_000).map(numbered));
+    }
+    eventually("all is spooled", || async { writer.counters().in_spool().0 == 8_000 }).await;
+    writer.shutdown(Duration::from_secs(10)).await;
+    let segments = std::fs::read_dir(spool.path()).unwrap().flatten().map(|entry| entry.path());
+    let mut segments: Vec<_> = segments.filter(|path| path.extension().is_some()).collect();
+    segments.sort();
+    assert!(segments.len() >= 4, "{segments:?}");
+    let whole = std::fs::read(&segments[0]).unwrap();
+    std::fs::write(&segments[0], b"another version of it").unwrap();
+
+    let writer = TelemetryWriter::spawn(&store, settings.clone());
+    eventually("the others are written", || async { arrived(&store).await.0 == 6_000 }).await;
+    writer.shutdown(Duration::from_secs(10)).await;
+    std::fs::write(&segments[0], whole).unwrap();
+    let writer = TelemetryWriter::spawn(&store, settings);
+    eventually("it is written", || async { writer.counters().rows_written() == 2_000 }).await;
+    writer.shutdown(Duration::from_secs(10)).await;
+    assert_eq!(arrived(&store).await, (8_000, 8_000));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_old_counts_once_however_often_its_batch_is_tried() {
+    let server = SharedServer::get().await;
+    let proxy = Proxy::start(&server.socket_dir()).await;
+    let store = Store::open(external(proxy.url(&server.database().await))).await.unwrap();
+    let spool = tempfile::tempdir().unwrap();
+    let writer = TelemetryWriter::start(settings(spool.path(), 32 << 20));
+    let counters = writer.counters();
+    writer.record((0..100).map(|number| {
+        let sample = numbered(number);
+        let days = chrono::TimeDelta::days(if number < 10 { 365 } else { 0 });
+        Sample { at: sample.at - days, ..sample }
+    }));
+    eventually("they are spooled", || async { counters.in_spool().0 == 100 }).await;
+    proxy.set_away(true);
+    writer.attach(&store);
+    let failed = counters.failures();
+    eventually("it is tried", || async { counters.failures() >= failed + 3 }).await;
+    proxy.set_away(false);
+    eventually("all is written", || async { counters.rows_written() == 90 }).await;
+    writer.shutdown(Duration::from_secs(10)).await;
+    assert_eq!(counters.rows_dropped(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,7 @@
 use super::super::batch::{Batch, Point, PointValue};
-use super::SAME_READING_MS;
 use super::held::Held;
 use super::source::{COUNTER_LASTS_MS, GAUGE_LASTS_MS, Moment, Series, Side, Source};
+use super::{SAME_READING_MS, SetBack};
 
 /// Most senders of one backend that are held apart; beyond it the one that has been silent for longest is forgotten.
 const MOST_SOURCES: usize = 64;
@@ -161,6 +161,16 @@ impl SeriesTable {
             left -= usize::from(goes);
             goes
         })
+    }
+
+    /// About the bytes of a page of all series.
+    pub(super) fn page_bytes(&self) -> usize {
+        self.bytes.page
+    }
+
+    /// Follows the own clock.
+    pub(super) fn set_back(&mut self, by: SetBack) {
+        self.sources.iter_mut().for_each(|source| source.set_back(by));
     }
 
     /// Whether a gauge was not sent for that long before a reading.

@@ -1,6 +1,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::batch::{Batch, Growth, Point, PointValue};
+use super::SetBack;
 use super::held::Held;
 
 /// Gauges that their sender leaves out for longer are not part of a reading.
@@ -86,6 +87,14 @@ impl Source {
             self.interval_ms = at_ms - self.newest_ms;
         }
         self.newest_ms = self.newest_ms.max(at_ms);
+    }
+
+    /// Follows the own clock.
+    pub(super) fn set_back(&mut self, by: SetBack) {
+        for time_ms in [&mut self.heard_ms, &mut self.since_ms, &mut self.newest_ms] {
+            by.apply(time_ms);
+        }
+        self.series.values_mut().for_each(|series| by.apply(&mut series.at_ms));
     }
 
     /// Adds a series that was not there. It counts from nothing if it began after its sender was first heard; so do

@@ -22,6 +22,28 @@ fn directory() -> Arc<Directory> {
     Arc::new(Directory::new(pool.backends.iter().map(|address| (*address, pool)), []))
 }
 
+impl Assembler {
+    /// Takes a whole request.
+    pub(super) fn take(&mut self, batch: Batch, now_ms: i64) -> Vec<Sample> {
+        let newest = Arc::clone(&batch.directory);
+        let (mut taking, mut samples) = (self.begin(batch, newest, now_ms), Vec::new());
+        while !taking.is_done() {
+            samples.extend(self.go_on(&mut taking, now_ms));
+        }
+        samples
+    }
+
+    /// Closes all readings that have waited for the flush time.
+    pub(super) fn flush(&mut self, now_ms: i64) -> Vec<Sample> {
+        let (mut due, mut samples) = (self.due(now_ms), Vec::new());
+        while !due.is_empty() {
+            samples.extend(self.close_some(&mut due, now_ms));
+        }
+        self.look_around(now_ms);
+        samples
+    }
+}
+
 /// Points of the one backend: series, time after `NOW`, value.
 fn batch(directory: &Arc<Directory>, points: &[(&str, i64, f64)]) -> Batch {
     let mut batch = Batch::new(Arc::clone(directory));
@@ -188,6 +210,37 @@ fn growth_that_cannot_be_is_dropped_and_counted() {
 }
 
 #[test]
+fn times_of_more_than_can_be_are_dropped_with_their_count() {
+    let directory = directory();
+    let mut assembler = Assembler::new(FLUSH, 100);
+    let mut samples = Vec::new();
+    for (after, count) in [(0, 10.0), (2000, 5e8), (4000, 5e8 + 4.0)] {
+        let mut batch = Batch::new(Arc::clone(&directory));
+        for name in ["time_to_first_token", "inter_token_latency", "request_queue_time"] {
+            let text = batch.write_series(|text| text.push_str(&format!("vllm:{name}_seconds"))).unwrap();
+            let buckets = batch.add_buckets([(1.0, count), (f64::INFINITY, count)]);
+            let value = PointValue::Histogram { sum: Some(count / 2.0), count, buckets, trimmed: false };
+            batch.add(0, text, NOW + after, Growth::SinceStart, value);
+        }
+        assembler.take(batch, NOW + after);
+        samples.extend(assembler.flush(NOW + after + 1000));
+    }
+    let told: Vec<_> = samples
+        .iter()
+        .map(|sample| {
+            let means = [sample.ttft_seconds, sample.inter_token_seconds, sample.queue_wait_seconds];
+            let quantiles =
+                [sample.ttft_p50_seconds, sample.ttft_p95_seconds, sample.inter_token_p95_seconds];
+            (sample.ttft_count, means, quantiles.map(|quantile| quantile.is_some()))
+        })
+        .collect();
+    let nothing = (0.0, [None; 3], [false; 3]);
+    assert_eq!(told, [nothing, nothing, (4.0, [Some(0.5); 3], [true; 3])]);
+    let dropped: Vec<_> = assembler.noticed.drops.iter().map(|(field, ..)| field).collect();
+    assert_eq!(dropped, [Field::TtftCount, Field::InterTokenCount, Field::QueueWaitCount]);
+}
+
+#[test]
 fn the_state_of_a_backend_is_bounded() {
     let directory = directory();
     let mut assembler = Assembler::new(FLUSH, 100);
@@ -230,6 +283,100 @@ fn series_of_many_bytes_are_bounded_and_so_are_the_readings_of_one_request() {
     samples.extend(assembler.flush(NOW + 1_000_000));
     let counted: f64 = samples.iter().map(|sample| sample.completed).sum();
     assert_eq!(counted, 9980.0, "and nothing is lost");
+}
+
+#[test]
+fn large_requests_are_taken_in_pieces_and_close_as_much_as_they_may() {
+    let of = (1..=40).map(|host| format!("\"10.0.1.{host}:8000\"")).collect::<Vec<_>>().join(", ");
+    let config = parse(&format!(
+        "telemetry: {{ push: {{ http: 127.0.0.1:4318 }} }}\nmodels: [{{ name: m, pools: [a] }}]\n\
+         pools: [{{ name: a, telemetry: push, backends: [{of}] }}]\n"
+    ))
+    .unwrap();
+    let pool = &config.pools[0];
+    let directory = Arc::new(Directory::new(pool.backends.iter().map(|address| (*address, pool)), []));
+    let mut assembler = Assembler::new(FLUSH, 2000);
+    // Pages of nearly 3 MiB.
+    for member in 0..40 {
+        let mut wide = Batch::new(Arc::clone(&directory));
+        for index in 0..90 {
+            let label = "x".repeat(400);
+            let text = wide.write_series(|text| {
+                text.push_str(&format!("vllm:time_to_first_token_seconds{{engine=\"{index}{label}\"}}"));
+            });
+            let buckets = wide.add_buckets((0..64).map(|bucket| (f64::from(bucket), 1.0)));
+            let value = PointValue::Histogram { sum: Some(1.0), count: 1.0, buckets, trimmed: false };
+            wide.add(member, text.unwrap(), NOW, Growth::SinceStart, value);
+        }
+        let text = wide.write_series(|text| text.push_str(DONE)).unwrap();
+        wide.add(member, text, NOW, Growth::SinceStart, PointValue::Number(0.0));
+        assembler.take(wide, NOW);
+    }
+    assert_eq!(assembler.noticed.evicted, 0);
+    let mut small = Batch::new(Arc::clone(&directory));
+    for member in 0..40 {
+        for step in 1..=20 {
+            let text = small.write_series(|text| text.push_str(DONE)).unwrap();
+            let value = PointValue::Number(10.0 * f64::from(step));
+            small.add(member, text, NOW + 1000 * i64::from(step), Growth::SinceStart, value);
+        }
+    }
+    let mut taking = assembler.begin(small, Arc::clone(&directory), NOW + 20_000);
+    let (mut closed, mut pieces) = (Vec::new(), 0);
+    while !taking.is_done() {
+        let samples = assembler.go_on(&mut taking, NOW + 20_000);
+        assert!(samples.len() <= 2, "a piece closed {} large readings", samples.len());
+        closed.extend(samples);
+        pieces += 1;
+    }
+    // One of each backend, and a few more.
+    assert!((40..60).contains(&closed.len()) && pieces >= 40, "{} in {pieces} pieces", closed.len());
+    let done =
+        closed.iter().chain(&assembler.flush(NOW + 30_000)).map(|sample| sample.completed).sum::<f64>();
+    assert_eq!(done, 40.0 * 200.0, "and nothing is lost");
+}
+
+#[test]
+fn a_clock_that_is_set_back_makes_nobody_deaf() {
+    let directory = directory();
+    let mut assembler = Assembler::new(FLUSH, 100);
+    let mut samples = Vec::new();
+    let push = |assembler: &mut Assembler, clock_ms: i64, done: f64| {
+        let mut batch = batch(&directory, &[(DONE, clock_ms, done)]);
+        batch.decoded_ms = NOW + clock_ms;
+        assembler.take(batch, NOW + clock_ms)
+    };
+    for step in 0..5 {
+        samples.extend(push(&mut assembler, 1000 * step, 10.0 * step as f64));
+    }
+    // An hour back, 300 ms later; a request that was decoded before is still to come.
+    let back = -3_600_000;
+    let mut queued = batch(&directory, &[(DONE, 4200, 45.0)]);
+    queued.decoded_ms = NOW + 4200;
+    samples.extend(assembler.flush(NOW + back + 4300));
+    samples.extend(assembler.take(queued, NOW + back + 4300));
+    for step in 5..8 {
+        samples.extend(push(&mut assembler, back + 1000 * step, 10.0 * step as f64));
+    }
+    samples.extend(assembler.flush(NOW + back + 9000));
+    assert_eq!(assembler.noticed.late, 0);
+    assert_eq!(samples.iter().map(|sample| sample.completed).sum::<f64>(), 70.0);
+    let last = &samples[samples.len() - 1];
+    assert_eq!((last.at.timestamp_millis(), last.interval_seconds), (NOW + back + 7000, 1.0));
+}
+
+#[test]
+fn a_backend_that_left_does_not_come_back_with_a_request_that_waited() {
+    let directory = directory();
+    let mut assembler = Assembler::new(FLUSH, 100);
+    let newest = Arc::new(Directory::default());
+    let mut taking = assembler.begin(batch(&directory, &[(DONE, 0, 1.0)]), newest, NOW);
+    assert_eq!(assembler.go_on(&mut taking, NOW), []);
+    assert!(taking.is_done());
+    assert_eq!(assembler.backends(), 0);
+    let mut taking = assembler.begin(batch(&directory, &[(DONE, 0, 1.0)]), self::directory(), NOW);
+    assembler.go_on(&mut taking, NOW);
+    assert_eq!(assembler.backends(), 1, "of another directory that has it");
 }
 
 #[test]

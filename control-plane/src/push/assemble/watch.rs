@@ -10,6 +10,7 @@ use crate::telemetry::{
 };
 
 use super::super::batch::Unknown;
+use super::SetBack;
 
 /// Names without a meaning that are kept of a backend; engines have about a hundred.
 const MOST_NAMES: usize = 500;
@@ -65,6 +66,12 @@ impl Watched {
         let name = self.unknown.entry(unknown.name.clone()).or_insert(fresh);
         name.seen_ms = now_ms;
         (name.least, name.greatest) = (name.least.min(unknown.value), name.greatest.max(unknown.value));
+    }
+
+    /// Follows the own clock.
+    pub(super) fn set_back(&mut self, by: SetBack) {
+        by.apply(&mut self.blank_ms);
+        self.unknown.values_mut().for_each(|name| by.apply(&mut name.seen_ms));
     }
 
     /// Whether senders' unknown names are wanted.

@@ -98,6 +98,26 @@ async fn counts_come_from_cumulative_and_from_delta_counters() {
     }
 }
 
+#[tokio::test]
+async fn an_increment_without_a_time_is_refused_since_it_may_come_twice() {
+    let mut site = Site::new(|_| {}).assemble();
+    for (backend, temporality) in [(A, 1), (B, 2)] {
+        let metric = sum("vllm:generation_tokens", 0, 100.0, temporality);
+        let waiting = gauge("vllm:num_requests_waiting", 0, 3.0);
+        let request = export(vec![attribute("instance", backend)], vec![metric, waiting]).encode_to_vec();
+        let answer = site.post("/v1/metrics", &[PROTOBUF], request).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let told = bytes(answer).await;
+        let told = String::from_utf8_lossy(&told);
+        assert_eq!(told.contains("without a time"), temporality == 1, "{told}");
+        assert_eq!(site.sample().await.queue_depth, Some(3.0));
+    }
+    assert_eq!(
+        site.count("clairvoy_push_refused_points_total{protocol=\"otlp_http\",reason=\"no_time\"}"),
+        1
+    );
+}
+
 /// What it is, path, headers, body, and the status of the answer.
 type Case<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>, Vec<u8>, u16);
 

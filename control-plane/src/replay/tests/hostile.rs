@@ -66,6 +66,7 @@ fn times_that_cannot_be_are_refused() {
         Input::Log { at: at(1), summary },
         Input::Order { at: at(1), order },
         Input::Order { at: at(1), order: learn },
+        Input::Connected { nodes: ["a".to_owned()].into(), report_seconds: u64::MAX },
     ] {
         let said = refusal(vec![scope(true), config_row(settings("")), Row(Kind::Input(Box::new(input)))]);
         assert!(said.contains("the file says what cannot be"), "{said}");
@@ -89,6 +90,13 @@ fn numbers_of_a_checkpoint_that_cannot_be_stop_no_replay() {
     let began = serde_json::to_string(&at(0)).unwrap();
     let said = changed(&began, "\"+262142-12-31T23:59:59Z\"");
     assert!(said.contains("is no time of an export"), "{said}");
+    for (from, to) in [
+        ("\"lag_seconds\":0", "\"lag_seconds\":9223372036854775807"),
+        ("\"lag_seconds\":0", "\"lag_seconds\":-9223372036854775808"),
+        ("\"interval_seconds\":0.0", "\"interval_seconds\":1e300"),
+    ] {
+        assert_eq!(changed(from, to), "it is taken", "{to}");
+    }
     let said = changed("\"cold_start\":\"10s\"", "\"cold_start\":\"300000years\"");
     assert!(said.contains("more than ten years"), "{said}");
 }
@@ -115,6 +123,34 @@ fn a_row_of_countless_cells_is_given_up() {
         let said = read.unwrap_err().to_string();
         assert!(said.contains("too long"), "{said}");
     }
+}
+
+#[test]
+fn columns_that_were_exchanged_or_lost_are_noticed() {
+    let whole = String::from_utf8(file(&[Row(Kind::Sample(at(1), Box::new(sample(0, 1))))])).unwrap();
+    let read = |text: &str| {
+        let mut reader = Reader::new(text.as_bytes()).map_err(|error| error.to_string())?;
+        while reader.next_row().map_err(|error| error.to_string())?.is_some() {}
+        Ok::<_, String>(())
+    };
+    assert_eq!(read(&whole), Ok(()));
+    let (header, rest) = whole.split_once('\n').unwrap();
+    let exchanged =
+        header.replace("completed", "#").replace("output_tokens", "completed").replace('#', "output_tokens");
+    assert_ne!(exchanged, header);
+    let lost = header.replace(",completed", "");
+    for header in [exchanged, lost] {
+        assert!(read(&format!("{header}\n{rest}")).is_err(), "{header}");
+    }
+}
+
+#[test]
+fn all_decisions_of_a_large_fleet_may_wait_for_the_other_side() {
+    let (_, decided) = live(300, 70);
+    let mut comparison = Comparison::default();
+    (0..20_000).for_each(|_| comparison.before(decided[0].clone()));
+    (0..20_000).for_each(|_| comparison.now(decided[0].clone()));
+    assert_eq!((comparison.equal(), comparison.difference()), (20_000, None));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use chrono::DateTime;
 use serde_json::json;
@@ -128,4 +129,24 @@ async fn a_lease_is_written_before_its_backend_and_goes_after_it() {
     journal.write(model(MEMBERSHIP, "p", json!({ "leases": 2 })));
     let found = written(journal, &waiting).await;
     assert_eq!(found, ["10.0.0.2:80 gone", "membership p {\"leases\":2}", "10.0.0.1:80 Ready"]);
+}
+
+#[tokio::test]
+async fn what_the_database_does_not_take_at_the_end_is_counted() {
+    let (store_in, store) = tokio::sync::watch::channel(None);
+    let (journal, writing) = Journal::spawn(store);
+    journal.write(demand());
+    journal.write(registered(1, RegisteredState::Ready));
+    journal.write(registered(1, RegisteredState::Draining));
+    journal.write(model(WEIGHTS, "m", json!(1)));
+    assert_eq!(writing.finish(Duration::from_millis(50)).await, 3);
+    drop(store_in);
+
+    // What is being written counts until it is.
+    let (journal, waiting) = self::journal();
+    journal.write(demand());
+    let item = waiting.next().await.unwrap();
+    assert_eq!(waiting.len(), 1);
+    waiting.give_back(&item);
+    assert_eq!(waiting.len(), 0);
 }

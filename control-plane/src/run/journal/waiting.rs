@@ -35,6 +35,8 @@ struct Inside {
     was_model: bool,
     /// Bytes that wait or are being written.
     bytes: [usize; Share::ALL.len()],
+    /// Items that were taken and not given back.
+    at_hand: usize,
     is_closed: bool,
 }
 
@@ -57,7 +59,10 @@ impl Waiting {
             {
                 let mut inside = self.lock();
                 match inside.take() {
-                    Some(item) => return Some(item),
+                    Some(item) => {
+                        inside.at_hand += 1;
+                        return Some(item);
+                    }
                     None if inside.is_closed => return None,
                     None => {}
                 }
@@ -68,6 +73,13 @@ impl Waiting {
 
     pub(super) fn give_back(&self, item: &Item) {
         self.lock().forget(item);
+    }
+
+    /// Items that are not written, the one that is being written among them.
+    pub(super) fn len(&self) -> usize {
+        let inside = self.lock();
+        let newest = inside.unregistered.len() + inside.registered.len() + inside.membership.len();
+        inside.queue.len() + newest + inside.models.len() + inside.at_hand
     }
 
     /// Says that nothing will be put any more.
@@ -146,6 +158,7 @@ impl Inside {
     }
 
     fn forget(&mut self, item: &Item) {
+        self.at_hand = self.at_hand.saturating_sub(1);
         let waiting = &mut self.bytes[item.share() as usize];
         *waiting = waiting.saturating_sub(item.bytes());
     }

@@ -161,7 +161,8 @@ impl Lane {
     }
 
     async fn send_fresh(&mut self, samples: Vec<Sample>) {
-        let samples = self.storable(samples);
+        let (samples, unstorable) = self.storable(samples);
+        self.shared.counters.dropped(unstorable);
         if samples.is_empty() {
             return;
         }
@@ -203,7 +204,7 @@ impl Lane {
         let Some(spool) = self.spool.borrow().clone() else { return };
         let Spooled { batch, inherited, position } = spooled;
         let id = batch.id;
-        let samples = self.storable(batch.samples);
+        let (samples, unstorable) = self.storable(batch.samples);
         let outcome = match samples.is_empty() {
             true => Outcome::Refused,
             false => self.attempt(&samples, id).await,
@@ -214,11 +215,12 @@ impl Lane {
                 if new || !inherited {
                     self.shared.counters.succeeded(samples.len());
                 }
+                self.shared.counters.dropped(unstorable);
                 spool.done(position).await;
                 self.recovered();
             }
             Outcome::Refused => {
-                self.shared.counters.dropped(samples.len() as u64);
+                self.shared.counters.dropped(unstorable + samples.len() as u64);
                 spool.done(position).await;
             }
             Outcome::Failed => {
@@ -261,13 +263,13 @@ impl Lane {
         }
     }
 
-    /// Drops samples whose time has no partition, and counts them.
-    fn storable(&self, mut samples: Vec<Sample>) -> Vec<Sample> {
+    /// Leaves out samples whose time has no partition; says how many.
+    fn storable(&self, mut samples: Vec<Sample>) -> (Vec<Sample>, u64) {
         let taken = samples.len();
         let (now, days) = (Utc::now(), self.shared.settings.samples_days);
         samples.retain(|sample| is_storable(sample.at, now, days));
-        self.shared.counters.dropped((taken - samples.len()) as u64);
-        samples
+        let left_out = (taken - samples.len()) as u64;
+        (samples, left_out)
     }
 
     async fn rest(&mut self) {

@@ -15,7 +15,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Moves samples from the queue to the spool while the database is away, and when the queue is half full; after `stop`,
 /// all that is left.
 pub(super) async fn run(shared: Arc<Shared>, spool: SpoolHandle, stop: CancellationToken) {
-    let mut ids = Ids::new();
     let mut works = true;
     loop {
         let batch = tokio::select! {
@@ -24,7 +23,8 @@ pub(super) async fn run(shared: Arc<Shared>, spool: SpoolHandle, stop: Cancellat
             batch = due(&shared) => batch,
         };
         let Some(samples) = batch else { return };
-        let batch = Arc::new(Batch { id: ids.next(), samples });
+        // Each is of a writer of its own: one that can be read only later is behind no other of its writer's then.
+        let batch = Arc::new(Batch { id: Ids::new().next(), samples });
         let Err(error) = spool.append(Arc::clone(&batch)).await else {
             works = true;
             continue;

@@ -1,11 +1,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -125,15 +127,22 @@ impl Site {
         let mut command = self.command(arguments);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // A pipe that nobody reads stops who writes more than it holds.
+        let (stdout, stderr) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
         let deadline = Instant::now() + Duration::from_secs(30);
-        while child.try_wait().unwrap().is_none() {
+        let (status, ended) = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break (status, true);
+            }
             if Instant::now() >= deadline {
                 child.kill().unwrap();
-                panic!("`clairvoy {}` does not end: {:?}", arguments.join(" "), child.wait_with_output());
+                break (child.wait().unwrap(), false);
             }
             std::thread::sleep(Duration::from_millis(10));
-        }
-        child.wait_with_output().unwrap()
+        };
+        let output = Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() };
+        assert!(ended, "`clairvoy {}` does not end: {output:?}", arguments.join(" "));
+        output
     }
 
     /// Starts `clairvoy serve`, and waits until it is ready.
@@ -154,6 +163,15 @@ impl Site {
         envoy.wait_until_routing().await;
         envoy
     }
+}
+
+/// Reads a pipe to its end.
+fn read_all(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
+    })
 }
 
 impl Drop for Site {
