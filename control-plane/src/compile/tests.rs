@@ -8,6 +8,7 @@ fn group(name: &str, weight: u32, endpoints: &[(u8, bool)]) -> GroupIntent {
     let endpoint = |(number, draining): &(u8, bool)| EndpointIntent {
         address: SocketAddr::from(([10, 0, 0, *number], 8000)),
         draining: *draining,
+        weight: 1,
     };
     GroupIntent {
         region: String::new(),
@@ -22,6 +23,7 @@ fn model(name: &str, predictive_percent: u32) -> ModelIntent {
     ModelIntent {
         name: name.to_owned(),
         timeouts: Timeouts::default(),
+        balance: ModelBalance::default(),
         load_metrics: Vec::new(),
         predictive_percent,
         groups: vec![group("a", 1000, &[(1, false)]), group("a/10.0.0.2:8000", 9000, &[(2, false)])],

@@ -95,8 +95,7 @@ pub(super) fn backend(
         capacity: capacity(backend.slo_capacity),
         anomaly: backend.findings.as_ref().map(anomaly),
         slowdown: backend.speed.factor(),
-        share: decided
-            .map_or(0.0, |decided| if follows { decided.share } else { decided.capacity_share }),
+        share: decided.map_or(0.0, |decided| if follows { decided.share } else { decided.capacity_share }),
         advised_share: decided.filter(|_| advises).map(|decided| decided.share),
         capacity_share: decided.map_or(0.0, |decided| decided.capacity_share),
         telemetry_age_seconds: backend.age_seconds(now),

@@ -11,7 +11,9 @@ use serde_json::json;
 
 use crate::compile::{EndpointIntent, GroupIntent, ModelIntent};
 use crate::config::{Balance, Config, Model, Policy};
-use crate::decide::{Form, Law, StaticCapacities, WeightDecision, WeightState, decide_weights, whole_weights};
+use crate::decide::{
+    Form, Law, StaticCapacities, WeightDecision, WeightState, decide_weights, whole_weights,
+};
 use crate::fleet::{Backend, Fleet};
 use crate::view::Change;
 

@@ -54,8 +54,7 @@ impl Fleet {
             );
             let mut addresses = Vec::new();
             for (index, (capacity, takes)) in CAPACITIES.iter().zip(takes).enumerate() {
-                let address =
-                    answering_server(Duration::from_millis(takes), [0.2, 0.4, 0.8][index]).await;
+                let address = answering_server(Duration::from_millis(takes), [0.2, 0.4, 0.8][index]).await;
                 pools += &format!(
                     "  - {{ name: {model}-{index}, engine: vllm, capacity_rps: {capacity}, backends: [\"{address}\"] }}\n"
                 );
@@ -74,7 +73,13 @@ impl Fleet {
     }
 
     /// Sends requests, so many at once, and returns which part of them each server got, by Envoy's counters.
-    async fn shares(&self, model: &str, requests: u32, at_once: usize, user: impl Fn(u32) -> u32) -> Vec<f64> {
+    async fn shares(
+        &self,
+        model: &str,
+        requests: u32,
+        at_once: usize,
+        user: impl Fn(u32) -> u32,
+    ) -> Vec<f64> {
         let before = self.envoy.hosts(model).await;
         let chat = Chat::new(self.site.gateway, model, 1);
         futures::stream::iter(0..requests)
@@ -144,7 +149,8 @@ async fn each_policy_gives_each_backend_its_share() {
     }
     // By capacity until reports count, then by what they say: the same requests/s at a half and a quarter of the utilisation.
     let reported = [4.0 / 7.0, 2.0 / 7.0, 1.0 / 7.0];
-    until("reports decide", 60, async || close(&fleet.shares("orca", 350, 1, one).await, &reported, 0.02)).await;
+    until("reports decide", 60, async || close(&fleet.shares("orca", 350, 1, one).await, &reported, 0.02))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -174,5 +180,9 @@ async fn answers_that_take_longer_get_fewer_requests() {
 async fn published(fleet: &Fleet, model: &str) -> Result<Vec<f64>, String> {
     let state = fleet.clairvoy.state().await?;
     let share = |address: &SocketAddr| backend(&state, address).map(|backend| backend.share);
-    fleet.servers[model].iter().map(share).collect::<Option<_>>().ok_or_else(|| "a server is missing".to_owned())
+    fleet.servers[model]
+        .iter()
+        .map(share)
+        .collect::<Option<_>>()
+        .ok_or_else(|| "a server is missing".to_owned())
 }

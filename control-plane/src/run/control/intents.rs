@@ -77,7 +77,11 @@ pub(in crate::run) fn static_groups(steering: &Steering, config: &Config) -> Vec
             weight: ((share * f64::from(WEIGHTS)).round() as u32).max(1),
             endpoints: members
                 .into_iter()
-                .map(|(address, draining)| EndpointIntent { address: *address, draining: *draining, weight: 1 })
+                .map(|(address, draining)| EndpointIntent {
+                    address: *address,
+                    draining: *draining,
+                    weight: 1,
+                })
                 .collect(),
         }
     };

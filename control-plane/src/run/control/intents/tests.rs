@@ -39,6 +39,7 @@ fn predict(core: &mut Core) {
         pool: "a".to_owned(),
         weight: 9_998,
         members: BTreeMap::from([(first, false)]),
+        endpoint_weights: BTreeMap::new(),
     };
     steering.published.push(alone);
     core.reliance.get_mut("m").unwrap().percent = 100;
