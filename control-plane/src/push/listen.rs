@@ -130,6 +130,10 @@ impl Drop for UnderWay {
     }
 }
 
+fn is_under_way(activity: u64) -> bool {
+    activity as u32 != (activity >> 32) as u32
+}
+
 /// Serves one connection to its end, `stop`, or a long silence.
 async fn exchange<S>(
     intake: &Intake,
@@ -164,8 +168,7 @@ async fn exchange<S>(
             () = stop.cancelled() => break,
             () = tokio::time::sleep(IDLE) => {
                 let now = activity.load(Ordering::Relaxed);
-                let under_way = now as u32 != (now >> 32) as u32;
-                if before.replace(now) == Some(now) && !under_way {
+                if before.replace(now) == Some(now) && !is_under_way(now) {
                     break;
                 }
             }
@@ -173,4 +176,26 @@ async fn exchange<S>(
     }
     served.as_mut().graceful_shutdown();
     let _ = tokio::time::timeout(GRACE, served).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_under_way_until_it_is_answered_or_given_up() {
+        let activity = Arc::new(AtomicU64::new(0));
+        let looks = || is_under_way(activity.load(Ordering::Relaxed));
+        let (first, second) = (UnderWay::new(&activity), UnderWay::new(&activity));
+        assert!(looks());
+        // As when the stream of a request is reset: what would have answered it is dropped unfinished.
+        let given_up = async move {
+            let _under_way = first;
+            std::future::pending::<()>().await;
+        };
+        drop(given_up);
+        assert!(looks());
+        drop(second);
+        assert!(!looks());
+    }
 }

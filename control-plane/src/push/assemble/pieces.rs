@@ -13,8 +13,8 @@ const PIECE_BYTES: usize = 512 * 1024;
 /// What a point counts in that.
 const POINT_BYTES: usize = 256;
 /// Bytes of the pages that one request has written for readings beyond the first of each backend; points after that join the
-/// reading that is open, which loses no count.
-const MOST_MORE_BYTES: usize = 16 * 1024 * 1024;
+/// reading that is open, which loses no count. What one backend may have always fits.
+const MOST_MORE_BYTES: usize = 64 * 1024 * 1024;
 
 /// A request that is being taken.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use axum::http::{Request, StatusCode, header};
 use bytes::Bytes;
 use chrono::Utc;
+use futures::FutureExt as _;
 use http_body_util::{BodyExt as _, StreamBody};
 use prost::Message as _;
 
@@ -232,6 +233,22 @@ async fn a_full_queue_asks_senders_to_come_back() {
     // What no engine knows needs no place.
     let unknown = export(vec![], vec![gauge("up", now_ms(), 1.0)]).encode_to_vec();
     assert_eq!(site.post("/v1/metrics", &[PROTOBUF], unknown).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_sender_that_left_keeps_its_place_while_its_request_is_read() {
+    let site = Site::new(|push| push.max_requests = 1);
+    let one = "{\"backend\":\"nobody:1\",\"queue_depth\":1}";
+    let many = format!("[{}]", vec![one; 20_000].join(","));
+    let mut leaves = Box::pin(site.json(&many));
+    assert!(leaves.as_mut().now_or_never().is_none(), "it is read on another thread");
+    drop(leaves);
+    assert_eq!(site.json(one).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while site.json(one).await.0 == StatusCode::SERVICE_UNAVAILABLE {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]
