@@ -36,10 +36,20 @@ fn group(group: &GroupIntent) -> LocalityLbEndpoints {
             zone: group.zone.clone(),
             sub_zone: group.name.clone(),
         }),
-        load_balancing_weight: Some(UInt32Value { value: group.weight.max(1) }),
+        load_balancing_weight: Some(UInt32Value { value: weight(group) }),
         lb_endpoints: group.endpoints.iter().map(endpoint).collect(),
         ..LocalityLbEndpoints::default()
     }
+}
+
+/// Envoy takes the part of a locality's weight whose endpoints are healthy, and counts draining ones as not. The share of a
+/// group is already that of the ones which take requests.
+fn weight(group: &GroupIntent) -> u32 {
+    let weight = u64::from(group.weight.max(1));
+    let all = group.endpoints.len() as u64;
+    let serving = group.endpoints.iter().filter(|endpoint| !endpoint.draining).count() as u64;
+    let told = if serving == 0 { weight } else { (weight * all).div_ceil(serving) };
+    u32::try_from(told).unwrap_or(u32::MAX)
 }
 
 fn endpoint(endpoint: &EndpointIntent) -> LbEndpoint {

@@ -77,7 +77,8 @@ fn the_twin_has_the_same_endpoints_in_other_shares_and_checks_none_of_them() {
         };
         endpoints.iter().map(group).collect::<Vec<_>>()
     };
-    assert_eq!((groups(0), groups(1)), (vec![(1000, 1), (9000, 1)], vec![(10_000, 3)]));
+    // Two thirds of its endpoints take requests, and Envoy takes as much of the weight.
+    assert_eq!((groups(0), groups(1)), (vec![(1000, 1), (9000, 1)], vec![(15_000, 3)]));
 }
 
 #[test]
