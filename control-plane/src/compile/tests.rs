@@ -63,6 +63,14 @@ fn without_the_runtime_layer_every_way_to_a_model_leads_to_its_static_twin() {
 }
 
 #[test]
+fn where_envoy_balances_by_itself_there_is_one_way_and_one_cluster() {
+    let balance = ModelBalance { policy: crate::config::Policy::RoundRobin, ..ModelBalance::default() };
+    let resources = compiled(vec![ModelIntent { balance, ..model("chat", 0) }]);
+    assert_eq!(ways(&resources, "chat"), [("chat".to_owned(), None), ("chat".to_owned(), None)]);
+    assert_eq!((resources.clusters.len(), resources.assignments.len()), (1, 1));
+}
+
+#[test]
 fn the_twin_has_the_same_endpoints_in_other_shares_and_checks_none_of_them() {
     let resources = compiled(vec![model("chat", 100)]);
     let [own, twin] = &resources.clusters[..] else { panic!("{:#?}", resources.clusters) };
