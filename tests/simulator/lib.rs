@@ -12,15 +12,17 @@ pub use autoscaler::{
     Autoscaler, AutoscalerConfig, Launcher, MAX_AGE_SECONDS, Progress, Refusal, Registrar, ReplicaPlan,
     Secret, SignedHeaders, WebhookCounts, verify,
 };
-pub use demo::{DemoOptions, run as run_demo};
+pub use demo::{Child, DemoOptions, run as run_demo};
 
 pub use engine::{
     Completion, Effects, Engine, EngineConfig, EngineState, Iteration, NewRequest, Output, Profile,
     RequestId, SpeedClass, SubmitError, TokenGap, Totals, UnknownClass,
 };
-pub use history::{DemandSeries, Replay, RequestSize, SEASON_WINDOWS, SeriesError, request_sizes};
-pub use player::{
-    Demand, FailureCause, Failures, Histogram, ModelLoad, ModelStatistics, Player, PlayerConfig,
-    loopback_client,
+pub use history::{
+    DemandSeries, Replay, RequestSize, SEASON_WINDOWS, SeriesError, heavy_request_sizes, request_sizes,
 };
-pub use server::{Faults, InvalidFaults, ServerConfig, ServerState, SimulatedServer};
+pub use player::{
+    Demand, FailureCause, Failures, Histogram, ModelLoad, ModelStatistics, Outcome, Player, PlayerConfig,
+    Sender, loopback_client,
+};
+pub use server::{Faults, InvalidFaults, ServerConfig, ServerState, SimulatedServer, WakeUps};

@@ -25,28 +25,41 @@ pub enum FailureCause {
     Timeout,
 }
 
+/// The header in which simulated servers say who they are.
+const ADDRESS_HEADER: &str = "x-simulator-address";
+
 /// What became of one request.
 #[derive(Debug, Clone)]
-pub(super) struct Outcome {
+pub struct Outcome {
     /// Nothing when the whole answer came.
-    pub(super) failure: Option<FailureCause>,
+    pub failure: Option<FailureCause>,
     /// From sending the request to its first token, if there was one.
-    pub(super) ttft: Option<Duration>,
+    pub ttft: Option<Duration>,
     /// From sending the request to the end, good or bad.
-    pub(super) duration: Duration,
+    pub duration: Duration,
+    /// From sending the request to its newest token, if there was one.
+    pub last_token: Option<Duration>,
     /// Tokens received: those the server reports, or else the pieces counted.
-    pub(super) output_tokens: u64,
+    pub output_tokens: u64,
+    /// The simulated server that answered, if one did.
+    pub server: Option<SocketAddr>,
 }
 
 /// Sends requests of one model.
 #[derive(Debug, Clone)]
-pub(super) struct Sender {
+pub struct Sender {
     pub(super) client: reqwest::Client,
     pub(super) model: String,
 }
 
 impl Sender {
-    pub(super) async fn send(&self, target: SocketAddr, size: RequestSize) -> Outcome {
+    /// One for this model, over this client.
+    pub fn new(client: reqwest::Client, model: String) -> Self {
+        Self { client, model }
+    }
+
+    /// Sends one request and reads its answer to the end.
+    pub async fn send(&self, target: SocketAddr, size: RequestSize) -> Outcome {
         let begin = Instant::now();
         let mut answer = Answer::default();
         let failure = self.exchange(target, size, &mut answer).await.err();
@@ -54,6 +67,8 @@ impl Sender {
             failure,
             ttft: answer.first_token_at.map(|at| at - begin),
             duration: begin.elapsed(),
+            last_token: answer.last_token_at.map(|at| at - begin),
+            server: answer.server,
             output_tokens: answer.reported_tokens.unwrap_or(answer.pieces),
         }
     }
@@ -84,6 +99,8 @@ impl Sender {
         if response.status() != reqwest::StatusCode::OK {
             return Err(FailureCause::Status(response.status().as_u16()));
         }
+        let server = response.headers().get(ADDRESS_HEADER);
+        answer.server = server.and_then(|value| value.to_str().ok()?.parse().ok());
         while let Some(bytes) =
             response.chunk().await.map_err(|error| cause_of(&error, FailureCause::CutStream))?
         {
@@ -110,7 +127,9 @@ fn cause_of(error: &reqwest::Error, otherwise: FailureCause) -> FailureCause {
 #[derive(Debug, Default)]
 struct Answer {
     buffer: Vec<u8>,
+    server: Option<SocketAddr>,
     first_token_at: Option<Instant>,
+    last_token_at: Option<Instant>,
     pieces: u64,
     reported_tokens: Option<u64>,
     done: bool,
@@ -164,6 +183,7 @@ impl Answer {
         if chunk.choices.iter().any(has_text) {
             self.pieces += 1;
             self.first_token_at.get_or_insert(now);
+            self.last_token_at = Some(now);
         }
         if let Some(usage) = chunk.usage {
             self.reported_tokens = Some(usage.completion_tokens);
