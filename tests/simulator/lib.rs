@@ -6,6 +6,7 @@ mod demo;
 mod engine;
 mod history;
 mod player;
+mod rig;
 mod server;
 
 pub use autoscaler::{
@@ -24,5 +25,11 @@ pub use history::{
 pub use player::{
     Demand, FailureCause, Failures, Histogram, ModelLoad, ModelStatistics, Outcome, Player, PlayerConfig,
     Sender, loopback_client,
+};
+pub use rig::{
+    Action, Arrival, Basis, Cell, CellResult, Event, Goal, Health, Interval, InvalidCell,
+    LATENESS_BOUND_SECONDS, Lengths, Machine, Pair, Plan, RIG_VERSION, Scenario, SecondShare, Served,
+    SizeSet, Slo, SlowShare, Stretch, Summary, Verdict, capacity_rps, capacity_shares, geometric_ratio,
+    idle_floor_seconds, judge, machines, per_second, profile, quantile, quantile_interval, schedule,
 };
 pub use server::{Faults, InvalidFaults, ServerConfig, ServerState, SimulatedServer, WakeUps};

@@ -58,11 +58,20 @@ impl Sender {
         Self { client, model }
     }
 
-    /// Sends one request and reads its answer to the end.
+    /// Sends one request and reads its answer to the end, within the time of the client.
     pub async fn send(&self, target: SocketAddr, size: RequestSize) -> Outcome {
+        self.exchanged(target, size, None).await
+    }
+
+    /// Sends one request and reads its answer to the end, within the given time.
+    pub async fn send_within(&self, target: SocketAddr, size: RequestSize, time: Duration) -> Outcome {
+        self.exchanged(target, size, Some(time)).await
+    }
+
+    async fn exchanged(&self, target: SocketAddr, size: RequestSize, time: Option<Duration>) -> Outcome {
         let begin = Instant::now();
         let mut answer = Answer::default();
-        let failure = self.exchange(target, size, &mut answer).await.err();
+        let failure = self.exchange(target, size, time, &mut answer).await.err();
         Outcome {
             failure,
             ttft: answer.first_token_at.map(|at| at - begin),
@@ -77,6 +86,7 @@ impl Sender {
         &self,
         target: SocketAddr,
         size: RequestSize,
+        time: Option<Duration>,
         answer: &mut Answer,
     ) -> Result<(), FailureCause> {
         let body = serde_json::json!({
@@ -86,16 +96,17 @@ impl Sender {
             "max_tokens": size.output_tokens,
             "messages": [{ "role": "user", "content": "Continue the recorded request." }],
         });
-        let mut response = self
+        let mut request = self
             .client
             .post(format!("http://{target}/v1/chat/completions"))
             // The text is short; the simulated servers take the sizes from here.
             .header("x-simulator-prompt-tokens", size.prompt_tokens)
             .header("x-simulator-output-tokens", size.output_tokens)
-            .json(&body)
-            .send()
-            .await
-            .map_err(|error| cause_of(&error, FailureCause::Reset))?;
+            .json(&body);
+        if let Some(time) = time {
+            request = request.timeout(time);
+        }
+        let mut response = request.send().await.map_err(|error| cause_of(&error, FailureCause::Reset))?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(FailureCause::Status(response.status().as_u16()));
         }

@@ -1,0 +1,94 @@
+//! The load generator: requests leave when the schedule says so, whatever became of earlier ones.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use clairvoy_tests::{Arrival, Outcome, Plan, Sender, Served, loopback_client, quantile};
+
+/// Real time that requests in flight get after the last one has left.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Where requests go and how fast time runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Stage {
+    pub(crate) model: String,
+    pub(crate) gateways: Vec<SocketAddr>,
+    pub(crate) machines: HashMap<SocketAddr, usize>,
+    /// Simulated seconds per real one.
+    pub(crate) speed: f64,
+    /// The real moment of the first stretch's begin.
+    pub(crate) begin: Instant,
+}
+
+impl Stage {
+    /// The real moment of a simulated one.
+    pub(crate) fn moment(&self, plan: &Plan, at: f64) -> Instant {
+        self.begin + Duration::from_secs_f64(((at - plan.begin()) / self.speed).max(0.0))
+    }
+}
+
+/// What came of the measured requests.
+#[derive(Debug)]
+pub(crate) struct Played {
+    /// In the order of arrival.
+    pub(crate) served: Vec<Served>,
+    /// 99th percentile of how late they left, real seconds.
+    pub(crate) late_p99: f64,
+}
+
+/// Sends all requests of a schedule and waits for their ends.
+pub(crate) async fn play(stage: &Stage, plan: &Plan, arrivals: &[Arrival]) -> Result<Played> {
+    let sender = Sender::new(loopback_client(Duration::from_secs(3600))?, stage.model.clone());
+    let give_up = stage.moment(plan, plan.end()) + GRACE;
+    let mut requests = JoinSet::new();
+    let mut ended = Vec::new();
+    for (index, arrival) in arrivals.iter().copied().enumerate() {
+        let moment = stage.moment(plan, arrival.at);
+        sleep_until(moment).await;
+        let (sender, target) = (sender.clone(), stage.gateways[arrival.gateway % stage.gateways.len()]);
+        requests.spawn(async move {
+            let now = Instant::now();
+            let late = now.saturating_duration_since(moment);
+            let left = give_up.saturating_duration_since(now);
+            (index, late, sender.send_within(target, arrival.size, left).await)
+        });
+        while let Some(joined) = requests.try_join_next() {
+            ended.push(joined?);
+        }
+    }
+    while let Some(joined) = requests.join_next().await {
+        ended.push(joined?);
+    }
+    ended.sort_by_key(|(index, ..)| *index);
+    ended.retain(|(index, ..)| arrivals[*index].is_measured(plan));
+    let mut lateness: Vec<f64> = ended.iter().map(|(_, late, _)| late.as_secs_f64()).collect();
+    lateness.sort_by(f64::total_cmp);
+    let served = ended.iter().map(|(index, late, outcome)| served(stage, &arrivals[*index], *late, outcome));
+    Ok(Played { served: served.collect(), late_p99: quantile(&lateness, 0.99) })
+}
+
+fn served(stage: &Stage, arrival: &Arrival, late: Duration, outcome: &Outcome) -> Served {
+    // Tenths of a millisecond are plenty, and keep the files small.
+    let simulated = |time: Duration| (time.as_secs_f64() * stage.speed * 1e4).round() / 1e4;
+    let gaps = outcome.output_tokens.saturating_sub(1);
+    let tpot = match (outcome.ttft, outcome.last_token) {
+        (Some(first), Some(last)) if gaps > 0 && outcome.failure.is_none() => {
+            Some(simulated(last.saturating_sub(first)) / gaps as f64)
+        }
+        _ => None,
+    };
+    Served {
+        at: arrival.at,
+        sizes: arrival.sizes,
+        machine: outcome.server.and_then(|server| stage.machines.get(&server).copied()),
+        ttft: outcome.ttft.map(|ttft| simulated(late + ttft)),
+        tpot,
+        latency: simulated(late + outcome.duration),
+        failure: outcome.failure.map(|cause| format!("{cause:?}")),
+    }
+}
