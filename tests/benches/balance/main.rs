@@ -17,8 +17,10 @@ mod site;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, Subcommand};
+use tokio::signal::ctrl_c;
+use tokio::signal::unix::{SignalKind, signal};
 
 use clairvoy_tests::{Cell, Lengths};
 
@@ -136,7 +138,15 @@ fn main() -> Result<()> {
     let programs = args.programs()?;
     // One thread for all requests, beside the one that runs this: the machine is the servers' and the Envoys'.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let results = runtime.block_on(run::run(&order, &programs))?;
+    let results = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        // Dropping the run ends its processes and removes their folder.
+        tokio::select! {
+            results = run::run(&order, &programs) => results,
+            _ = ctrl_c() => bail!("interrupted; finished cells are kept"),
+            _ = terminate.recv() => bail!("terminated; finished cells are kept"),
+        }
+    })?;
     let text = report::render(&results, &order, ROUNDS);
     println!("{text}");
     if let Some(folder) = &args.pictures {

@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep_until};
 
 use clairvoy_tests::{Arrival, Outcome, Plan, Sender, Served, loopback_client, quantile};
 
-/// Real time that requests in flight get after the last one has left.
-const GRACE: Duration = Duration::from_secs(30);
+/// Simulated time that measured requests get after the last one has left: the longest answer takes a minute and a half.
+const GRACE_SECONDS: f64 = 150.0;
 
 /// Where requests go and how fast time runs.
 #[derive(Debug, Clone)]
@@ -44,7 +44,8 @@ pub(crate) struct Played {
 /// Sends all requests of a schedule and waits for their ends.
 pub(crate) async fn play(stage: &Stage, plan: &Plan, arrivals: &[Arrival]) -> Result<Played> {
     let sender = Sender::new(loopback_client(Duration::from_secs(3600))?, stage.model.clone());
-    let give_up = stage.moment(plan, plan.end()) + GRACE;
+    let give_up = stage.moment(plan, plan.end() + GRACE_SECONDS);
+    let mut left = arrivals.iter().filter(|arrival| arrival.is_measured(plan)).count();
     let mut requests = JoinSet::new();
     let mut ended = Vec::new();
     for (index, arrival) in arrivals.iter().copied().enumerate() {
@@ -54,18 +55,26 @@ pub(crate) async fn play(stage: &Stage, plan: &Plan, arrivals: &[Arrival]) -> Re
         requests.spawn(async move {
             let now = Instant::now();
             let late = now.saturating_duration_since(moment);
-            let left = give_up.saturating_duration_since(now);
-            (index, late, sender.send_within(target, arrival.size, left).await)
+            let time = give_up.saturating_duration_since(now);
+            (index, late, sender.send_within(target, arrival.size, time).await)
         });
         while let Some(joined) = requests.try_join_next() {
             ended.push(joined?);
         }
     }
-    while let Some(joined) = requests.join_next().await {
-        ended.push(joined?);
+    // The others only keep the servers busy until the measured ones have ended.
+    ended.retain(|(index, ..)| arrivals[*index].is_measured(plan));
+    left -= ended.len();
+    while left > 0
+        && let Some(joined) = requests.join_next().await
+    {
+        let (index, late, outcome) = joined?;
+        if arrivals[index].is_measured(plan) {
+            ended.push((index, late, outcome));
+            left -= 1;
+        }
     }
     ended.sort_by_key(|(index, ..)| *index);
-    ended.retain(|(index, ..)| arrivals[*index].is_measured(plan));
     let mut lateness: Vec<f64> = ended.iter().map(|(_, late, _)| late.as_secs_f64()).collect();
     lateness.sort_by(f64::total_cmp);
     let served = ended.iter().map(|(index, late, outcome)| served(stage, &arrivals[*index], *late, outcome));

@@ -57,6 +57,10 @@ impl World {
         let found = self.bases.iter().find(|basis| basis.sizes == sizes).unwrap_or(&self.bases[0]);
         found.clone()
     }
+
+    fn plan(&self, order: &Order, cell: Cell) -> Plan {
+        Plan::new(cell, &self.machines, order.lengths, |sizes| self.basis(sizes))
+    }
 }
 
 /// Measures what is missing, and returns all results that the order asks for.
@@ -66,7 +70,7 @@ pub(crate) async fn run(order: &Order, programs: &Programs) -> Result<Vec<CellRe
     let world = World { machines: machines(), bases };
     let mut missing = Vec::new();
     for run in runs(order) {
-        if order.again || read(&file(order, run)).is_none() {
+        if order.again || read(order, &world, run).is_none() {
             missing.push(run);
         }
     }
@@ -77,7 +81,7 @@ pub(crate) async fn run(order: &Order, programs: &Programs) -> Result<Vec<CellRe
         order.folder.display()
     );
     let seconds = |run: &Run| {
-        let plan = Plan::new(run.cell, &world.machines, order.lengths, |sizes| world.basis(sizes));
+        let plan = world.plan(order, run.cell);
         (plan.end() - plan.begin()) / order.speed + AROUND_SECONDS
     };
     for (index, run) in missing.iter().enumerate() {
@@ -95,7 +99,7 @@ pub(crate) async fn run(order: &Order, programs: &Programs) -> Result<Vec<CellRe
         write(order, *run, &result)?;
         println!("  {}", line(&result));
     }
-    Ok(runs(order).into_iter().filter_map(|run| read(&file(order, run))).collect())
+    Ok(runs(order).into_iter().filter_map(|run| read(order, &world, run)).collect())
 }
 
 fn runs(order: &Order) -> Vec<Run> {
@@ -113,7 +117,7 @@ fn runs(order: &Order) -> Vec<Run> {
 async fn measure(order: &Order, programs: &Programs, world: &World, run: Run) -> Result<CellResult> {
     let Run { cell, policy, seed } = run;
     let speed = order.speed;
-    let plan = Plan::new(cell, &world.machines, order.lengths, |sizes| world.basis(sizes));
+    let plan = world.plan(order, cell);
     let arrivals = arrivals(order, run, &plan)?;
     let floor_seconds = idle_floor_seconds(&plan, &arrivals, |sizes| world.basis(sizes));
     let cast = Cast {
@@ -188,20 +192,13 @@ async fn cpu_busy(stage: &Stage, plan: &Plan) -> Result<f64> {
     Ok((busy_then - busy) / (all_then - all).max(1.0))
 }
 
-/// The requests of a cell: from the file that the first policy has left, so that all get the same.
+/// The requests of a cell, which are kept beside its results. They depend on the seed alone, so all policies get the same.
 fn arrivals(order: &Order, run: Run, plan: &Plan) -> Result<Vec<Arrival>> {
     let name = format!("schedule_{}_seed{}_x{}_v{RIG_VERSION}.jsonl", run.cell, run.seed, order.speed);
     let path = order.folder.join(name);
     let drawn = schedule(plan, ENVOYS, run.seed)?;
     let lines = drawn.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?.join("\n");
-    match fs::read_to_string(&path) {
-        Ok(there) => anyhow::ensure!(
-            there == lines,
-            "{} is of other cells: choose another folder of results, or remove it",
-            path.display()
-        ),
-        Err(_) => put(&path, &lines)?,
-    }
+    put(&path, &lines)?;
     Ok(drawn)
 }
 
@@ -209,9 +206,11 @@ fn file(order: &Order, run: Run) -> PathBuf {
     order.folder.join(CellResult::file_name(run.cell, run.policy.name(), run.seed, order.speed))
 }
 
-fn read(path: &Path) -> Option<CellResult> {
-    let result: CellResult = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    (result.version == RIG_VERSION).then_some(result)
+/// The result that is there, unless it is one of an older rig or of a cell of another length.
+fn read(order: &Order, world: &World, run: Run) -> Option<CellResult> {
+    let result: CellResult = serde_json::from_slice(&fs::read(file(order, run)).ok()?).ok()?;
+    let is_current = result.version == RIG_VERSION && result.plan == world.plan(order, run.cell);
+    is_current.then_some(result)
 }
 
 /// Writes the result, and beside it its seconds as JSON lines.

@@ -11,8 +11,9 @@ use super::plan::Plan;
 pub const RIG_VERSION: u32 = 1;
 /// Above this, a cell says more about the machine that runs it than about the policy: seconds of real time.
 pub const LATENESS_BOUND_SECONDS: f64 = 0.025;
-/// A request without an answer counts with this much time at least, so that a quick refusal is no success; simulated seconds.
-const FAILURE_SECONDS: f64 = 60.0;
+/// A request without an answer counts with this much time more, so that a quick refusal is no success: what a client that
+/// asks again loses about; simulated seconds.
+const FAILURE_SECONDS: f64 = 10.0;
 
 /// One request. Times are simulated seconds, counted from when it should have been sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,12 +37,12 @@ pub struct Served {
 impl Served {
     /// Time to the first token, or what its lack counts.
     pub fn ttft_seconds(&self) -> f64 {
-        self.ttft.unwrap_or_else(|| self.latency.max(FAILURE_SECONDS))
+        self.ttft.unwrap_or(self.latency + FAILURE_SECONDS)
     }
 
     /// Time to the last token, or what its lack counts.
     pub fn latency_seconds(&self) -> f64 {
-        if self.failure.is_some() { self.latency.max(FAILURE_SECONDS) } else { self.latency }
+        self.latency + if self.failure.is_some() { FAILURE_SECONDS } else { 0.0 }
     }
 }
 

@@ -192,7 +192,7 @@ pub(super) mod tests {
         assert_eq!((summary.requests, summary.failures), (2000, 2));
         assert!((summary.within_slo - 1996.0 / 2000.0).abs() < 1e-9, "{summary:?}");
         assert!((summary.above_floor - 0.5).abs() < 1e-9, "{summary:?}");
-        assert!((summary.latency_mean - (1998.0 * 2.0 + 120.0) / 2000.0).abs() < 1e-9, "{summary:?}");
+        assert!((summary.latency_mean - (2000.0 * 2.0 + 2.0 * 10.0) / 2000.0).abs() < 1e-9, "{summary:?}");
     }
 
     #[test]
