@@ -153,7 +153,7 @@ fn times(result: &CellResult, seconds: &[SecondShare], scale: &Scale) -> String 
             points.join(" ")
         );
     }
-    let floor = scale.y(result.floor_seconds);
+    let floor = scale.y(result.floor_seconds());
     let _ = write!(
         svg,
         "<line x1=\"0\" x2=\"{PANEL}\" y1=\"{floor:.1}\" y2=\"{floor:.1}\" stroke=\"#888\" stroke-dasharray=\"3 3\"/>"

@@ -8,7 +8,9 @@ use anyhow::Result;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use clairvoy_tests::{Arrival, Outcome, Plan, Sender, Served, loopback_client, quantile};
+use clairvoy_tests::{
+    Arrival, Outcome, Plan, Sender, Served, SpeedClass, idle_seconds, loopback_client, quantile,
+};
 
 /// Simulated time that measured requests get after the last one has left: the longest answer takes a minute and a half.
 const GRACE_SECONDS: f64 = 150.0;
@@ -77,11 +79,20 @@ pub(crate) async fn play(stage: &Stage, plan: &Plan, arrivals: &[Arrival]) -> Re
     ended.sort_by_key(|(index, ..)| *index);
     let mut lateness: Vec<f64> = ended.iter().map(|(_, late, _)| late.as_secs_f64()).collect();
     lateness.sort_by(f64::total_cmp);
-    let served = ended.iter().map(|(index, late, outcome)| served(stage, &arrivals[*index], *late, outcome));
+    let asked: Vec<Arrival> = ended.iter().map(|(index, ..)| arrivals[*index]).collect();
+    let ended = ended.iter().zip(&asked).zip(idle_seconds(&asked));
+    let served =
+        ended.map(|(((_, late, outcome), arrival), idle)| served(stage, arrival, *late, outcome, idle));
     Ok(Played { served: served.collect(), late_p99: quantile(&lateness, 0.99) })
 }
 
-fn served(stage: &Stage, arrival: &Arrival, late: Duration, outcome: &Outcome) -> Served {
+fn served(
+    stage: &Stage,
+    arrival: &Arrival,
+    late: Duration,
+    outcome: &Outcome,
+    idle: [f64; SpeedClass::ALL.len()],
+) -> Served {
     // Tenths of a millisecond are plenty, and keep the files small.
     let simulated = |time: Duration| (time.as_secs_f64() * stage.speed * 1e4).round() / 1e4;
     let gaps = outcome.output_tokens.saturating_sub(1);
@@ -99,5 +110,6 @@ fn served(stage: &Stage, arrival: &Arrival, late: Duration, outcome: &Outcome) -
         tpot,
         latency: simulated(late + outcome.duration),
         failure: outcome.failure.map(|cause| format!("{cause:?}")),
+        idle,
     }
 }

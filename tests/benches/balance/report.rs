@@ -77,7 +77,7 @@ fn introduction(results: &[CellResult], order: &Order) -> String {
 
 fn table(text: &mut String, cell: Cell, seed: u64, has_seeds: bool, results: &[&CellResult], rounds: usize) {
     let with_seed = if has_seeds { format!(", seed {seed}") } else { String::new() };
-    let floor = results.first().map_or(f64::NAN, |result| result.floor_seconds);
+    let floor = results.first().map_or(f64::NAN, |result| result.floor_seconds());
     let _ = write!(
         text,
         "\n#### {cell}{with_seed}\n\nFloor: {floor:.2} s.\n\n\

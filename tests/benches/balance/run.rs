@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use clairvoy_tests::{
     Arrival, Basis, Cell, CellResult, Health, LATENESS_BOUND_SECONDS, Lengths, Machine, Plan, RIG_VERSION,
-    Scenario, SizeSet, Summary, idle_floor_seconds, loopback_client, machines, per_second, schedule,
+    Scenario, SizeSet, Summary, loopback_client, machines, per_second, schedule,
 };
 
 use crate::clairvoy::MODEL;
@@ -119,7 +119,6 @@ async fn measure(order: &Order, programs: &Programs, world: &World, run: Run) ->
     let speed = order.speed;
     let plan = world.plan(order, cell);
     let arrivals = arrivals(order, run, &plan)?;
-    let floor_seconds = idle_floor_seconds(&plan, &arrivals, |sizes| world.basis(sizes));
     let cast = Cast {
         policy,
         machines: &world.machines,
@@ -168,7 +167,6 @@ async fn measure(order: &Order, programs: &Programs, world: &World, run: Run) ->
         plan,
         machines: world.machines.clone(),
         bases: world.bases.clone(),
-        floor_seconds,
         health,
         served: played.served,
     })
@@ -243,7 +241,7 @@ fn line(result: &CellResult) -> String {
         summary.ttft_p99.estimate,
         summary.ttft_p99.low,
         summary.ttft_p99.high,
-        result.floor_seconds,
+        result.floor_seconds(),
         summary.tpot_p95 * 1e3,
         summary.within_slo * 100.0,
         summary.requests,

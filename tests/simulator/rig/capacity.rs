@@ -10,9 +10,8 @@ use crate::history::{RequestSize, SeriesError};
 
 use super::cell::SizeSet;
 use super::fleet::{capacity_shares, machines, profile};
-use super::plan::Plan;
 use super::schedule::Arrival;
-use super::statistics::quantile;
+use super::statistics::Sample;
 
 /// Requests that are given to a saturated engine.
 const REQUESTS: usize = 1500;
@@ -57,40 +56,29 @@ impl Basis {
         for (class, share) in SpeedClass::ALL.into_iter().zip(shares) {
             let profile = profile(class, 1.0);
             let some = &sizes[..sizes.len().min(REQUESTS)];
-            ttfts.extend(idle_ttfts(profile, some).into_iter().map(|ttft| (ttft, share)));
+            ttfts.extend(idle_ttfts(profile, some).into_iter().map(|ttft| (ttft, share, 0)));
             let loaded = tpots_at(profile, &sizes, rps[class as usize] / 2.0);
             let weight = share / loaded.len() as f64;
-            tpots.extend(loaded.into_iter().map(|tpot| (tpot, weight)));
+            tpots.extend(loaded.into_iter().map(|tpot| (tpot, weight, 0)));
         }
         let slo = Slo {
-            ttft_seconds: SLO_FACTOR * weighted_quantile(ttfts, 0.99),
-            tpot_seconds: SLO_FACTOR * weighted_quantile(tpots, 0.95),
+            ttft_seconds: SLO_FACTOR * Sample::weighted(ttfts).quantile(0.99),
+            tpot_seconds: SLO_FACTOR * Sample::weighted(tpots).quantile(0.95),
         };
         Ok(Self { sizes: set, rps, slo })
     }
 }
 
-/// The 99th percentile of TTFT that the measured requests of a schedule would have if each came to an idle machine, spread
-/// over the classes by capacity: what no way of balancing that ignores sizes gets below for long.
-pub fn idle_floor_seconds(plan: &Plan, arrivals: &[Arrival], basis: impl Fn(SizeSet) -> Basis) -> f64 {
-    let mut found = Vec::new();
-    for set in SizeSet::ALL {
-        let of_set = |arrival: &&Arrival| arrival.is_measured(plan) && arrival.sizes == set;
-        let sizes: Vec<RequestSize> = arrivals.iter().filter(of_set).map(|arrival| arrival.size).collect();
-        if sizes.is_empty() {
-            continue;
-        }
-        let shares = class_shares(&basis(set).rps);
-        for (class, share) in SpeedClass::ALL.into_iter().zip(shares) {
-            let ttfts = idle_ttfts(profile(class, 1.0), &sizes);
-            found.extend(ttfts.into_iter().map(|ttft| (ttft, share)));
-        }
-    }
-    weighted_quantile(found, 0.99)
+/// TTFT that each request would have on an idle machine of each class, in the order of [`SpeedClass::ALL`]; 0 where it can
+/// never fit. Simulated seconds.
+pub fn idle_seconds(arrivals: &[Arrival]) -> Vec<[f64; SpeedClass::ALL.len()]> {
+    let sizes: Vec<RequestSize> = arrivals.iter().map(|arrival| arrival.size).collect();
+    let by_class = SpeedClass::ALL.map(|class| idle_ttfts(profile(class, 1.0), &sizes));
+    (0..arrivals.len()).map(|index| SpeedClass::ALL.map(|class| by_class[class as usize][index])).collect()
 }
 
 /// The part of the fleet's capacity that all machines of a class have.
-fn class_shares(rps: &[f64; SpeedClass::ALL.len()]) -> [f64; SpeedClass::ALL.len()] {
+pub(super) fn class_shares(rps: &[f64; SpeedClass::ALL.len()]) -> [f64; SpeedClass::ALL.len()] {
     let machines = machines();
     let mut shares = [0.0; SpeedClass::ALL.len()];
     for (machine, share) in machines.iter().zip(capacity_shares(&machines, rps)) {
@@ -127,19 +115,18 @@ fn saturated_rps(profile: Profile, sizes: &[RequestSize]) -> f64 {
     }
 }
 
-/// TTFT of each request alone on the machine, seconds.
+/// TTFT of each request alone on the machine, seconds; 0 where it can never fit.
 fn idle_ttfts(profile: Profile, sizes: &[RequestSize]) -> Vec<f64> {
     let mut engine = engine(profile);
     let mut now = 0.0;
     let mut found = Vec::with_capacity(sizes.len());
     for size in sizes {
         let alone = RequestSize { output_tokens: 1, ..*size };
-        if engine.submit(now, request(alone)).is_err() {
-            continue;
-        }
+        // Refused: the iterations below are none.
+        let _ = engine.submit(now, request(alone));
         let iterations = engine.advance(f64::INFINITY);
         now = iterations.last().map_or(now, |iteration| iteration.ended_at);
-        found.extend(ttfts(&iterations));
+        found.push(ttfts(&iterations).next().unwrap_or(0.0));
     }
     found
 }
@@ -181,19 +168,6 @@ fn tpots_at(profile: Profile, sizes: &[RequestSize], rps: f64) -> Vec<f64> {
     found
 }
 
-/// The value below which the given part of the weight lies.
-fn weighted_quantile(mut values: Vec<(f64, f64)>, level: f64) -> f64 {
-    values.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let total: f64 = values.iter().map(|(_, weight)| weight).sum();
-    let mut below = 0.0;
-    let found = values.iter().find(|(_, weight)| {
-        below += weight;
-        below >= level * total
-    });
-    let least = || quantile(&values.iter().map(|(value, _)| *value).collect::<Vec<_>>(), level);
-    found.map_or_else(least, |(value, _)| *value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,11 +200,16 @@ mod tests {
     }
 
     #[test]
-    fn the_weighted_quantile_counts_weight() {
-        let values = vec![(1.0, 1.0), (3.0, 1.0), (2.0, 8.0)];
-        assert_eq!(weighted_quantile(values.clone(), 0.05), 1.0);
-        assert_eq!(weighted_quantile(values.clone(), 0.5), 2.0);
-        assert_eq!(weighted_quantile(values, 0.99), 3.0);
+    fn an_idle_machine_answers_longer_prompts_later() {
+        let arrival = |prompt_tokens| {
+            let size = RequestSize { prompt_tokens, output_tokens: 9 };
+            Arrival { at: 0.0, gateway: 0, sizes: SizeSet::Code, size }
+        };
+        let idle = idle_seconds(&[arrival(100), arrival(10_000)]);
+        for class in SpeedClass::ALL {
+            assert!(idle[0][class as usize] * 5.0 < idle[1][class as usize], "{idle:?}");
+        }
+        assert!(idle[1].is_sorted(), "slower classes answer later: {idle:?}");
     }
 
     /// Prints what the cells are made of.

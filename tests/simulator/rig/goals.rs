@@ -2,7 +2,7 @@
 
 use super::cell::Scenario;
 use super::outcome::{CellResult, Served};
-use super::statistics::{Pair, geometric_ratio};
+use super::statistics::{Pair, Sample, geometric_ratio};
 use super::summary::Summary;
 
 /// The policy that is judged.
@@ -69,7 +69,7 @@ impl<'a> Judge<'a> {
     /// Our results and those of another policy for the same arrivals.
     fn pairs(&self, policy: &str) -> Vec<(&'a CellResult, &'a CellResult)> {
         let same = |a: &CellResult, b: &CellResult| {
-            a.cell == b.cell && a.seed == b.seed && a.speed.total_cmp(&b.speed).is_eq()
+            a.cell == b.cell && a.seed == b.seed && a.plan == b.plan && a.served.len() == b.served.len()
         };
         let matching = |ours| self.of(policy).find(|theirs| same(ours, theirs));
         self.of(OURS).filter_map(|ours| Some((ours, matching(ours)?))).collect()
@@ -80,10 +80,7 @@ impl<'a> Judge<'a> {
             !ours.cell.is_probe() && (scenarios.is_empty() || scenarios.contains(&ours.cell.scenario))
         };
         let pairs = self.pairs(policy).into_iter().filter(|(ours, _)| chosen(ours));
-        let ttfts: Vec<_> =
-            pairs.map(|(ours, theirs)| (ours.ttfts(), theirs.ttfts(), ours.floor_seconds)).collect();
-        let pairs: Vec<_> =
-            ttfts.iter().map(|(ours, theirs, floor)| Pair { ours, theirs, floor: *floor }).collect();
+        let pairs: Vec<Pair> = pairs.map(|(ours, theirs)| pair(ours, theirs, true)).collect();
         let within = match scenarios {
             [] => String::new(),
             some => format!(", {}", names(some)),
@@ -110,9 +107,7 @@ impl<'a> Judge<'a> {
         }
         let count = pairs.len();
         let worse = pairs.into_iter().filter_map(|(ours, theirs)| {
-            let (our, their) = (ours.ttfts(), theirs.ttfts());
-            let pair = Pair { ours: &our, theirs: &their, floor: 0.0 };
-            let ratio = geometric_ratio(&[pair], 0.99, self.rounds, 1)?;
+            let ratio = geometric_ratio(&[pair(ours, theirs, false)], 0.99, self.rounds, 1)?;
             (ratio.low > 1.0).then(|| format!("{} {:.2}×", ours.cell, ratio.estimate))
         });
         let worse: Vec<String> = worse.collect();
@@ -216,6 +211,15 @@ impl<'a> Judge<'a> {
             Some(goal(what, wanted, told, met))
         });
         told.collect()
+    }
+}
+
+fn pair(ours: &CellResult, theirs: &CellResult, above_floor: bool) -> Pair {
+    Pair {
+        requests: ours.served.len().min(theirs.served.len()),
+        ours: Sample::new(&ours.ttfts()),
+        theirs: Sample::new(&theirs.ttfts()),
+        idle: above_floor.then(|| ours.idle()),
     }
 }
 

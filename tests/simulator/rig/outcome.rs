@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::capacity::Basis;
+use crate::engine::SpeedClass;
+
+use super::capacity::{Basis, class_shares};
 use super::cell::{Cell, SizeSet};
 use super::fleet::Machine;
 use super::plan::Plan;
+use super::statistics::Sample;
 
 /// Results of another version are measured again.
 pub const RIG_VERSION: u32 = 1;
@@ -32,6 +35,8 @@ pub struct Served {
     pub latency: f64,
     /// Why there is no whole answer.
     pub failure: Option<String>,
+    /// Time to the first token on an idle machine of each class.
+    pub idle: [f64; SpeedClass::ALL.len()],
 }
 
 impl Served {
@@ -83,8 +88,6 @@ pub struct CellResult {
     pub machines: Vec<Machine>,
     /// Its figures for the sizes of the cell.
     pub bases: Vec<Basis>,
-    /// 99th percentile of TTFT on idle machines.
-    pub floor_seconds: f64,
     /// Whether the rig kept up.
     pub health: Health,
     /// The measured requests, in the order in which they should have been sent.
@@ -100,6 +103,25 @@ impl CellResult {
     /// Times to the first token, in order of arrival.
     pub fn ttfts(&self) -> Vec<f64> {
         self.served.iter().map(Served::ttft_seconds).collect()
+    }
+
+    /// The same requests on idle machines, spread over the classes by capacity: what no way of balancing that knows nothing of
+    /// sizes gets below for long.
+    pub fn idle(&self) -> Sample {
+        let mut values = Vec::with_capacity(self.served.len() * SpeedClass::ALL.len());
+        for basis in &self.bases {
+            let shares = class_shares(&basis.rps);
+            for (index, served) in self.served.iter().enumerate().filter(|(_, one)| one.sizes == basis.sizes)
+            {
+                values.extend(served.idle.iter().zip(shares).map(|(ttft, share)| (*ttft, share, index)));
+            }
+        }
+        Sample::weighted(values)
+    }
+
+    /// The 99th percentile of TTFT on idle machines.
+    pub fn floor_seconds(&self) -> f64 {
+        self.idle().quantile(0.99)
     }
 
     /// True when a request is within the objective for its sizes.

@@ -39,80 +39,108 @@ pub fn quantile(sorted: &[f64], level: f64) -> f64 {
     sorted[below] + part * (sorted[above] - sorted[below])
 }
 
+/// Values of requests, by size, so that a quantile of drawn requests takes one pass.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// The value, its weight, and the index of its request.
+    sorted: Vec<(f64, f64, usize)>,
+}
+
+impl Sample {
+    /// One value for each request, in the order of their arrival.
+    pub fn new(values: &[f64]) -> Self {
+        Self::weighted(values.iter().enumerate().map(|(index, value)| (*value, 1.0, index)).collect())
+    }
+
+    /// Values with weights, and the index of the request that each belongs to.
+    pub fn weighted(mut values: Vec<(f64, f64, usize)>) -> Self {
+        values.sort_by(|a, b| a.0.total_cmp(&b.0));
+        Self { sorted: values }
+    }
+
+    /// The least value below or at which this part of the weight lies; NaN of none.
+    pub fn quantile(&self, level: f64) -> f64 {
+        self.of_drawn(level, |_| 1.0)
+    }
+
+    /// The same, where each request counts as often as it was drawn.
+    fn of_drawn(&self, level: f64, times: impl Fn(usize) -> f64) -> f64 {
+        let total: f64 = self.sorted.iter().map(|(_, weight, index)| weight * times(*index)).sum();
+        let mut above = (1.0 - level) * total;
+        for (value, weight, index) in self.sorted.iter().rev() {
+            above -= weight * times(*index);
+            // What rounding leaves is no weight.
+            if above < -1e-9 * total {
+                return *value;
+            }
+        }
+        self.sorted.first().map_or(f64::NAN, |(value, ..)| *value)
+    }
+}
+
 /// A quantile of values in the order of their arrival, with its interval from `rounds` draws.
 pub fn quantile_interval(values: &[f64], level: f64, rounds: usize, seed: u64) -> Interval {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let draws = (0..rounds).map(|_| of_drawn(values, &draw(values.len(), &mut rng), level));
-    let drawn = draws.collect();
-    Interval::of(of_drawn(values, &(0..values.len()).collect::<Vec<_>>(), level), drawn)
-}
-
-/// The same requests under two policies, in the order of their arrival.
-#[derive(Debug, Clone, Copy)]
-pub struct Pair<'a> {
-    /// Those that are judged.
-    pub ours: &'a [f64],
-    /// Those they are compared with.
-    pub theirs: &'a [f64],
-    /// What is subtracted from the quantiles of both, and 0 where nothing is.
-    pub floor: f64,
-}
-
-/// The ratio of a quantile above the floor, ours to theirs: the geometric mean over cells, with its interval.
-pub fn geometric_ratio(pairs: &[Pair<'_>], level: f64, rounds: usize, seed: u64) -> Option<Interval> {
-    if pairs.is_empty() || pairs.iter().any(|pair| pair.ours.is_empty() || pair.theirs.is_empty()) {
-        return None;
-    }
-    let all = |pair: &Pair<'_>| {
-        let (ours, theirs) = ((0..pair.ours.len()).collect(), (0..pair.theirs.len()).collect());
-        (ours, theirs)
-    };
-    let estimate = mean_ratio(pairs, level, all);
+    let sample = Sample::new(values);
     let mut rng = StdRng::seed_from_u64(seed);
     let drawn = (0..rounds).map(|_| {
-        mean_ratio(pairs, level, |pair| {
-            let ours = draw(pair.ours.len(), &mut rng);
-            let same = pair.ours.len() == pair.theirs.len();
-            let theirs = if same { ours.clone() } else { draw(pair.theirs.len(), &mut rng) };
-            (ours, theirs)
-        })
+        let times = draw(values.len(), &mut rng);
+        sample.of_drawn(level, |index| times[index])
+    });
+    let drawn = drawn.collect();
+    Interval::of(sample.quantile(level), drawn)
+}
+
+/// The same requests under two policies.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// How many there are.
+    pub requests: usize,
+    /// Those that are judged.
+    pub ours: Sample,
+    /// Those they are compared with.
+    pub theirs: Sample,
+    /// The same requests on idle machines, whose quantile is subtracted from both; none where nothing is.
+    pub idle: Option<Sample>,
+}
+
+/// The ratio of a quantile above that of idle machines, ours to theirs: the geometric mean over cells, with its interval.
+pub fn geometric_ratio(pairs: &[Pair], level: f64, rounds: usize, seed: u64) -> Option<Interval> {
+    if pairs.is_empty() || pairs.iter().any(|pair| pair.requests == 0) {
+        return None;
+    }
+    let mean = |logs: f64| (logs / pairs.len() as f64).exp();
+    let estimate = mean(pairs.iter().map(|pair| log_ratio(pair, level, |_| 1.0)).sum());
+    let mut rng = StdRng::seed_from_u64(seed);
+    let drawn = (0..rounds).map(|_| {
+        let logs = pairs.iter().map(|pair| {
+            let times = draw(pair.requests, &mut rng);
+            log_ratio(pair, level, |index| times[index])
+        });
+        mean(logs.sum())
     });
     let drawn = drawn.collect();
     Some(Interval::of(estimate, drawn))
 }
 
-fn mean_ratio(
-    pairs: &[Pair<'_>],
-    level: f64,
-    mut chosen: impl FnMut(&Pair<'_>) -> (Vec<usize>, Vec<usize>),
-) -> f64 {
-    let logs = pairs.iter().map(|pair| {
-        let (ours, theirs) = chosen(pair);
-        let above = |values, chosen: &[usize]| {
-            let least = (LEAST_ABOVE_FLOOR * pair.floor).max(f64::MIN_POSITIVE);
-            (of_drawn(values, chosen, level) - pair.floor).max(least)
-        };
-        (above(pair.ours, &ours) / above(pair.theirs, &theirs)).ln()
-    });
-    (logs.sum::<f64>() / pairs.len() as f64).exp()
+fn log_ratio(pair: &Pair, level: f64, times: impl Fn(usize) -> f64) -> f64 {
+    let floor = pair.idle.as_ref().map_or(0.0, |idle| idle.of_drawn(level, &times));
+    let least = (LEAST_ABOVE_FLOOR * floor).max(f64::MIN_POSITIVE);
+    let above = |sample: &Sample| (sample.of_drawn(level, &times) - floor).max(least);
+    (above(&pair.ours) / above(&pair.theirs)).ln()
 }
 
-fn of_drawn(values: &[f64], chosen: &[usize], level: f64) -> f64 {
-    let mut drawn: Vec<f64> = chosen.iter().map(|&index| values[index]).collect();
-    drawn.sort_unstable_by(f64::total_cmp);
-    quantile(&drawn, level)
-}
-
-/// As many indices as there are values, in blocks.
-fn draw(len: usize, rng: &mut StdRng) -> Vec<usize> {
-    let block = BLOCK.min(len.max(1));
-    let mut chosen = Vec::with_capacity(len + block);
-    while chosen.len() < len {
+/// How often each of so many requests is drawn, in blocks.
+fn draw(len: usize, rng: &mut StdRng) -> Vec<f64> {
+    let block = BLOCK.min(len);
+    let mut times = vec![0.0; len];
+    let mut drawn = 0;
+    while drawn < len {
         let start = rng.random_range(0..=len - block);
-        chosen.extend(start..start + block);
+        let until = (start + block).min(start + len - drawn);
+        times[start..until].iter_mut().for_each(|times| *times += 1.0);
+        drawn += until - start;
     }
-    chosen.truncate(len);
-    chosen
+    times
 }
 
 #[cfg(test)]
@@ -146,12 +174,33 @@ mod tests {
         assert!(holds.count() >= 50);
     }
 
+    fn pair(ours: &[f64], theirs: &[f64], floor: Option<f64>) -> Pair {
+        let idle = floor.map(|floor| Sample::new(&vec![floor; ours.len()]));
+        Pair { requests: ours.len(), ours: Sample::new(ours), theirs: Sample::new(theirs), idle }
+    }
+
+    #[test]
+    fn a_sample_counts_weight() {
+        let sample = Sample::weighted(vec![(1.0, 1.0, 0), (3.0, 1.0, 2), (2.0, 8.0, 1)]);
+        assert_eq!([0.05, 0.5, 0.99].map(|level| sample.quantile(level)), [1.0, 2.0, 3.0]);
+        assert_eq!(sample.of_drawn(0.99, |index| [1.0, 1.0, 0.0][index]), 2.0);
+        assert!(Sample::new(&[]).quantile(0.5).is_nan());
+    }
+
+    #[test]
+    fn as_many_are_drawn_as_there_are() {
+        let mut rng = StdRng::seed_from_u64(3);
+        for len in [1, 49, 50, 51, 1234] {
+            assert_eq!(draw(len, &mut rng).iter().sum::<f64>(), len as f64);
+        }
+    }
+
     #[test]
     fn a_ratio_is_the_geometric_mean_over_cells() {
-        let values: Vec<f64> = (0..1000).map(f64::from).collect();
-        let (half, double) = (values.iter().map(|v| v / 2.0), values.iter().map(|v| v * 8.0));
-        let (half, double): (Vec<_>, Vec<_>) = (half.collect(), double.collect());
-        let pairs = [&half, &double].map(|ours| Pair { ours, theirs: &values, floor: 0.0 });
+        let values: Vec<f64> = (1..=1000).map(f64::from).collect();
+        let pairs = [0.5, 8.0].map(|factor| {
+            pair(&values.iter().map(|value| value * factor).collect::<Vec<_>>(), &values, None)
+        });
         let found = geometric_ratio(&pairs, 0.99, 50, 1).unwrap();
         assert!((found.estimate - 2.0).abs() < 1e-9, "{found:?}");
         assert!(found.high - found.low < 1e-9, "the same blocks are drawn of both: {found:?}");
@@ -159,9 +208,7 @@ mod tests {
 
     #[test]
     fn what_lies_at_the_floor_is_no_distance_of_nothing() {
-        let (floor, far) = (vec![1.0; 100], vec![2.0; 100]);
-        let pair = Pair { ours: &floor, theirs: &far, floor: 1.0 };
-        let found = geometric_ratio(&[pair], 0.99, 10, 1).unwrap();
+        let found = geometric_ratio(&[pair(&[1.0; 100], &[2.0; 100], Some(1.0))], 0.99, 10, 1).unwrap();
         assert!((found.estimate - LEAST_ABOVE_FLOOR).abs() < 1e-9, "{found:?}");
         assert!(geometric_ratio(&[], 0.99, 10, 1).is_none());
     }

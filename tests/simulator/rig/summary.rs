@@ -68,7 +68,7 @@ impl Summary {
         Self {
             ttft_p50: quantile(&ttfts, 0.5),
             ttft_p95: quantile(&ttfts, 0.95),
-            above_floor: ttft_p99.estimate - result.floor_seconds,
+            above_floor: ttft_p99.estimate - result.floor_seconds(),
             ttft_p99,
             tpot_p95: quantile(&tpots, 0.95),
             tpot_p99: quantile(&tpots, 0.99),
@@ -162,7 +162,16 @@ pub(super) mod tests {
             let (machine, ttft) = served(at);
             let sizes = SizeSet::Code;
             let (machine, tpot) = (Some(machine), Some(0.05));
-            Served { at, sizes, machine, ttft: Some(ttft), tpot, latency: ttft + 1.0, failure: None }
+            Served {
+                at,
+                sizes,
+                machine,
+                ttft: Some(ttft),
+                tpot,
+                latency: ttft + 1.0,
+                failure: None,
+                idle: [0.5; 4],
+            }
         };
         let slo = Slo { ttft_seconds: 2.0, tpot_seconds: 0.1 };
         CellResult {
@@ -174,7 +183,6 @@ pub(super) mod tests {
             plan: Plan { measured_seconds: 200.0, stretches: Vec::new(), events },
             machines: machines(),
             bases: vec![Basis { sizes: SizeSet::Code, rps: [4.0, 2.0, 1.0, 1.0], slo }],
-            floor_seconds: 0.5,
             health: Health { generator_late_p99: 0.001, servers_late_p99: 0.002, cpu_busy: 0.4 },
             served: (0..2000).map(one).collect(),
         }
