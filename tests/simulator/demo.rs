@@ -29,6 +29,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+pub use self::child::Child;
 pub use self::options::DemoOptions;
 use self::session::Session;
 

@@ -8,7 +8,7 @@ mod series;
 
 use std::fmt::Write as _;
 
-pub use self::series::{DemandSeries, RequestSize, SeriesError, request_sizes};
+pub use self::series::{DemandSeries, RequestSize, SeriesError, heavy_request_sizes, request_sizes};
 
 /// Windows of ten minutes in a recorded day: the season of a replayed series, in steps.
 pub const SEASON_WINDOWS: usize = 144;

@@ -6,21 +6,30 @@ mod demo;
 mod engine;
 mod history;
 mod player;
+mod rig;
 mod server;
 
 pub use autoscaler::{
     Autoscaler, AutoscalerConfig, Launcher, MAX_AGE_SECONDS, Progress, Refusal, Registrar, ReplicaPlan,
     Secret, SignedHeaders, WebhookCounts, verify,
 };
-pub use demo::{DemoOptions, run as run_demo};
+pub use demo::{Child, DemoOptions, run as run_demo};
 
 pub use engine::{
     Completion, Effects, Engine, EngineConfig, EngineState, Iteration, NewRequest, Output, Profile,
     RequestId, SpeedClass, SubmitError, TokenGap, Totals, UnknownClass,
 };
-pub use history::{DemandSeries, Replay, RequestSize, SEASON_WINDOWS, SeriesError, request_sizes};
-pub use player::{
-    Demand, FailureCause, Failures, Histogram, ModelLoad, ModelStatistics, Player, PlayerConfig,
-    loopback_client,
+pub use history::{
+    DemandSeries, Replay, RequestSize, SEASON_WINDOWS, SeriesError, heavy_request_sizes, request_sizes,
 };
-pub use server::{Faults, InvalidFaults, ServerConfig, ServerState, SimulatedServer};
+pub use player::{
+    Demand, FailureCause, Failures, Histogram, ModelLoad, ModelStatistics, Outcome, Player, PlayerConfig,
+    Sender, loopback_client,
+};
+pub use rig::{
+    Action, Arrival, Basis, Cell, CellResult, Event, Goal, Health, Interval, InvalidCell,
+    LATENESS_BOUND_SECONDS, Lengths, Machine, Pair, Plan, RIG_VERSION, Sample, Scenario, SecondShare, Served,
+    SizeSet, Slo, SlowShare, Stretch, Summary, Verdict, capacity_rps, capacity_shares, geometric_ratio,
+    idle_seconds, judge, machines, per_second, profile, quantile, quantile_interval, schedule,
+};
+pub use server::{Faults, InvalidFaults, ServerConfig, ServerState, SimulatedServer, WakeUps};

@@ -24,7 +24,7 @@ struct Arguments {
     /// Name of the model to serve; requests for another one get 404.
     #[arg(long, default_value = "chat-large", value_name = "NAME")]
     model: String,
-    /// Speed: fast (sustains about 8 requests/s at a TTFT p95 of 2 s), mid (4) or slow (2), for prompts of
+    /// Speed: fast (sustains about 8 requests/s at a TTFT p95 of 2 s), mid (4), modest (2.7) or slow (2), for prompts of
     /// about 2000 tokens and 28 tokens of output.
     #[arg(long, default_value = "fast", value_name = "CLASS")]
     class: SpeedClass,

@@ -29,11 +29,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::history::RequestSize;
 
-use self::{arrivals::Arrivals, request::Sender, statistics::Recorder};
+use self::{arrivals::Arrivals, statistics::Recorder};
 pub use self::{
     arrivals::Demand,
     client::loopback_client,
-    request::FailureCause,
+    request::{FailureCause, Outcome, Sender},
     statistics::{Failures, Histogram, ModelStatistics},
 };
 

@@ -5,6 +5,9 @@
 //! experiment `POST /simulator/faults` and `GET /simulator/state`. It says that it is simulated in the
 //! `Server` header, in `simulator_info` on the metrics page, in `/v1/models` and in the text it writes.
 //!
+//! Every answer names the server in `x-simulator-address`, so that a client behind a proxy knows who served it, and
+//! carries an ORCA report when `endpoint-load-metrics-format` asks for one.
+//!
 //! The engine runs in virtual time that is tied to the clock: a task wakes when an iteration ends, but at most
 //! every 20 ms, and hands over whatever was generated since. Where iterations are shorter, a chunk of a stream
 //! carries several tokens; the times in the metrics are those of the single iterations all the same.
@@ -16,6 +19,7 @@ mod faults;
 mod histogram;
 mod metrics;
 mod openai;
+mod orca;
 mod page;
 mod routes;
 
@@ -31,7 +35,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::engine::{Effects, EngineState, SpeedClass};
+use crate::engine::{Effects, EngineState, Profile, SpeedClass};
 
 pub use self::faults::{Faults, InvalidFaults};
 
@@ -86,6 +90,19 @@ pub struct ServerState {
     pub gpu_utilisation_percent: f64,
     /// The faults in force.
     pub faults: Faults,
+    /// Whether the process keeps up with the clock.
+    pub wake_ups: WakeUps,
+}
+
+/// How late the task that drives the engine woke up: what a busy machine adds to every time measured outside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct WakeUps {
+    /// Times that it slept.
+    pub total: u64,
+    /// 99th percentile of the lateness, seconds.
+    pub late_p99_seconds: f64,
+    /// The latest, seconds.
+    pub late_max_seconds: f64,
 }
 
 impl SimulatedServer {
@@ -95,10 +112,19 @@ impl SimulatedServer {
     /// # Errors
     /// When the address cannot be bound.
     pub fn start(config: ServerConfig) -> anyhow::Result<Self> {
+        let profile = config.class.profile();
+        Self::start_with_profile(config, profile)
+    }
+
+    /// As [`Self::start`], with another profile than that of the class.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn start_with_profile(config: ServerConfig, profile: Profile) -> anyhow::Result<Self> {
         let socket =
             connections::bind(config.listen).with_context(|| format!("binding {}", config.listen))?;
         let address = socket.local_addr().context("reading the bound address")?;
-        let core = Arc::new(Core::new(&config, address));
+        let core = Arc::new(Core::new(&config, profile, address));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let connections = connections::Connections::new(Arc::clone(&core), stop.clone());
         tasks.spawn(connections.serve(socket, config.load_delay));
@@ -109,6 +135,11 @@ impl SimulatedServer {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Ends the cold start now; nothing happens when it has passed.
+    pub fn open(&self) {
+        self.core.open.notify_one();
     }
 
     /// Replaces the faults in force.

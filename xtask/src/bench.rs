@@ -34,8 +34,9 @@ pub(crate) struct Args {
 const PAGE: &str = "docs/benchmarks.md";
 
 /// The benchmarks that write tables, with the section of the page that these are.
-const SECTIONS: [(&str, &str); 7] = [
+const SECTIONS: [(&str, &str); 8] = [
     ("access-log", "access-log"),
+    ("balance", "balance"),
     ("cost", "cost"),
     ("fleet", "xds"),
     ("forecast", "forecast"),
@@ -43,6 +44,9 @@ const SECTIONS: [(&str, &str); 7] = [
     ("push", "push"),
     ("scrape", "scrape"),
 ];
+
+/// The benchmarks that run the programs, which are then built first.
+const OF_PROGRAMS: [&str; 1] = ["balance"];
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let found = benchmarks(workspace.root())?;
@@ -59,6 +63,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         bail!("no benchmark `{name}`; there are: {}", known.join(", "));
     }
     for Benchmark { name, .. } in chosen {
+        if OF_PROGRAMS.contains(&name.as_str()) {
+            sh::run(&mut workspace.cargo(&["build", "--workspace", "--bins", "--profile", "bench"]))?;
+        }
         let mut bench = workspace.cargo(&["bench", "--workspace", "--bench", name, "--"]);
         bench.args(&args.more);
         if args.quick {

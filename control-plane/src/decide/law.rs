@@ -147,7 +147,8 @@ fn sides(
         usual.iter().zip(&slowdowns).map(|(curve, (slowdown, _))| curve.slowed(*slowdown)).collect();
     let capacity: f64 = present.iter().map(Curve::capacity_rps).sum();
     let offered = if model.arrivals_rps.is_finite() { model.arrivals_rps.clamp(0.0, MOST) } else { 0.0 };
-    let arrivals = offered.max(LEAST_LOAD * capacity);
+    let usual_capacity: f64 = usual.iter().map(Curve::capacity_rps).sum();
+    let arrivals = offered.max(LEAST_LOAD * usual_capacity);
     let most = law.ceiling * (arrivals / capacity.max(f64::MIN_POSITIVE)).max(1.0);
     let side = |index: usize| {
         let (backend, curve) = (backends[index], present[index]);

@@ -205,3 +205,6 @@ fn members(groups: &[PublishedGroup]) -> BTreeMap<SocketAddr, bool> {
         .flat_map(|group| group.members.iter().map(|(address, draining)| (*address, *draining)))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ const SHOWN_LINES: usize = 15;
 
 /// A running program, in a process group of its own.
 #[derive(Debug)]
-pub(super) struct Child {
+pub struct Child {
     name: String,
     log: PathBuf,
     process: tokio::process::Child,
@@ -27,8 +27,12 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts `command` with its output in the file `log`.
-    pub(super) fn spawn(name: &str, mut command: Command, log: &Path) -> anyhow::Result<Self> {
+    /// Starts `command` with its output in the file `log`. The kernel kills it when the calling thread ends, so call it
+    /// from one that lasts.
+    ///
+    /// # Errors
+    /// When the log cannot be written or the program cannot be started.
+    pub fn spawn(name: &str, mut command: Command, log: &Path) -> anyhow::Result<Self> {
         let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         die_with_parent(&mut command);
@@ -43,16 +47,21 @@ impl Child {
         Ok(Self { name: name.to_owned(), log: log.to_owned(), process, pid, reaped: false })
     }
 
-    pub(super) fn name(&self) -> &str {
+    /// The name that it was started by.
+    pub fn name(&self) -> &str {
         &self.name
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Fails when the process has ended, with the end of its log.
-    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+    /// Looks whether the process runs.
+    ///
+    /// # Errors
+    /// When it has ended, with the end of its log.
+    pub fn check(&mut self) -> anyhow::Result<()> {
         let Some(status) = self.process.try_wait()? else { return Ok(()) };
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
@@ -61,7 +70,7 @@ impl Child {
     }
 
     /// Asks the process to stop.
-    pub(super) fn terminate(&self) {
+    pub fn terminate(&self) {
         if !self.reaped {
             // Gone already is as good.
             let _ = kill_process(self.pid, Signal::TERM);
@@ -69,7 +78,7 @@ impl Child {
     }
 
     /// Waits until the process has ended, and kills its group at the deadline; true when that was not needed.
-    pub(super) async fn wait_or_kill(&mut self, deadline: Instant) -> bool {
+    pub async fn wait_or_kill(&mut self, deadline: Instant) -> bool {
         let in_time = timeout_at(deadline, self.process.wait()).await.is_ok();
         // Members of the group may be left even when its leader has ended.
         let _ = kill_process_group(self.pid, Signal::KILL);

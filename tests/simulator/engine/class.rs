@@ -41,12 +41,25 @@ impl Profile {
         self.num_blocks.saturating_mul(self.block_tokens).min(131_072)
     }
 
+    /// The same machine with every time `factor` times as long.
+    #[must_use]
+    pub fn slowed(self, factor: f64) -> Self {
+        Self {
+            base_seconds: self.base_seconds * factor,
+            sequence_seconds: self.sequence_seconds * factor,
+            prefill_token_seconds: self.prefill_token_seconds * factor,
+            kv_token_seconds: self.kv_token_seconds * factor,
+            beyond_knee_seconds: self.beyond_knee_seconds * factor,
+            ..self
+        }
+    }
+
     pub(super) fn blocks_for(&self, tokens: u32) -> u32 {
         tokens.div_ceil(self.block_tokens)
     }
 }
 
-/// Three kinds of simulated server.
+/// Four kinds of simulated server.
 ///
 /// The sustainable rates were measured in virtual time by the test `capacity_tests`: the highest Poisson rate
 /// at which the TTFT of 95 % of the requests stays below 2 s, all effects on, with prompts and outputs as
@@ -59,13 +72,15 @@ pub enum SpeedClass {
     Fast,
     /// Sustains 4.0 requests/s.
     Mid,
+    /// Sustains 2.8 requests/s.
+    Modest,
     /// Sustains 2.0 requests/s.
     Slow,
 }
 
 impl SpeedClass {
     /// Every class, fastest first.
-    pub const ALL: [Self; 3] = [Self::Fast, Self::Mid, Self::Slow];
+    pub const ALL: [Self; 4] = [Self::Fast, Self::Mid, Self::Modest, Self::Slow];
 
     /// Speed and limits of the class. The classes are not multiples of each other: memory, compute and cache
     /// shrink by different factors, as they do between generations of GPUs.
@@ -97,6 +112,19 @@ impl SpeedClass {
                 num_blocks: 8_000,
                 max_waiting: 4096,
             },
+            Self::Modest => Profile {
+                base_seconds: 0.016,
+                sequence_seconds: 0.000_25,
+                prefill_token_seconds: 0.000_11,
+                kv_token_seconds: 0.000_000_18,
+                knee_sequences: 26,
+                beyond_knee_seconds: 0.000_09,
+                max_num_seqs: 48,
+                token_budget: 2048,
+                block_tokens: 16,
+                num_blocks: 6_500,
+                max_waiting: 4096,
+            },
             Self::Slow => Profile {
                 base_seconds: 0.018,
                 sequence_seconds: 0.000_3,
@@ -118,6 +146,7 @@ impl SpeedClass {
         match self {
             Self::Fast => 8.0,
             Self::Mid => 4.0,
+            Self::Modest => 2.7,
             Self::Slow => 2.0,
         }
     }
@@ -127,6 +156,7 @@ impl SpeedClass {
         match self {
             Self::Fast => "fast",
             Self::Mid => "mid",
+            Self::Modest => "modest",
             Self::Slow => "slow",
         }
     }
@@ -140,7 +170,7 @@ impl fmt::Display for SpeedClass {
 
 /// A name that is no speed class.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown speed class {0:?}: give fast, mid or slow")]
+#[error("unknown speed class {0:?}: give fast, mid, modest or slow")]
 pub struct UnknownClass(String);
 
 impl FromStr for SpeedClass {

@@ -110,8 +110,21 @@ impl DemandSeries {
 ///
 /// When the compiled-in data is damaged.
 pub fn request_sizes() -> Result<Vec<RequestSize>, SeriesError> {
+    parse_sizes(include_str!("../data/request_sizes.csv"))
+}
+
+/// Returns the recorded sizes of a chat service, in the order of arrival: prompts with a heavy tail, long answers.
+///
+/// # Errors
+///
+/// When the compiled-in data is damaged.
+pub fn heavy_request_sizes() -> Result<Vec<RequestSize>, SeriesError> {
+    parse_sizes(include_str!("../data/request_sizes_heavy.csv"))
+}
+
+fn parse_sizes(csv: &str) -> Result<Vec<RequestSize>, SeriesError> {
     let mut sizes = Vec::new();
-    for (line, text) in data_lines(include_str!("../data/request_sizes.csv")) {
+    for (line, text) in data_lines(csv) {
         let error = || SeriesError::Line { line, text: text.to_owned() };
         let (prompt, output) = text.split_once(',').ok_or_else(error)?;
         sizes.push(RequestSize {
@@ -140,9 +153,11 @@ mod tests {
 
     #[test]
     fn recorded_requests_have_tokens() {
-        let sizes = request_sizes().unwrap();
-        assert_eq!(sizes.len(), 3000);
-        assert!(sizes.iter().all(|size| size.prompt_tokens > 0 && size.output_tokens > 0));
+        for (sizes, count) in [(request_sizes(), 3000), (heavy_request_sizes(), 4000)] {
+            let sizes = sizes.unwrap();
+            assert_eq!(sizes.len(), count);
+            assert!(sizes.iter().all(|size| size.prompt_tokens > 0 && size.output_tokens > 0));
+        }
     }
 
     #[test]

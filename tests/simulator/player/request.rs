@@ -25,35 +25,59 @@ pub enum FailureCause {
     Timeout,
 }
 
+/// The header in which simulated servers say who they are.
+const ADDRESS_HEADER: &str = "x-simulator-address";
+
 /// What became of one request.
 #[derive(Debug, Clone)]
-pub(super) struct Outcome {
+pub struct Outcome {
     /// Nothing when the whole answer came.
-    pub(super) failure: Option<FailureCause>,
+    pub failure: Option<FailureCause>,
     /// From sending the request to its first token, if there was one.
-    pub(super) ttft: Option<Duration>,
+    pub ttft: Option<Duration>,
     /// From sending the request to the end, good or bad.
-    pub(super) duration: Duration,
+    pub duration: Duration,
+    /// From sending the request to its newest token, if there was one.
+    pub last_token: Option<Duration>,
     /// Tokens received: those the server reports, or else the pieces counted.
-    pub(super) output_tokens: u64,
+    pub output_tokens: u64,
+    /// The simulated server that answered, if one did.
+    pub server: Option<SocketAddr>,
 }
 
 /// Sends requests of one model.
 #[derive(Debug, Clone)]
-pub(super) struct Sender {
+pub struct Sender {
     pub(super) client: reqwest::Client,
     pub(super) model: String,
 }
 
 impl Sender {
-    pub(super) async fn send(&self, target: SocketAddr, size: RequestSize) -> Outcome {
+    /// One for this model, over this client.
+    pub fn new(client: reqwest::Client, model: String) -> Self {
+        Self { client, model }
+    }
+
+    /// Sends one request and reads its answer to the end, within the time of the client.
+    pub async fn send(&self, target: SocketAddr, size: RequestSize) -> Outcome {
+        self.exchanged(target, size, None).await
+    }
+
+    /// Sends one request and reads its answer to the end, within the given time.
+    pub async fn send_within(&self, target: SocketAddr, size: RequestSize, time: Duration) -> Outcome {
+        self.exchanged(target, size, Some(time)).await
+    }
+
+    async fn exchanged(&self, target: SocketAddr, size: RequestSize, time: Option<Duration>) -> Outcome {
         let begin = Instant::now();
         let mut answer = Answer::default();
-        let failure = self.exchange(target, size, &mut answer).await.err();
+        let failure = self.exchange(target, size, time, &mut answer).await.err();
         Outcome {
             failure,
             ttft: answer.first_token_at.map(|at| at - begin),
             duration: begin.elapsed(),
+            last_token: answer.last_token_at.map(|at| at - begin),
+            server: answer.server,
             output_tokens: answer.reported_tokens.unwrap_or(answer.pieces),
         }
     }
@@ -62,6 +86,7 @@ impl Sender {
         &self,
         target: SocketAddr,
         size: RequestSize,
+        time: Option<Duration>,
         answer: &mut Answer,
     ) -> Result<(), FailureCause> {
         let body = serde_json::json!({
@@ -71,19 +96,22 @@ impl Sender {
             "max_tokens": size.output_tokens,
             "messages": [{ "role": "user", "content": "Continue the recorded request." }],
         });
-        let mut response = self
+        let mut request = self
             .client
             .post(format!("http://{target}/v1/chat/completions"))
             // The text is short; the simulated servers take the sizes from here.
             .header("x-simulator-prompt-tokens", size.prompt_tokens)
             .header("x-simulator-output-tokens", size.output_tokens)
-            .json(&body)
-            .send()
-            .await
-            .map_err(|error| cause_of(&error, FailureCause::Reset))?;
+            .json(&body);
+        if let Some(time) = time {
+            request = request.timeout(time);
+        }
+        let mut response = request.send().await.map_err(|error| cause_of(&error, FailureCause::Reset))?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(FailureCause::Status(response.status().as_u16()));
         }
+        let server = response.headers().get(ADDRESS_HEADER);
+        answer.server = server.and_then(|value| value.to_str().ok()?.parse().ok());
         while let Some(bytes) =
             response.chunk().await.map_err(|error| cause_of(&error, FailureCause::CutStream))?
         {
@@ -110,7 +138,9 @@ fn cause_of(error: &reqwest::Error, otherwise: FailureCause) -> FailureCause {
 #[derive(Debug, Default)]
 struct Answer {
     buffer: Vec<u8>,
+    server: Option<SocketAddr>,
     first_token_at: Option<Instant>,
+    last_token_at: Option<Instant>,
     pieces: u64,
     reported_tokens: Option<u64>,
     done: bool,
@@ -164,6 +194,7 @@ impl Answer {
         if chunk.choices.iter().any(has_text) {
             self.pieces += 1;
             self.first_token_at.get_or_insert(now);
+            self.last_token_at = Some(now);
         }
         if let Some(usage) = chunk.usage {
             self.reported_tokens = Some(usage.completion_tokens);

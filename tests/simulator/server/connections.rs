@@ -49,6 +49,7 @@ impl Connections {
         let kill = self.core.kill.clone();
         tokio::select! {
             () = tokio::time::sleep(load_delay) => {}
+            () = self.core.open.notified() => {}
             () = self.stop.cancelled() => return,
             () = kill.cancelled() => return,
         }

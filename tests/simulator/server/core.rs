@@ -12,12 +12,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{
-    Effects, Engine, EngineConfig, NewRequest, RequestId, SpeedClass, SubmitError, TokenGap,
+    Effects, Engine, EngineConfig, NewRequest, Profile, RequestId, SpeedClass, SubmitError, TokenGap,
 };
+use crate::player::Histogram;
 
 use super::metrics::{FinishReason, Metrics};
+use super::orca::Load;
 use super::page::{self, PageInput};
-use super::{Faults, InvalidFaults, ServerConfig, ServerState};
+use super::{Faults, InvalidFaults, ServerConfig, ServerState, WakeUps};
 
 /// Shortest time between two wake-ups of the driving task: keeps ten servers on two CPU cores cheap.
 const QUANTUM: Duration = Duration::from_millis(20);
@@ -51,7 +53,10 @@ pub(super) struct Core {
     pub(super) model: String,
     pub(super) kill: CancellationToken,
     pub(super) started_at_unix_seconds: f64,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
+    /// Told to end the cold start.
+    pub(super) open: Notify,
+    context_tokens: u32,
     class: SpeedClass,
     effects: Effects,
     seed: u64,
@@ -69,7 +74,15 @@ struct Live {
     faults: Faults,
     errors: StdRng,
     utilisation: Utilisation,
+    load: Load,
+    lateness: Lateness,
     loading: bool,
+}
+
+#[derive(Debug, Default)]
+struct Lateness {
+    seconds: Histogram,
+    max: Duration,
 }
 
 #[derive(Debug)]
@@ -80,15 +93,17 @@ struct Answering {
 }
 
 impl Core {
-    pub(super) fn new(config: &ServerConfig, address: SocketAddr) -> Self {
+    pub(super) fn new(config: &ServerConfig, profile: Profile, address: SocketAddr) -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let ServerConfig { class, effects, seed, .. } = *config;
-        let engine = Engine::new(EngineConfig { profile: class.profile(), effects, seed });
+        let engine = Engine::new(EngineConfig { profile, effects, seed });
         Self {
             model: config.model.clone(),
             kill: CancellationToken::new(),
             started_at_unix_seconds: since_epoch.as_secs_f64(),
             address,
+            open: Notify::new(),
+            context_tokens: profile.context_tokens(),
             class,
             effects,
             seed,
@@ -99,7 +114,9 @@ impl Core {
                 metrics: Metrics::new(),
                 faults: Faults::default(),
                 errors: StdRng::seed_from_u64(seed.wrapping_add(1)),
-                utilisation: Utilisation::default(),
+                utilisation: Utilisation::new(UTILISATION_SECONDS),
+                load: Load::default(),
+                lateness: Lateness::default(),
                 loading: true,
             }),
             work: Notify::new(),
@@ -175,7 +192,14 @@ impl Core {
     }
 
     pub(super) fn context_tokens(&self) -> u32 {
-        self.class.profile().context_tokens()
+        self.context_tokens
+    }
+
+    /// What an ORCA report says now.
+    pub(super) fn orca_report(&self) -> serde_json::Value {
+        let (live, now) = self.live();
+        let busy_since = live.engine.busy_since();
+        live.load.report(now, busy_since, &live.engine.state(), live.engine.profile().max_num_seqs)
     }
 
     pub(super) fn state(&self) -> ServerState {
@@ -195,6 +219,11 @@ impl Core {
             engine: live.engine.state(),
             gpu_utilisation_percent: live.gpu_percent(now),
             faults: live.faults,
+            wake_ups: WakeUps {
+                total: live.lateness.seconds.count(),
+                late_p99_seconds: live.lateness.seconds.quantile_seconds(0.99).unwrap_or(0.0),
+                late_max_seconds: live.lateness.max.as_secs_f64(),
+            },
         }
     }
 
@@ -222,7 +251,13 @@ impl Core {
                 end.map(|end| Duration::from_secs_f64(end).max(Duration::from_secs_f64(now) + QUANTUM))
             };
             match next {
-                Some(at) => tokio::time::sleep_until(self.origin + at).await,
+                Some(at) => {
+                    tokio::time::sleep_until(self.origin + at).await;
+                    let late = self.origin.elapsed().saturating_sub(at);
+                    let lateness = &mut self.live().0.lateness;
+                    lateness.seconds.record(late);
+                    lateness.max = lateness.max.max(late);
+                }
                 None => self.work.notified().await,
             }
         }
@@ -238,6 +273,7 @@ impl Live {
         for iteration in self.engine.advance(now) {
             self.utilisation.extend(iteration.started_at, false);
             self.utilisation.extend(iteration.ended_at, true);
+            self.load.observe(&iteration);
             self.metrics.observe(&iteration);
             for output in &iteration.outputs {
                 let Some(answering) = self.requests.get_mut(&output.id) else { continue };
@@ -278,20 +314,26 @@ impl Live {
 }
 
 /// Exponentially smoothed part of the time in which the engine worked.
-#[derive(Debug, Clone, Copy, Default)]
-struct Utilisation {
-    part: f64,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Utilisation {
+    seconds: f64,
+    pub(super) part: f64,
     at: f64,
 }
 
 impl Utilisation {
-    fn extend(&mut self, until: f64, busy: bool) {
+    /// One with this time constant, idle so far.
+    pub(super) fn new(seconds: f64) -> Self {
+        Self { seconds, part: 0.0, at: 0.0 }
+    }
+
+    pub(super) fn extend(&mut self, until: f64, busy: bool) {
         let seconds = until - self.at;
         if seconds <= 0.0 {
             return;
         }
         let target = if busy { 1.0 } else { 0.0 };
-        self.part += (1.0 - (-seconds / UTILISATION_SECONDS).exp()) * (target - self.part);
+        self.part += (1.0 - (-seconds / self.seconds).exp()) * (target - self.part);
         self.at = until;
     }
 }

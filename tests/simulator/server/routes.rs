@@ -20,7 +20,7 @@ use crate::engine::SubmitError;
 use super::answer::{Answer, Endpoint};
 use super::core::Core;
 use super::openai::{ApiError, CompletionRequest};
-use super::{Faults, ServerState};
+use super::{Faults, ServerState, orca};
 
 /// The version is that of the Prometheus text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -29,7 +29,11 @@ const BODY_LIMIT_BYTES: usize = 8 << 20;
 const HUGE_PAGE_BYTES: usize = 100_000_000;
 const HUGE_CHUNK_BYTES: usize = 64 * 1024;
 
+/// Names the server that answered.
+const ADDRESS_HEADER: &str = "x-simulator-address";
+
 pub(super) fn router(core: Arc<Core>) -> Router {
+    let address = HeaderValue::from_str(&core.address.to_string()).ok();
     Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completions))
@@ -39,11 +43,14 @@ pub(super) fn router(core: Arc<Core>) -> Router {
         .route("/simulator/faults", post(set_faults))
         .route("/simulator/state", get(state))
         .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
-        .layer(middleware::map_response(name_server))
+        .layer(middleware::map_response(move |response| name_server(response, address.clone())))
         .with_state(core)
 }
 
-async fn name_server(mut response: Response) -> Response {
+async fn name_server(mut response: Response, address: Option<HeaderValue>) -> Response {
+    if let Some(address) = address {
+        response.headers_mut().insert(ADDRESS_HEADER, address);
+    }
     response.headers_mut().insert(header::SERVER, HeaderValue::from_static("clairvoy-simulator"));
     response
 }
@@ -81,14 +88,17 @@ async fn complete(
     let include_usage = request.include_usage();
     let mut answer =
         Answer::new(endpoint, request.model, lengths.prompt_tokens, reason, include_usage, ticket);
-    if !request.stream {
-        return answer.whole().await;
-    }
-    // A healthy server sends the headers of a stream at once; a hanging one sends nothing at all.
-    if core.faults().hang {
-        answer.first_token().await;
-    }
-    Ok(answer.stream())
+    let mut response = if request.stream {
+        // A healthy server sends the headers of a stream at once; a hanging one sends nothing at all.
+        if core.faults().hang {
+            answer.first_token().await;
+        }
+        answer.stream()
+    } else {
+        answer.whole().await?
+    };
+    response.headers_mut().extend(orca::header(&core, headers));
+    Ok(response)
 }
 
 async fn models(State(core): State<Arc<Core>>) -> Json<Value> {

@@ -283,3 +283,29 @@ async fn faults_come_and_go() {
     assert_eq!((&state["simulated"], &state["faults"]["hang"]), (&json!(true), &json!(false)));
     server.kill();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_names_its_server_and_reports_its_load_when_asked() {
+    let server = started().await;
+    let address = server.address();
+    let body = r#"{"model": "chat-large", "max_tokens": 3, "prompt": "Hello"}"#;
+    let plain = ask(address, "POST", "/v1/completions", "", body).await;
+    assert!(plain.head.contains(&format!("x-simulator-address: {address}")), "{}", plain.head);
+    assert!(!plain.head.contains("endpoint-load-metrics"), "{}", plain.head);
+    let reply = ask(address, "POST", "/v1/completions", "endpoint-load-metrics-format: json\r\n", body).await;
+    let line = reply.head.lines().find_map(|line| line.strip_prefix("endpoint-load-metrics: JSON "));
+    let report: Value = serde_json::from_str(line.unwrap_or_else(|| panic!("{}", reply.head))).unwrap();
+    assert!(report["rps_fractional"].as_f64().unwrap() > 0.0, "{report}");
+    assert!(report["application_utilization"].as_f64().unwrap() > 0.0, "{report}");
+    let reply = ask(address, "POST", "/v1/completions", "endpoint-load-metrics-format: text\r\n", body).await;
+    assert!(reply.head.contains("endpoint-load-metrics: TEXT application_utilization="), "{}", reply.head);
+}
+
+#[tokio::test]
+async fn a_cold_start_can_be_ended() {
+    let server = SimulatedServer::start(config(SpeedClass::Fast, Duration::from_secs(3600))).unwrap();
+    assert!(TcpStream::connect(server.address()).is_err());
+    server.open();
+    until("open", || !server.state().loading).await;
+    assert!(TcpStream::connect(server.address()).is_ok());
+}

@@ -151,8 +151,8 @@ proptest! {
     #[test]
     fn floors_and_caps_are_kept(fleet in sane_fleet(), arrivals in 0.1..200.0f64) {
         let decision = decided(&model(fresh(fleet), arrivals));
-        let capacity: f64 = decision.backends.iter().map(|backend| backend.terms.capacity_rps).sum();
-        let arrivals = arrivals.max(LEAST_LOAD * capacity);
+        let usual = |backend: &BackendShare| backend.terms.capacity_rps * backend.terms.slowdown;
+        let arrivals = arrivals.max(LEAST_LOAD * decision.backends.iter().map(usual).sum::<f64>());
         for backend in &decision.backends {
             let terms = &backend.terms;
             let inflow = terms.wanted_share * arrivals;

@@ -1,0 +1,119 @@
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+
+use crate::compile::{Intent, compile};
+use crate::config;
+use crate::telemetry::Sample;
+
+use super::super::control::{Core, Effect, Input, Order};
+use super::*;
+
+fn at(second: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_700_000_000 + second, 0).unwrap()
+}
+
+fn address(number: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, number], 8000))
+}
+
+/// A core with three backends in two pools, the second pool three times slower.
+fn core() -> Core {
+    let config = config::parse(
+        "models: [{ name: m, pools: [a, b] }]\npools:\n\
+         - { name: a, capacity_rps: 6, backends: [\"10.0.0.1:8000\", \"10.0.0.2:8000\"] }\n\
+         - { name: b, capacity_rps: 2, backends: [\"10.0.0.3:8000\"] }\n",
+    );
+    let mut core = Core::new(Arc::new(config.unwrap()), at(0));
+    core.reconcile(at(0));
+    core
+}
+
+/// Seconds in which each backend has so many requests, from one to another.
+fn pass(core: &mut Core, seconds: std::ops::Range<i64>, running: f64) {
+    for second in seconds {
+        for number in 1..=3 {
+            let sample = Sample {
+                at: at(second),
+                backend: address(number).to_string().into(),
+                interval_seconds: 1.0,
+                running: Some(running),
+                queue_depth: Some(0.0),
+                arrived: 2.0,
+                completed: 2.0,
+                prompt_tokens: 1000.0,
+                output_tokens: 100.0,
+                ..Sample::default()
+            };
+            core.take(Input::Sample { at: at(second), sample: Box::new(sample) }).unwrap();
+        }
+        core.take(Input::Tick { at: at(second) + TimeDelta::milliseconds(100) }).unwrap();
+    }
+}
+
+fn weights(core: &Core) -> Vec<(&str, u32)> {
+    core.steering["m"].published.iter().map(|group| (group.name.as_str(), group.weight)).collect()
+}
+
+#[test]
+fn weights_add_up_and_start_at_capacity() {
+    let mut core = core();
+    pass(&mut core, 0..1, 2.0);
+    assert_eq!(weights(&core), [("a", 8571), ("b", 1429)], "six, six and two");
+    pass(&mut core, 1..60, 2.0);
+    assert_eq!(weights(&core).iter().map(|(_, weight)| weight).sum::<u32>(), 10_000);
+    let drain = Order::Drain { pool: "b".to_owned(), address: address(3) };
+    core.take(Input::Order { at: at(60), order: drain }).unwrap();
+    pass(&mut core, 60..62, 2.0);
+    assert_eq!(weights(&core), [("a", 9999), ("b", 1)], "one that drains takes nothing");
+}
+
+#[test]
+fn a_decision_has_all_that_it_was_made_from() {
+    let mut core = core();
+    pass(&mut core, 0..30, 2.0);
+    let before = core.steering["m"].state.clone();
+    let decision = core.steering["m"].latest.clone().unwrap();
+    assert_eq!(decision.state, before);
+    let terms = decision.backends[2].terms;
+    assert!(terms.trust == 1.0 && terms.in_flight.is_some() && terms.capacity_rps == 2.0, "{terms:?}");
+    core.effects();
+    let gone = Order::Drain { pool: "b".to_owned(), address: address(3) };
+    core.take(Input::Order { at: at(31), order: gone }).unwrap();
+    let row = core.effects().into_iter().find_map(|effect| match effect {
+        Effect::Decided(row) if row.kind == "membership" => Some(row),
+        _ => None,
+    });
+    let mut inputs = row.unwrap().inputs;
+    let law: Law = serde_json::from_value(inputs["law"].take()).unwrap();
+    let previous: WeightState = serde_json::from_value(inputs["previous"].take()).unwrap();
+    let model = serde_json::from_value(inputs).unwrap();
+    let again = decide_weights(&model, &previous, &law, at(31));
+    assert_eq!(Some(again), core.steering["m"].latest, "the same again from what was stored");
+}
+
+#[test]
+fn endpoints_have_weights_only_where_they_are_told_apart() {
+    let mut core = core();
+    pass(&mut core, 0..2, 2.0);
+    let config = Arc::clone(core.config());
+    let told = |steering: &Steering| {
+        let intent = Intent {
+            gateway: config.gateways().remove(0),
+            models: vec![steering.intent(&config.models[0], &config)],
+            access_log: None,
+        };
+        let groups = compile(&intent).assignments.remove(0).endpoints.into_iter();
+        let endpoints = groups.flat_map(|group| group.lb_endpoints);
+        endpoints
+            .map(|endpoint| endpoint.load_balancing_weight.map(|weight| weight.value))
+            .collect::<Vec<_>>()
+    };
+    let mut steering = core.steering["m"].clone();
+    assert_eq!(told(&steering), [None; 3]);
+    let mut decision = steering.latest.clone().unwrap();
+    decision.form = Form::Endpoints;
+    steering.published = groups(&decision, &[]);
+    let weights: Vec<u32> = told(&steering).into_iter().flatten().collect();
+    assert!(weights.len() == 3 && weights.iter().sum::<u32>() == 100_000, "{weights:?}");
+}
