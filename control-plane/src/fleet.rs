@@ -10,6 +10,8 @@ mod gateway;
 mod groups;
 mod leases;
 mod membership;
+mod mix;
+mod profiles;
 mod reports;
 mod silence;
 mod tokens;
@@ -32,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, Pool};
 use crate::telemetry::Sample;
 
+use profiles::PoolClass;
 use tokens::LoggedTokens;
 
 /// Reports of one time may come this long after each other, seconds: the longest interval, missed three times.
@@ -55,6 +58,9 @@ pub struct Fleet {
     dismissed: BTreeSet<SocketAddr>,
     /// Backends that were found, by pool.
     found: BTreeMap<String, BTreeSet<SocketAddr>>,
+    /// What is known of the backends of a pool in general.
+    #[serde(default)]
+    classes: BTreeMap<String, PoolClass>,
 }
 
 /// Why a backend cannot be registered, drained or removed.
@@ -105,6 +111,7 @@ impl Fleet {
         }
         self.logged_tokens.retain(|name, _| config.models.iter().any(|model| model.name == *name));
         self.found.retain(|name, _| config.pool(name).is_some_and(|pool| pool.dns().is_some()));
+        self.classes.retain(|name, _| config.pool(name).is_some());
         let found = &self.found;
         self.dismissed.retain(|address| {
             let is_found = found.values().any(|found| found.contains(address));
@@ -145,7 +152,12 @@ impl Fleet {
     }
 
     fn admit(&mut self, address: SocketAddr, model: &str, pool: &Pool, origin: Origin, now: DateTime<Utc>) {
-        let fresh = || Backend::new(address, model, &pool.name, origin, now);
+        let class = self.classes.get(&pool.name).and_then(PoolClass::profile);
+        let fresh = || {
+            let mut backend = Backend::new(address, model, &pool.name, origin, now);
+            backend.learner.inherit(class);
+            backend
+        };
         let backend = self.backends.entry(address).or_insert_with(fresh);
         if backend.pool != pool.name || backend.model != model {
             *backend = fresh();

@@ -32,6 +32,7 @@ use super::steer::Steering;
 pub(crate) use checkpoint::{Checkpoint, Pending, decisive};
 pub(super) use discovered::{Discovered, MEMBERSHIP, WEIGHTS};
 pub(crate) use input::{Input, Order};
+pub(super) use learned::PROFILE;
 
 /// What decides, and all that it remembers.
 pub(crate) struct Core {

@@ -7,10 +7,11 @@ use chrono::{DateTime, Utc};
 use clairvoy_forecaster::{CapacityEstimate, WaitForecast};
 use clairvoy_xds::{ClientStatus, Quarantined, SyncState};
 
+use crate::decide::{Certainty, Mix, Profile};
 use crate::fleet::{Backend, Findings, Health, Membership};
 use crate::view::{
-    AnomalyView, BackendState, BackendView, CapacityView, NackView, ProxyState, ProxyView, QuarantineView,
-    State,
+    AnomalyView, BackendState, BackendView, CapacityView, NackView, ProfileView, ProxyState, ProxyView,
+    QuarantineView, State,
 };
 
 use super::steer::Steering;
@@ -40,6 +41,7 @@ pub(super) fn backend(
     steering: Option<&Steering>,
     zone: &str,
     capacity_rps: Option<f64>,
+    mix: &Mix,
     now: DateTime<Utc>,
 ) -> BackendView {
     let sample = backend.sample.as_ref();
@@ -90,12 +92,29 @@ pub(super) fn backend(
         capacity_rps,
         capacity: capacity(backend.slo_capacity),
         anomaly: backend.findings.as_ref().map(anomaly),
-        slowdown: backend.speed.factor(),
+        profile: backend.profile().map(|known| profile(&known, backend, mix)),
+        slowdown: backend.slowdown(),
         share: decided.map_or(0.0, |decided| decided.share),
         capacity_share: decided.map_or(0.0, |decided| decided.capacity_share),
         telemetry_age_seconds: backend.age_seconds(now),
         telemetry_faults: backend.telemetry_faults.iter().map(ToString::to_string).collect(),
         reason,
+    }
+}
+
+fn profile(known: &Profile, backend: &Backend, mix: &Mix) -> ProfileView {
+    let Certainty { observations, relative_error } = backend.certainty();
+    ProfileView {
+        fixed_seconds: known.fixed_seconds,
+        per_sequence_seconds: known.per_sequence_seconds,
+        per_prompt_token_seconds: known.per_prompt_token_seconds,
+        per_kv_token_seconds: known.per_kv_token_seconds,
+        max_sequences: known.max_sequences,
+        kv_tokens: known.kv_tokens,
+        token_budget: known.token_budget,
+        capacity_rps: known.capacity_rps(mix),
+        observations,
+        relative_error,
     }
 }
 

@@ -169,7 +169,7 @@ fn inputs(serving: &[&Backend], config: &Config, now: DateTime<Utc>) -> Vec<Back
             address: backend.address,
             pool: backend.pool.clone(),
             capacity_rps,
-            slowdown: backend.speed.factor(),
+            slowdown: backend.slowdown(),
             predicted_wait_seconds: backend.predicted_wait_seconds(),
             age_seconds: backend.evidence_age_seconds(now),
         })

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -6,6 +7,7 @@ use chrono::{DateTime, Utc};
 use clairvoy_forecaster::Standing;
 
 use crate::config::{Model, Pool};
+use crate::decide::Mix;
 use crate::fleet::{Backend, Source};
 use crate::metrics::Reading;
 use crate::view::{
@@ -68,6 +70,10 @@ impl Controller {
 
     fn backend_views(&self, now: DateTime<Utc>) -> Vec<BackendView> {
         let all: Vec<&Backend> = self.core.fleet.backends().collect();
+        let models = self.core.config.models.iter().map(|model| model.name.as_str());
+        let mixes: BTreeMap<&str, Mix> =
+            models.map(|model| (model, self.core.fleet.mix(model, now))).collect();
+        let usual = Mix::default();
         let mut views: Vec<BackendView> = all
             .iter()
             .map(|backend| {
@@ -76,7 +82,8 @@ impl Controller {
                 let capacity = pool_capacity(&self.core.config, &all, &backend.pool);
                 let in_progress = self.core.fleet.reports().in_progress(backend.address);
                 let steering = self.core.steering.get(&backend.model);
-                let view = show::backend(backend, steering, zone, capacity, now);
+                let mix = mixes.get(backend.model.as_str()).unwrap_or(&usual);
+                let view = show::backend(backend, steering, zone, capacity, mix, now);
                 BackendView { requests_in_progress: in_progress, ..view }
             })
             .collect();
