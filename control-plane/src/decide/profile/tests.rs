@@ -181,6 +181,39 @@ fn silent_throttling_shows_within_seconds_and_is_not_learned() {
 }
 
 #[test]
+fn a_slowdown_is_not_explained_by_the_longer_batch_that_it_causes() {
+    // A light, even load: one or two requests run. Four times slower, there are three or four, which was never seen.
+    let light = |step: u32, times: f64| {
+        let sequences = f64::from(step % 2) + if times > 1.0 { 3.0 } else { 1.0 };
+        Iteration {
+            seconds: times * 0.0083,
+            sequences,
+            prompt_tokens: 300.0 * sequences / 180.0,
+            resident_tokens: 400.0 * sequences,
+            weight: 1.0,
+            interval_seconds: 1.0,
+        }
+    };
+    for seconds_known in [20, 40, 200] {
+        let mut learner = Learner::default();
+        (0..seconds_known).for_each(|step| learner.observe(&light(step, 1.0)));
+        (0..10).for_each(|step| learner.observe(&light(step, 4.0)));
+        assert!(learner.slowdown() > 2.5, "after {seconds_known} s: {}", learner.slowdown());
+    }
+}
+
+#[test]
+fn a_few_tokens_with_long_prompts_beside_them_are_no_slowdown() {
+    let (mut learner, mut traffic) = (Learner::default(), Traffic::new(4, 0.05));
+    for step in 0..300 {
+        let times = if step % 5 == 0 { 3.0 } else { 0.8 };
+        let iteration = traffic.next(&CLASSES[0], 12.0, times);
+        learner.observe(&Iteration { weight: 0.8, ..iteration });
+        assert!(learner.slowdown() < 1.5, "step {step}: {}", learner.slowdown());
+    }
+}
+
+#[test]
 fn what_lasts_becomes_usual_and_the_class_stays() {
     let (mut learner, mut traffic) = trained(&CLASSES[1], 1, 300);
     let class = ClassProfile::of([(&learner, size())], None).unwrap();
