@@ -1,7 +1,8 @@
 //! Fleet: the newest known state of every model and backend, in memory.
 //!
 //! One task owns it and writes it; it does no I/O and reads no clock. Memory is bounded: a backend keeps its newest
-//! sample and ten seconds of rates (about 2 KiB), a model twenty seconds of arrivals by its servers and fifty by Envoys.
+//! sample, ten seconds of rates and what was learned of it (about 3 KiB), a model twenty seconds of arrivals by its servers
+//! and fifty by Envoys.
 
 mod arrivals;
 mod backend;

@@ -220,10 +220,19 @@ pub(super) fn leverage(information: &Matrix, row: &Vector) -> f64 {
 /// diagonal.
 fn least_squares(information: &Matrix, moment: &Vector, subset: usize) -> Option<Vector> {
     const LEAST_PIVOT: f64 = 1e-12;
-    let terms: Vec<usize> = (0..TERMS).filter(|term| subset >> term & 1 == 1).collect();
-    let scale: Vec<f64> = terms.iter().map(|term| information[*term][*term].sqrt()).collect();
-    if !scale.iter().all(|scale| *scale > 1e-150 && scale.is_finite()) {
-        return None;
+    let mut terms = [0; TERMS];
+    let mut count = 0;
+    for term in (0..TERMS).filter(|term| subset >> term & 1 == 1) {
+        terms[count] = term;
+        count += 1;
+    }
+    let terms = &terms[..count];
+    let mut scale = Vector::default();
+    for (scale, term) in scale.iter_mut().zip(terms) {
+        *scale = information[*term][*term].sqrt();
+        if !(*scale > 1e-150 && scale.is_finite()) {
+            return None;
+        }
     }
     let mut factor = Matrix::default();
     let mut found = Vector::default();

@@ -2,6 +2,8 @@
 const FULL_WEIGHT_TOKENS: f64 = 25.0;
 /// Steps and times between tokens that tell the same within this ratio show an engine that was busy throughout.
 const AGREEMENT: f64 = 1.25;
+/// Steps that seem so much shorter than the time between tokens are those of several engines.
+const SEVERAL_ENGINES: f64 = 0.6;
 /// What no engine does.
 const ITERATION_SECONDS: std::ops::RangeInclusive<f64> = 1e-5..=1e3;
 const MOST_SEQUENCES: f64 = 1e5;
@@ -76,14 +78,17 @@ impl Interval {
         let seconds = match self.inter_token_seconds {
             // Of an engine that was idle for a part of the interval, or of several engines that count together, steps do not
             // tell how long one took.
-            Some(gap) if !(gap / AGREEMENT..=gap * AGREEMENT).contains(&mean) => gap,
-            Some(_) => mean,
+            // The time between tokens weighs steps by their sequences; it is longer where prompts come with full batches.
+            Some(gap) if (SEVERAL_ENGINES * gap..=AGREEMENT * gap).contains(&mean) => mean,
+            Some(gap) => gap,
             None if self.running_before >= 2.0 && self.running >= 2.0 => mean,
             None => return None,
         };
-        // More tokens than sequences come from a step that guesses several at once.
-        let most = self.running.max(self.running_before).max(1.0);
-        let sequences = (self.output_tokens / self.iterations).clamp(1.0, most);
+        let mut sequences = (self.output_tokens / self.iterations).max(1.0);
+        if self.running.min(self.running_before) >= 1.0 {
+            // More tokens than sequences come from steps that guess several at once.
+            sequences = sequences.min(1.5 * self.running.max(self.running_before));
+        }
         let prefilled = if self.iteration_tokens > 0.0 {
             (self.iteration_tokens - self.output_tokens).max(0.0)
         } else {

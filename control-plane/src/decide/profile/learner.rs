@@ -15,6 +15,11 @@ const NEW_USUAL_AFTER_SECONDS: f64 = 600.0;
 /// the logarithm.
 const DEVIATIONS: f64 = 3.0;
 const OUTLIERS: (f64, f64) = (0.15, 1.5);
+/// What is left of the largest full batch with each second in which requests wait: settings change.
+const FULL_BATCH_KEPT: f64 = 0.999;
+/// Variance of one observation that the doubt about the model is reckoned with at least: with less, what the fit started from
+/// would seem to be known.
+const LEAST_VARIANCE: f64 = 0.02;
 /// Smoothing of what a cache is taken to hold where nobody tells, per observation.
 const CACHE_GAIN: f64 = 0.02;
 /// A cache that is emptier than this tells nothing of its size.
@@ -91,7 +96,7 @@ impl Learner {
         let log_ratio = (measured / usual).ln();
         let prior = self.prior();
         let spread = self.speed.variance();
-        let doubt = spread * leverage(&self.fit.with(&prior).0, &row(iteration, usual));
+        let doubt = spread.max(LEAST_VARIANCE) * leverage(&self.fit.with(&prior).0, &row(iteration, usual));
         self.last_variance = doubt.min(4.0);
         self.speed.observe(log_ratio, self.last_variance, iteration.weight, iteration.interval_seconds);
         if USUAL.contains(&self.speed.factor()) {
@@ -145,7 +150,8 @@ impl Learner {
         }
         let has_cache = kv_used.is_none_or(|used| used < 0.9);
         if waiting >= 1.0 && has_cache {
-            self.full_batch = Some(self.full_batch.map_or(running, |most| most.max(running)));
+            self.full_batch =
+                Some(self.full_batch.map_or(running, |most| (FULL_BATCH_KEPT * most).max(running)));
         }
         if let Some(used) = kv_used.filter(|used| *used >= LEAST_CACHE_USED) {
             let log_tokens = (running * per_sequence / used).ln();
