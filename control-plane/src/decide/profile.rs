@@ -28,13 +28,13 @@ const DEFAULT_SEQUENCES: f64 = 256.0;
 /// What one iteration of a backend's engine costs, and what fits into it: `seconds = fixed + per_sequence n + per_prompt_token prefilled + per_kv_token resident` at its usual speed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
-    /// Of every iteration.
+    /// An iteration of an empty batch, seconds.
     pub fixed_seconds: f64,
-    /// Of each sequence in the batch.
+    /// A sequence in the batch, seconds.
     pub per_sequence_seconds: f64,
-    /// Of each prompt token that is prefilled.
+    /// A token of a prompt that is computed, seconds.
     pub per_prompt_token_seconds: f64,
-    /// Of each token in the KV cache.
+    /// A token that lies in the KV cache, seconds.
     pub per_kv_token_seconds: f64,
     /// Most sequences in a batch; none: not limited by number.
     pub max_sequences: Option<f64>,
