@@ -10,6 +10,7 @@ mod fit;
 mod iteration;
 mod learner;
 mod logged;
+mod room;
 #[cfg(test)]
 mod tests;
 

@@ -3,6 +3,7 @@ use serde::{Deserialize, Serialize};
 use super::super::Speed;
 use super::class::ClassProfile;
 use super::fit::{Fit, Prior, Vector, in_seconds, leverage, predict, row, solve};
+use super::room::Room;
 use super::{Iteration, Profile};
 
 /// Observations before a backend of an unknown class counts as known.
@@ -15,16 +16,9 @@ const NEW_USUAL_AFTER_SECONDS: f64 = 600.0;
 /// the logarithm.
 const DEVIATIONS: f64 = 3.0;
 const OUTLIERS: (f64, f64) = (0.15, 1.5);
-/// What is left of the largest full batch with each second in which requests wait: settings change.
-const FULL_BATCH_KEPT: f64 = 0.999;
 /// Variance of one observation that the doubt about the model is reckoned with at least: with less, what the fit started from
 /// would seem to be known.
 const LEAST_VARIANCE: f64 = 0.02;
-/// Smoothing of what a cache is taken to hold where nobody tells, per observation.
-const CACHE_GAIN: f64 = 0.02;
-/// A cache that is emptier than this tells nothing of its size.
-const LEAST_CACHE_USED: f64 = 0.05;
-
 /// How far an engine goes, as far as it is firmly known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct EngineSize {
@@ -59,10 +53,7 @@ pub struct Learner {
     unusual_seconds: f64,
     /// Variance of the last modelled time.
     last_variance: f64,
-    /// The most sequences that ran while others waited for a place, and not for cache.
-    full_batch: Option<f64>,
-    /// Logarithm of the tokens that the cache seems to hold.
-    log_kv_tokens: Option<f64>,
+    room: Room,
 }
 
 impl Learner {
@@ -145,22 +136,7 @@ impl Learner {
     /// Takes how full the engine is: sequences that run and wait, the part of the cache in use, and tokens that a running
     /// sequence has in it, in the mean.
     pub fn observe_fill(&mut self, running: f64, waiting: f64, kv_used: Option<f64>, per_sequence: f64) {
-        if !(running >= 1.0 && running.is_finite()) {
-            return;
-        }
-        let has_cache = kv_used.is_none_or(|used| used < 0.9);
-        if waiting >= 1.0 && has_cache {
-            self.full_batch =
-                Some(self.full_batch.map_or(running, |most| (FULL_BATCH_KEPT * most).max(running)));
-        }
-        if let Some(used) = kv_used.filter(|used| *used >= LEAST_CACHE_USED) {
-            let log_tokens = (running * per_sequence / used).ln();
-            if log_tokens.is_finite() {
-                let log_tokens = log_tokens.clamp(0.0, 25.0);
-                let held = self.log_kv_tokens.unwrap_or(log_tokens);
-                self.log_kv_tokens = Some(held + CACHE_GAIN * (log_tokens - held));
-            }
-        }
+        self.room.observe(running, waiting, kv_used, per_sequence);
     }
 
     /// Whether the usual time of its iterations is known, by itself or by its class.
@@ -193,11 +169,7 @@ impl Learner {
 
     /// What is told of the engine's size, with the gaps filled by what was seen.
     pub(super) fn size(&self, told: &EngineSize) -> EngineSize {
-        EngineSize {
-            max_sequences: told.max_sequences.or(self.full_batch),
-            kv_tokens: told.kv_tokens.or_else(|| self.log_kv_tokens.map(f64::exp)),
-            token_budget: told.token_budget,
-        }
+        self.room.fill(told)
     }
 
     /// How many times longer than usual its iterations take; 1 until the usual is known.

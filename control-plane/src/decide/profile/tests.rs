@@ -318,26 +318,6 @@ fn single_outliers_move_little() {
 }
 
 #[test]
-fn sizes_are_told_or_seen() {
-    let (mut learner, _) = trained(&CLASSES[0], 1, 60);
-    let none = EngineSize::default();
-    let sizes = |learner: &Learner| {
-        let profile = learner.profile(&none).unwrap();
-        (profile.max_sequences, profile.kv_tokens)
-    };
-    assert_eq!(sizes(&learner), (None, None));
-    learner.observe_fill(40.0, 0.0, Some(0.01), 1000.0);
-    assert_eq!(sizes(&learner), (None, None), "there was room for more, and the cache is about empty");
-    (0..50).for_each(|_| learner.observe_fill(64.0, 3.0, Some(0.5), 1000.0));
-    let (sequences, tokens) = sizes(&learner);
-    assert_eq!(sequences, Some(64.0));
-    assert!((tokens.unwrap() - 128_000.0).abs() < 1.0);
-    learner.observe_fill(90.0, 3.0, Some(0.95), 1000.0);
-    assert_eq!(sizes(&learner).0, Some(64.0), "these wait for cache");
-    assert_eq!(learner.profile(&size()).unwrap().max_sequences, Some(128.0), "what is told goes before");
-}
-
-#[test]
 fn the_capacity_is_that_of_the_largest_batch() {
     let profile = Profile { token_budget: None, ..CLASSES[0].profile };
     let mix = Mix { prompt_tokens: 1000.0, output_tokens: 200.0, resident_tokens: 1100.0 };
