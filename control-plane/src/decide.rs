@@ -3,7 +3,7 @@
 //! Everything here is pure: values in, values out, no clock and no I/O, so that a decision can be replayed and explained.
 //!
 //! - [`law`](decide_weights): shares by capacity and a common level of load; [`capacity_shares`] by capacity alone.
-//! - [`Profile`]: what a backend's iterations cost.
+//! - [`profile`](Learner): what an iteration of a backend's engine costs, and what fits into it; learned.
 //! - [`StaticCapacities`]: the capacity shares that Envoys fall back to.
 //! - [`Speed`]: how much slower than usual a backend runs at the moment.
 //! - [`Capacity`]: requests/s that a backend serves, learned from what it served while it was busy.
@@ -23,11 +23,14 @@ mod static_shares;
 pub use capacity::{Capacity, fill_unknown};
 pub use drain::{DrainOutlook, drain_outlook};
 pub use law::{
-    ACTIVE_REQUEST_BIAS, Aside, BackendInput, BackendShare, Clamp, Form, GroupShare, Law, Mix, ModelInput,
-    Terms, Verdict, WeightDecision, WeightState, capacity_shares, decide_weights, moved, whole_weights,
+    ACTIVE_REQUEST_BIAS, Aside, BackendInput, BackendShare, Clamp, Form, GroupShare, Law, ModelInput, Terms,
+    Verdict, WeightDecision, WeightState, capacity_shares, decide_weights, moved, whole_weights,
 };
 pub use policy_shares::{Weighed, Weighing, policy_shares};
-pub use profile::Profile;
+pub use profile::{
+    Certainty, ClassProfile, EngineSize, Interval, Iteration, Learner, LoggedAnswers, LoggedInterval, Mix,
+    Profile,
+};
 pub use replicas::{PoolInput, PoolPlan, plan_replicas};
-pub use speed::{Iterations, Speed};
+pub use speed::Speed;
 pub use static_shares::{PoolCapacity, StaticCapacities};

@@ -1,7 +1,8 @@
 //! Fleet: the newest known state of every model and backend, in memory.
 //!
 //! One task owns it and writes it; it does no I/O and reads no clock. Memory is bounded: a backend keeps its newest
-//! sample and ten seconds of rates (about 2 KiB), a model twenty seconds of arrivals by its servers and fifty by Envoys.
+//! sample, ten seconds of rates and what was learned of it (about 3 KiB), a model twenty seconds of arrivals by its servers
+//! and fifty by Envoys.
 
 mod arrivals;
 mod backend;
@@ -11,6 +12,7 @@ mod groups;
 mod leases;
 mod membership;
 mod mix;
+mod profiles;
 mod reports;
 mod silence;
 mod tokens;
@@ -31,10 +33,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Pool};
-use crate::decide::Mix;
 use crate::telemetry::Sample;
 
-use mix::RequestMix;
+use profiles::PoolClass;
 use tokens::LoggedTokens;
 
 /// Reports of one time may come this long after each other, seconds: the longest interval, missed three times.
@@ -49,9 +50,6 @@ pub struct Fleet {
     /// As the Envoys report them.
     reported: BTreeMap<String, Arrivals>,
     reports: Reports,
-    /// What requests of each model are like.
-    #[serde(default)]
-    mixes: BTreeMap<String, RequestMix>,
     /// As access logs told them; only shown.
     #[serde(skip)]
     logged_tokens: BTreeMap<String, LoggedTokens>,
@@ -61,6 +59,9 @@ pub struct Fleet {
     dismissed: BTreeSet<SocketAddr>,
     /// Backends that were found, by pool.
     found: BTreeMap<String, BTreeSet<SocketAddr>>,
+    /// What is known of the backends of a pool in general.
+    #[serde(default)]
+    classes: BTreeMap<String, PoolClass>,
 }
 
 /// Why a backend cannot be registered, drained or removed.
@@ -109,9 +110,9 @@ impl Fleet {
         for arrivals in [&mut self.arrivals, &mut self.reported] {
             arrivals.retain(|name, _| config.models.iter().any(|model| model.name == *name));
         }
-        self.mixes.retain(|name, _| config.models.iter().any(|model| model.name == *name));
         self.logged_tokens.retain(|name, _| config.models.iter().any(|model| model.name == *name));
         self.found.retain(|name, _| config.pool(name).is_some_and(|pool| pool.dns().is_some()));
+        self.classes.retain(|name, _| config.pool(name).is_some());
         let found = &self.found;
         self.dismissed.retain(|address| {
             let is_found = found.values().any(|found| found.contains(address));
@@ -152,7 +153,12 @@ impl Fleet {
     }
 
     fn admit(&mut self, address: SocketAddr, model: &str, pool: &Pool, origin: Origin, now: DateTime<Utc>) {
-        let fresh = || Backend::new(address, model, &pool.name, origin, now);
+        let class = self.classes.get(&pool.name).and_then(PoolClass::profile);
+        let fresh = || {
+            let mut backend = Backend::new(address, model, &pool.name, origin, now);
+            backend.learner.inherit(class);
+            backend
+        };
         let backend = self.backends.entry(address).or_insert_with(fresh);
         if backend.pool != pool.name || backend.model != model {
             *backend = fresh();
@@ -251,7 +257,6 @@ impl Fleet {
             let Sample { at, arrived, output_tokens, interval_seconds, .. } = sample;
             arrivals.observe(at, arrived, output_tokens, interval_seconds, now);
         }
-        self.mixes.entry(backend.model.clone()).or_default().observe(&sample, &backend.limits);
         backend.observe(sample, now);
         true
     }
@@ -281,11 +286,6 @@ impl Fleet {
     /// The backends of a model, by address.
     pub fn of_model<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Backend> {
         self.backends.values().filter(move |backend| backend.model == model)
-    }
-
-    /// What a model's requests are like.
-    pub fn mix(&self, model: &str) -> Mix {
-        self.mixes.get(model).map(RequestMix::mix).unwrap_or_default()
     }
 
     /// The time up to which the model's backends with fresh telemetry have told what arrived; `now` without any.

@@ -7,7 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::view::{BackendState, ProxyState, RecordView, State};
+use crate::view::{BackendState, ProfileView, ProxyState, RecordView, State};
 
 type Number = Gauge<f64, AtomicU64>;
 
@@ -57,6 +57,14 @@ struct OfCapacity {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPart {
+    model: String,
+    pool: String,
+    backend: String,
+    part: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfState {
     state: &'static str,
 }
@@ -78,6 +86,10 @@ pub struct ControlMetrics {
     wait: Family<OfBackend, Number>,
     age: Family<OfBackend, Number>,
     capacity: Family<OfCapacity, Number>,
+    slowdown: Family<OfBackend, Number>,
+    profile_capacity: Family<OfBackend, Number>,
+    profile_error: Family<OfBackend, Number>,
+    iteration: Family<OfPart, Number>,
     anomaly_score: Family<OfBackend, Number>,
     anomalous: Family<OfBackend, Number>,
     backends: Family<OfState, Gauge>,
@@ -170,6 +182,25 @@ impl ControlMetrics {
             "clairvoy_backend_anomalous",
             "1 while an anomaly of a backend has lasted and is not over, else 0",
         );
+        let slowdown = of_backend(
+            "clairvoy_backend_slowdown_ratio",
+            "How many times longer than usual the iterations of a backend's engine take",
+        );
+        let profile_capacity = of_backend(
+            "clairvoy_backend_profile_capacity_requests_per_second",
+            "Requests of the present kind that a backend completes with a full batch at its usual speed, by its profile",
+        );
+        let profile_error = of_backend(
+            "clairvoy_backend_profile_error_ratio",
+            "Standard error of the modelled time of an iteration, in parts of it",
+        );
+        let iteration = Family::<OfPart, Number>::default();
+        registry.register(
+            "clairvoy_backend_iteration_seconds",
+            "What an iteration costs at the usual speed, learned: as such (fixed), for each sequence, prompt token and \
+             token in the KV cache",
+            iteration.clone(),
+        );
         let capacity = Family::<OfCapacity, Number>::default();
         registry.register(
             "clairvoy_backend_capacity_requests_per_second",
@@ -208,6 +239,10 @@ impl ControlMetrics {
             wait,
             age,
             capacity,
+            slowdown,
+            profile_capacity,
+            profile_error,
+            iteration,
             anomaly_score,
             anomalous,
             backends,
@@ -296,12 +331,30 @@ impl ControlMetrics {
         }
     }
 
+    fn read_profile(&self, labels: &OfBackend, profile: &ProfileView) {
+        self.profile_capacity.get_or_create(labels).set(profile.capacity_rps);
+        self.profile_error.get_or_create(labels).set(profile.relative_error);
+        for (part, seconds) in [
+            ("fixed", profile.fixed_seconds),
+            ("sequence", profile.per_sequence_seconds),
+            ("prompt_token", profile.per_prompt_token_seconds),
+            ("kv_token", profile.per_kv_token_seconds),
+        ] {
+            let OfBackend { model, pool, backend } = labels.clone();
+            self.iteration.get_or_create(&OfPart { model, pool, backend, part }).set(seconds);
+        }
+    }
+
     fn read_backends(&self, state: &State) {
         self.share.clear();
         self.advised_share.clear();
         self.wait.clear();
         self.age.clear();
         self.capacity.clear();
+        self.slowdown.clear();
+        self.profile_capacity.clear();
+        self.profile_error.clear();
+        self.iteration.clear();
         self.anomaly_score.clear();
         self.anomalous.clear();
         self.backends.clear();
@@ -314,6 +367,10 @@ impl ControlMetrics {
             self.share.get_or_create(&labels).set(backend.share);
             if let Some(share) = backend.advised_share {
                 self.advised_share.get_or_create(&labels).set(share);
+            }
+            self.slowdown.get_or_create(&labels).set(backend.slowdown);
+            if let Some(profile) = &backend.profile {
+                self.read_profile(&labels, profile);
             }
             if let Some(wait) = backend.predicted_wait_seconds {
                 self.wait.get_or_create(&labels).set(wait);

@@ -1,6 +1,7 @@
 //! View: what the API and the dashboard show, as plain serialisable data.
 
 mod demand;
+mod profile;
 mod proxies;
 
 use chrono::{DateTime, Utc};
@@ -8,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use demand::{ActualPoint, Demand, ForecastPoint, IssuedPoint, LatestForecast};
+pub use profile::ProfileView;
 pub use proxies::{NackView, ProxyState, ProxyView, QuarantineView};
 
 /// Everything that is shown live; one is sent each second.
@@ -304,6 +306,9 @@ pub struct BackendView {
     pub capacity: Option<CapacityView>,
     /// Whether anything is wrong with it; none before it was judged.
     pub anomaly: Option<AnomalyView>,
+    /// What its iterations cost and what fits into them, learned; none before that is known.
+    #[serde(default)]
+    pub profile: Option<ProfileView>,
     /// How many times longer than usual its iterations take.
     pub slowdown: f64,
     /// Its share of the model's traffic, 0 to 1.

@@ -16,6 +16,8 @@ mod sequence;
 #[cfg(test)]
 mod capacity_tests;
 #[cfg(test)]
+mod profile_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;

@@ -19,7 +19,6 @@ mod curve;
 mod groups;
 mod input;
 mod level;
-mod mix;
 mod output;
 mod reason;
 mod steps;
@@ -35,7 +34,6 @@ use steps::{normalised, step};
 
 pub use capacity::capacity_shares;
 pub use input::{BackendInput, Law, ModelInput, Verdict};
-pub use mix::Mix;
 pub use output::{Aside, BackendShare, Clamp, Form, GroupShare, Terms, WeightDecision, WeightState};
 pub use steps::{moved, whole_weights};
 

@@ -1,4 +1,30 @@
+//! Profiles: what an iteration of a backend's engine costs and what fits into it, learned from what it shows.
+//!
+//! - [`Interval`] → [`Iteration`]: from counters and gauges of one interval to a mean iteration.
+//! - `Fit`: recursive least squares with forgetting, over non-negative parameters.
+//! - [`ClassProfile`]: what the backends of a pool have in common; a newcomer starts from it.
+//! - [`Learner`]: all that is learned of one backend, with its present [speed](super::Speed).
+
+mod class;
+mod fit;
+mod iteration;
+mod learner;
+mod logged;
+mod room;
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
+
+pub use class::ClassProfile;
+pub use iteration::{Interval, Iteration};
+pub use learner::{Certainty, EngineSize, Learner};
+pub use logged::{LoggedAnswers, LoggedInterval};
+
+/// Part of the KV cache that is taken for full: the last blocks are never all in use.
+const USABLE_KV: f64 = 0.97;
+/// Sequences in a batch where nothing is known to limit them: what engines take by default.
+const DEFAULT_SEQUENCES: f64 = 256.0;
 
 /// What one iteration of a backend's engine costs, and what fits into it: `seconds = fixed + per_sequence n + per_prompt_token prefilled + per_kv_token resident` at its usual speed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,4 +43,77 @@ pub struct Profile {
     pub kv_tokens: Option<f64>,
     /// Tokens of one iteration; none: unknown.
     pub token_budget: Option<f64>,
+}
+
+/// What the requests of a model are like, in the mean.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mix {
+    /// Prompt tokens of a request.
+    pub prompt_tokens: f64,
+    /// Output tokens of a request.
+    pub output_tokens: f64,
+    /// Tokens that a running request has in the KV cache.
+    pub resident_tokens: f64,
+}
+
+impl Default for Mix {
+    /// A short conversation, for as long as nothing is known.
+    fn default() -> Self {
+        Self::of(512.0, 128.0)
+    }
+}
+
+impl Mix {
+    /// A mix of which only prompts and outputs are known: a running request holds its prompt and half of its output.
+    pub fn of(prompt_tokens: f64, output_tokens: f64) -> Self {
+        Self { prompt_tokens, output_tokens, resident_tokens: prompt_tokens + output_tokens / 2.0 }
+    }
+
+    /// The same within the bounds of what can be.
+    fn bounded(&self) -> Self {
+        let within = |value: f64, low: f64| if value.is_finite() { value.clamp(low, 1e8) } else { low };
+        Self {
+            prompt_tokens: within(self.prompt_tokens, 0.0),
+            output_tokens: within(self.output_tokens, 1.0),
+            resident_tokens: within(self.resident_tokens, 1.0),
+        }
+    }
+}
+
+impl Profile {
+    /// Seconds that an iteration takes with `sequences` in the batch, at the usual speed.
+    pub fn iteration_seconds(&self, sequences: f64, prompt_tokens: f64, resident_tokens: f64) -> f64 {
+        self.fixed_seconds
+            + self.per_sequence_seconds * sequences
+            + self.per_prompt_token_seconds * prompt_tokens
+            + self.per_kv_token_seconds * resident_tokens
+    }
+
+    /// Seconds that one more request of a mix adds to each iteration: its place in the batch, its cache, and its part of
+    /// the prompts that are prefilled meanwhile.
+    pub fn marginal_seconds(&self, mix: &Mix) -> f64 {
+        let mix = mix.bounded();
+        self.per_sequence_seconds
+            + self.per_kv_token_seconds * mix.resident_tokens
+            + self.per_prompt_token_seconds * mix.prompt_tokens / mix.output_tokens
+    }
+
+    /// Requests of a mix that fit into a batch, at least 1: by their number, the KV cache, and the tokens of an iteration.
+    pub fn batch(&self, mix: &Mix) -> f64 {
+        let mix = mix.bounded();
+        let by_cache = self.kv_tokens.map(|tokens| USABLE_KV * tokens / mix.resident_tokens);
+        let per_output = (mix.prompt_tokens + mix.output_tokens) / mix.output_tokens;
+        let by_budget = self.token_budget.map(|tokens| tokens / per_output);
+        let known = [self.max_sequences, by_cache, by_budget].into_iter().flatten();
+        let least = known.filter(|limit| limit.is_finite()).min_by(f64::total_cmp);
+        least.unwrap_or(DEFAULT_SEQUENCES).max(1.0)
+    }
+
+    /// Requests/s of a mix that it completes with a full batch, at its usual speed.
+    pub fn capacity_rps(&self, mix: &Mix) -> f64 {
+        let batch = self.batch(mix);
+        let iteration = (self.fixed_seconds + self.marginal_seconds(mix) * batch).max(1e-6);
+        let rps = batch / (mix.bounded().output_tokens * iteration);
+        if rps.is_finite() { rps } else { 0.0 }
+    }
 }

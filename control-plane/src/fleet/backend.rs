@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use clairvoy_forecaster::{Anomaly, CapacityEstimate, WaitForecast};
 
 use crate::config::{Pool, PoolTelemetry};
-use crate::decide::{Capacity, Iterations, Speed};
+use crate::decide::{Capacity, Certainty, EngineSize, Interval, Learner, LoggedAnswers, Profile};
 use crate::discovery::Lease;
-use crate::telemetry::{Limits, Sample, TelemetryFault};
+use crate::telemetry::{Limit, Limits, Sample, TelemetryFault};
 
+use super::mix::Traffic;
 use super::silence::Silence;
 use super::{GatewayView, Membership, Origin};
 
@@ -49,8 +50,18 @@ pub struct Backend {
     pub wait: Option<WaitForecast>,
     /// When the sample behind the prediction was taken.
     pub wait_at: Option<DateTime<Utc>>,
-    /// How much slower than usual it runs.
-    pub speed: Speed,
+    /// What its iterations cost, and how much slower than usual it runs: learned.
+    #[serde(default)]
+    pub(super) learner: Learner,
+    /// Requests that it served of late.
+    #[serde(default)]
+    pub(super) traffic: Traffic,
+    /// What Envoys log of it, for as long as its engine does not tell how long its iterations take.
+    #[serde(default)]
+    pub(super) answers: LoggedAnswers,
+    /// Whether its engine tells.
+    #[serde(default)]
+    pub(super) tells_iterations: bool,
     /// What it serves, learned.
     pub capacity: Capacity,
     /// The rate of requests at which it keeps its model's objective, learned. It is shown; shares are made from `capacity`.
@@ -112,7 +123,10 @@ impl Backend {
             ttft_seconds: None,
             wait: None,
             wait_at: None,
-            speed: Speed::default(),
+            learner: Learner::default(),
+            traffic: Traffic::default(),
+            answers: LoggedAnswers::default(),
+            tells_iterations: false,
             capacity: Capacity::default(),
             slo_capacity: CapacityEstimate::Unknown,
             findings: None,
@@ -157,20 +171,66 @@ impl Backend {
         }
         let busy = sample.queue_depth.is_some_and(|waiting| waiting >= 1.0);
         self.capacity.observe(sample.completed, sample.interval_seconds, busy);
-        if let (Some(inter_token), Some(running)) = (sample.inter_token_seconds, sample.running)
-            && sample.interval_seconds > 0.0
-        {
-            let before = self.sample.as_ref().and_then(|sample| sample.running).unwrap_or(running);
-            self.speed.observe(&Iterations {
-                inter_token_seconds: inter_token,
-                running: (running + before) / 2.0,
-                prompt_tokens: sample.prompt_tokens,
-                output_tokens: sample.output_tokens,
-                seconds: sample.interval_seconds,
-            });
-        }
+        self.learn(&sample);
         self.ttft_seconds = sample.ttft_seconds.or(self.ttft_seconds);
         self.sample = Some(sample);
+    }
+
+    /// Learns from a sample what iterations cost.
+    fn learn(&mut self, sample: &Sample) {
+        let kv_tokens = self.engine_size().kv_tokens;
+        let resident = sample.kv_used.zip(kv_tokens).map(|(used, tokens)| used * tokens);
+        self.traffic.observe(sample, resident);
+        let Some(running) = sample.running else { return };
+        let before = self.sample.as_ref().and_then(|sample| sample.running).unwrap_or(running);
+        let mix = self.traffic.mix();
+        let interval = Interval {
+            seconds: sample.interval_seconds,
+            running_before: before,
+            running,
+            inter_token_seconds: sample.inter_token_seconds,
+            iterations: sample.iterations,
+            iteration_tokens: sample.iteration_tokens,
+            prompt_tokens: sample.prompt_tokens,
+            output_tokens: sample.output_tokens,
+            resident_tokens: resident,
+            resident_per_sequence: mix.resident_tokens,
+        };
+        if let Some(iteration) = interval.iteration() {
+            self.tells_iterations = true;
+            self.learner.observe(&iteration);
+        }
+        let waiting = sample.queue_depth.unwrap_or(0.0);
+        self.learner.observe_fill(running, waiting, sample.kv_used, mix.resident_tokens);
+    }
+
+    /// How far its engine goes, as it or the configuration says.
+    pub(super) fn engine_size(&self) -> EngineSize {
+        let firm = |limit: Option<Limit>| {
+            limit.filter(Limit::is_firm).map(|limit| limit.value).filter(|value| *value >= 1.0)
+        };
+        let Limits { max_running, token_budget, block_size, blocks } = self.limits;
+        EngineSize {
+            max_sequences: firm(max_running),
+            kv_tokens: firm(blocks).zip(firm(block_size)).map(|(blocks, tokens)| blocks * tokens),
+            token_budget: firm(token_budget),
+        }
+    }
+
+    /// What an iteration costs at its usual speed, and what fits into it: as it showed itself, or as its pool's backends do in
+    /// general. None while neither is known.
+    pub fn profile(&self) -> Option<Profile> {
+        self.learner.profile(&self.engine_size())
+    }
+
+    /// How well its profile is known.
+    pub fn certainty(&self) -> Certainty {
+        self.learner.certainty()
+    }
+
+    /// How many times longer than usual its iterations take.
+    pub fn slowdown(&self) -> f64 {
+        self.learner.slowdown()
     }
 
     /// A refused connection counts towards "down"; an answer of any kind does away with that, silence says nothing.

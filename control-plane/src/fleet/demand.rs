@@ -63,6 +63,7 @@ impl Fleet {
         for (address, log) in &summary.backends {
             let Some(backend) = self.backends.get_mut(address) else { continue };
             backend.gateway.observe(log, now);
+            backend.learn_from_log(log, summary.seconds, now);
             if log.tokens != Tokens::default()
                 && let Some(tokens) = self.logged_tokens.get_mut(&backend.model)
             {

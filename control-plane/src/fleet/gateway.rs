@@ -1,7 +1,10 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::decide::LoggedInterval;
 use crate::envoy::{BackendLog, FirstBytes, Responses, Tokens};
+
+use super::Backend;
 
 /// Time after which an answer counts half in what is recent, seconds.
 const HALF_LIFE_SECONDS: f64 = 10.0;
@@ -49,6 +52,34 @@ impl GatewayView {
     pub fn response_seconds(&self) -> Option<f64> {
         // What is left of long ago still has a mean, down to where numbers end.
         self.recent.mean_seconds().filter(|mean| mean.is_finite())
+    }
+}
+
+impl Backend {
+    /// Learns what iterations cost from how long answers took, as long as the engine does not tell.
+    pub(super) fn learn_from_log(&mut self, log: &BackendLog, seconds: f64, now: DateTime<Utc>) {
+        if self.tells_iterations || !log.has_answers() {
+            return;
+        }
+        let tells_tokens = self.sample.as_ref().is_some_and(|sample| sample.output_tokens > 0.0);
+        let Responses { count, sum_seconds } = log.responses;
+        let Tokens { prompt, output } = log.tokens;
+        if !tells_tokens && output > 0.0 {
+            self.traffic.count([count, prompt, count, output], seconds, now);
+        }
+        let first_bytes = log.first_bytes.iter().map(|first| first.requests).sum();
+        let interval = LoggedInterval {
+            seconds,
+            answers: count,
+            answer_seconds: sum_seconds,
+            first_bytes,
+            first_byte_seconds: log.first_bytes.iter().map(|first| first.requests * first.mean_seconds).sum(),
+            prompt_tokens: prompt,
+            output_tokens: output,
+        };
+        if let Some(iteration) = self.answers.observe(&interval, &self.traffic.mix()) {
+            self.learner.observe(&iteration);
+        }
     }
 }
 

@@ -2,55 +2,116 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::Mix;
-use crate::telemetry::{Limits, Sample};
+use crate::telemetry::Sample;
 
-/// Time over which means are taken, seconds: what is older counts e times less with each.
+use super::Fleet;
+
+/// Time over which requests are counted, seconds of traffic.
 const WINDOW_SECONDS: f64 = 30.0;
-/// Requests that have to have ended for their means to count.
-const LEAST_REQUESTS: f64 = 5.0;
+/// Requests for which the default mix counts.
+const DEFAULT_WEIGHT: f64 = 0.5;
 
-/// What requests of a model are like, from the counters of its servers.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct RequestMix {
-    at: Option<DateTime<Utc>>,
-    completed: f64,
+/// Requests and tokens of the last 30 seconds in which there were any: older ones count for less and less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Traffic {
+    prompts: f64,
     prompt_tokens: f64,
+    ends: f64,
     output_tokens: f64,
+    /// Sequences that ran, and tokens that they had in the cache, where that is told; summed over seconds.
     running: f64,
     resident_tokens: f64,
-    /// The newest means; they stay while nothing ends.
-    known: Option<Mix>,
+    /// When there last was any.
+    at: Option<DateTime<Utc>>,
 }
 
-impl RequestMix {
-    /// Takes a sample of a server with these limits.
-    pub(super) fn observe(&mut self, sample: &Sample, limits: &Limits) {
-        let elapsed = self.at.map_or(0.0, |before| (sample.at - before).as_seconds_f64().max(0.0));
-        self.at = Some(self.at.map_or(sample.at, |before| before.max(sample.at)));
-        let kept = (-elapsed / WINDOW_SECONDS).exp();
-        let count = |value: f64| if value.is_finite() { value.max(0.0) } else { 0.0 };
-        let add = |sum: &mut f64, value: f64| *sum = *sum * kept + count(value);
-        add(&mut self.completed, sample.completed);
-        add(&mut self.prompt_tokens, sample.prompt_tokens);
-        add(&mut self.output_tokens, sample.output_tokens);
-        let blocks = limits.blocks.zip(limits.block_size).map(|(blocks, size)| blocks.value * size.value);
-        let (running, resident) = match (sample.running, sample.kv_used, blocks) {
-            (Some(running), Some(used), Some(tokens)) if running > 0.0 => (running, used * tokens),
-            _ => (0.0, 0.0),
-        };
-        add(&mut self.running, running);
-        add(&mut self.resident_tokens, resident);
-        if self.completed >= LEAST_REQUESTS && self.output_tokens > 0.0 {
-            let mix = Mix::of(self.prompt_tokens / self.completed, self.output_tokens / self.completed);
-            let told = self.resident_tokens / self.running;
-            let is_told = self.running >= 1.0 && self.resident_tokens > 0.0;
-            self.known = Some(if is_told { Mix { resident_tokens: told, ..mix } } else { mix });
+impl Traffic {
+    /// Takes a sample, and the tokens that are in the cache, where that is known.
+    pub(super) fn observe(&mut self, sample: &Sample, resident_tokens: Option<f64>) {
+        // Prompts are counted about when their first token comes.
+        let prompts = if sample.ttft_count > 0.0 { sample.ttft_count } else { sample.completed };
+        let counted = [prompts, sample.prompt_tokens, sample.completed, sample.output_tokens];
+        self.count(counted, sample.interval_seconds, sample.at);
+        if let (Some(running), Some(resident)) =
+            (sample.running.filter(|running| *running >= 1.0), resident_tokens)
+            && sample.interval_seconds > 0.0
+            && running.is_finite()
+            && resident.is_finite()
+        {
+            let seconds = sample.interval_seconds.min(WINDOW_SECONDS);
+            self.running += seconds * running;
+            self.resident_tokens += seconds * resident;
         }
     }
 
-    /// The newest means; those of a conversation before any are known.
+    /// Takes prompts, their tokens, ends of requests and output tokens of an interval.
+    pub(super) fn count(&mut self, counted: [f64; 4], seconds: f64, at: DateTime<Utc>) {
+        let is_usable = counted.iter().all(|count| (0.0..1e12).contains(count)) && seconds > 0.0;
+        if !is_usable || !seconds.is_finite() || counted == [0.0; 4] {
+            return;
+        }
+        self.scale((-seconds / WINDOW_SECONDS).exp());
+        let [prompts, prompt_tokens, ends, output_tokens] = counted;
+        self.prompts += prompts;
+        self.prompt_tokens += prompt_tokens;
+        self.ends += ends;
+        self.output_tokens += output_tokens;
+        self.at = Some(at);
+    }
+
+    fn scale(&mut self, part: f64) {
+        self.sums().into_iter().for_each(|sum| *sum *= part);
+    }
+
+    fn sums(&mut self) -> [&mut f64; 6] {
+        [
+            &mut self.prompts,
+            &mut self.prompt_tokens,
+            &mut self.ends,
+            &mut self.output_tokens,
+            &mut self.running,
+            &mut self.resident_tokens,
+        ]
+    }
+
+    fn add(&mut self, mut other: Self) {
+        self.sums().into_iter().zip(other.sums()).for_each(|(sum, more)| *sum += *more);
+    }
+
+    /// What its requests are like. Of what is unknown, the default.
     pub(super) fn mix(&self) -> Mix {
-        self.known.unwrap_or_default()
+        let usual = Mix::default();
+        let mean = |sum: f64, count: f64, usual: f64| {
+            let mean = (sum + DEFAULT_WEIGHT * usual) / (count + DEFAULT_WEIGHT);
+            if sum > 0.0 && count > 0.0 && mean.is_finite() { mean } else { usual }
+        };
+        let prompt_tokens = mean(self.prompt_tokens, self.prompts, usual.prompt_tokens);
+        let output_tokens = mean(self.output_tokens, self.ends, usual.output_tokens).max(1.0);
+        let told = self.resident_tokens / self.running;
+        let mix = Mix::of(prompt_tokens, output_tokens);
+        if self.running > 0.0 && told >= 1.0 && told.is_finite() {
+            Mix { resident_tokens: told, ..mix }
+        } else {
+            mix
+        }
+    }
+}
+
+impl Fleet {
+    /// What the requests of a model are like, in the mean over the last 30 seconds in which there were any.
+    pub fn mix(&self, model: &str, now: DateTime<Utc>) -> Mix {
+        let age = |at: DateTime<Utc>| (now - at).as_seconds_f64().max(0.0);
+        let told =
+            || self.of_model(model).filter_map(|backend| Some((age(backend.traffic.at?), backend.traffic)));
+        let newest = told().map(|(age, _)| age).min_by(f64::total_cmp).unwrap_or(0.0);
+        let mut all = Traffic::default();
+        for (age, mut traffic) in told() {
+            // One that takes no requests any more tells less and less, but while none does, the last ones do.
+            traffic.scale((-(age - newest) / WINDOW_SECONDS).exp());
+            all.add(traffic);
+        }
+        all.mix()
     }
 }
 
@@ -58,47 +119,53 @@ impl RequestMix {
 mod tests {
     use chrono::TimeDelta;
 
-    use crate::telemetry::{Limit, LimitSource};
-
     use super::*;
 
-    fn sample(second: i64, completed: f64, prompt_tokens: f64, output_tokens: f64) -> Sample {
-        let at = DateTime::<Utc>::UNIX_EPOCH + TimeDelta::seconds(second);
-        let gauges = Sample { running: Some(4.0), kv_used: Some(0.25), ..Sample::default() };
-        Sample { at, completed, prompt_tokens, output_tokens, ..gauges }
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::<Utc>::UNIX_EPOCH + TimeDelta::seconds(second)
+    }
+
+    fn second(number: i64, prompt: f64, output: f64) -> Sample {
+        Sample {
+            at: at(number),
+            interval_seconds: 1.0,
+            ttft_count: 2.0,
+            prompt_tokens: 2.0 * prompt,
+            completed: 2.0,
+            output_tokens: 2.0 * output,
+            running: Some(4.0),
+            ..Sample::default()
+        }
     }
 
     #[test]
-    fn it_is_that_of_the_last_half_minute_and_stays_while_nothing_ends() {
-        let limit = |value| Some(Limit { value, source: LimitSource::Exported });
-        let limits = Limits { blocks: limit(1000.0), block_size: limit(16.0), ..Limits::default() };
-        let mut mix = RequestMix::default();
-        mix.observe(&sample(0, 2.0, 200.0, 100.0), &limits);
-        assert_eq!(mix.mix(), Mix::default(), "too few");
-        for second in 1..20 {
-            mix.observe(&sample(second, 2.0, 200.0, 100.0), &limits);
-        }
-        let near = |left: f64, right: f64| (left - right).abs() < 0.02 * right;
-        let known = mix.mix();
-        assert!(near(known.prompt_tokens, 100.0) && near(known.output_tokens, 50.0), "{known:?}");
-        assert!(near(known.resident_tokens, 1000.0), "a quarter of 16,000 by four: {known:?}");
-        for second in 20..200 {
-            mix.observe(&sample(second, 1.0, 4000.0, 10.0), &limits);
-        }
-        let changed = mix.mix();
-        assert!(near(changed.prompt_tokens, 4000.0) && near(changed.output_tokens, 10.0), "{changed:?}");
-        for second in [201, 10_000, 1_000_000] {
-            mix.observe(&sample(second, 0.0, 0.0, 0.0), &limits);
-        }
-        assert!(near(mix.mix().prompt_tokens, 4000.0), "{:?}", mix.mix());
+    fn the_mix_follows_and_stays_while_nothing_comes() {
+        let mut traffic = Traffic::default();
+        assert_eq!(traffic.mix(), Mix::default());
+        (0..60).for_each(|number| traffic.observe(&second(number, 1000.0, 200.0), None));
+        let mix = traffic.mix();
+        assert!(
+            (mix.prompt_tokens - 1000.0).abs() < 10.0 && (mix.output_tokens - 200.0).abs() < 2.0,
+            "{mix:?}"
+        );
+        assert!((mix.resident_tokens - 1100.0).abs() < 15.0, "{mix:?}");
+        let idle = Sample { at: at(61), interval_seconds: 1.0, running: Some(0.0), ..Sample::default() };
+        (0..1000).for_each(|_| traffic.observe(&idle, Some(0.0)));
+        assert_eq!(traffic.mix(), mix);
+        (100..190).for_each(|number| traffic.observe(&second(number, 100.0, 20.0), Some(6000.0)));
+        let mix = traffic.mix();
+        assert!((100.0..160.0).contains(&mix.prompt_tokens), "{mix:?}");
+        assert!((mix.resident_tokens - 1500.0).abs() < 1.0, "told: {mix:?}");
     }
 
     #[test]
     fn rubbish_changes_nothing() {
-        let mut mix = RequestMix::default();
-        for value in [f64::NAN, f64::INFINITY, -1.0] {
-            mix.observe(&sample(1, value, value, value), &Limits::default());
+        let mut traffic = Traffic::default();
+        for value in [f64::NAN, f64::INFINITY, -1.0, 1e300] {
+            traffic.observe(&Sample { prompt_tokens: value, ..second(1, 10.0, 10.0) }, Some(value));
+            traffic.observe(&Sample { interval_seconds: value, ..second(1, 0.0, 0.0) }, Some(value));
         }
-        assert_eq!(mix.mix(), Mix::default());
+        let mix = traffic.mix();
+        assert!(mix.prompt_tokens.is_finite() && mix.output_tokens >= 1.0 && mix.resident_tokens.is_finite());
     }
 }

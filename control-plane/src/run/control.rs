@@ -35,6 +35,7 @@ pub(crate) use checkpoint::{Checkpoint, Pending, decisive};
 pub(super) use discovered::{Discovered, MEMBERSHIP, WEIGHTS};
 pub(crate) use input::{Input, Order};
 pub(super) use intents::static_groups;
+pub(super) use learned::PROFILE;
 use reliance::Reliance;
 
 /// What decides, and all that it remembers.

@@ -30,6 +30,8 @@ pub(super) struct Memory {
     pub(super) registered: Vec<RegisteredBackend>,
     /// Found backends and lengths of leases, by pool.
     pub(super) membership: Vec<(String, serde_json::Value)>,
+    /// What the backends of each pool have in common.
+    pub(super) profiles: Vec<(String, serde_json::Value)>,
     /// Telemetry rows ever written.
     pub(super) telemetry_rows: u64,
     /// Saved models of demand and of backends: kind, key, state.
@@ -96,14 +98,16 @@ async fn remember(store: &Store, config: &Config, now: DateTime<Utc>) -> Result<
     };
     let models: Vec<String> = config.models.iter().map(|model| model.name.clone()).collect();
     let pools: Vec<String> = config.pools.iter().map(|pool| pool.name.clone()).collect();
-    let (mut weights, mut demand, fleet, membership) = tokio::try_join!(
+    let (mut weights, mut demand, fleet, membership, profiles) = tokio::try_join!(
         store.newest_model_states(super::control::WEIGHTS, Some(&models)),
         store.newest_model_states(ModelKind::Demand.as_str(), Some(&models)),
         store.newest_model_states(ModelKind::Fleet.as_str(), None),
         store.newest_model_states(super::control::MEMBERSHIP, Some(&pools)),
+        store.newest_model_states(super::control::PROFILE, Some(&pools)),
     )?;
     memory.models.extend(fleet.into_iter().map(|(key, saved)| (ModelKind::Fleet, key, saved.state)));
     memory.membership = membership.into_iter().map(|(pool, saved)| (pool, saved.state)).collect();
+    memory.profiles = profiles.into_iter().map(|(pool, saved)| (pool, saved.state)).collect();
     let grid = config.forecast.in_steps();
     for model in &config.models {
         if let Some(saved) = weights.remove(&model.name) {

@@ -8,10 +8,11 @@ use clairvoy_forecaster::{CapacityEstimate, WaitForecast};
 use clairvoy_xds::{ClientStatus, Quarantined, ResourceType, SyncState};
 
 use crate::config::{Model, Rung};
+use crate::decide::{Certainty, Mix, Profile};
 use crate::fleet::{Backend, Findings, Health, Membership};
 use crate::view::{
-    AnomalyView, BackendState, BackendView, CapacityView, NackView, ProxyState, ProxyView, QuarantineView,
-    State,
+    AnomalyView, BackendState, BackendView, CapacityView, NackView, ProfileView, ProxyState, ProxyView,
+    QuarantineView, State,
 };
 
 use super::steer::Steering;
@@ -42,6 +43,7 @@ pub(super) fn backend(
     zone: &str,
     capacity_rps: Option<f64>,
     model: Option<&Model>,
+    mix: &Mix,
     now: DateTime<Utc>,
 ) -> BackendView {
     let sample = backend.sample.as_ref();
@@ -94,13 +96,30 @@ pub(super) fn backend(
         capacity_rps,
         capacity: capacity(backend.slo_capacity),
         anomaly: backend.findings.as_ref().map(anomaly),
-        slowdown: backend.speed.factor(),
+        profile: backend.profile().map(|known| profile(&known, backend, mix)),
+        slowdown: backend.slowdown(),
         share: decided.map_or(0.0, |decided| if follows { decided.share } else { decided.capacity_share }),
         advised_share: decided.filter(|_| advises).map(|decided| decided.share),
         capacity_share: decided.map_or(0.0, |decided| decided.capacity_share),
         telemetry_age_seconds: backend.age_seconds(now),
         telemetry_faults: backend.telemetry_faults.iter().map(ToString::to_string).collect(),
         reason,
+    }
+}
+
+fn profile(known: &Profile, backend: &Backend, mix: &Mix) -> ProfileView {
+    let Certainty { observations, relative_error } = backend.certainty();
+    ProfileView {
+        fixed_seconds: known.fixed_seconds,
+        per_sequence_seconds: known.per_sequence_seconds,
+        per_prompt_token_seconds: known.per_prompt_token_seconds,
+        per_kv_token_seconds: known.per_kv_token_seconds,
+        max_sequences: known.max_sequences,
+        kv_tokens: known.kv_tokens,
+        token_budget: known.token_budget,
+        capacity_rps: known.capacity_rps(mix),
+        observations,
+        relative_error,
     }
 }
 

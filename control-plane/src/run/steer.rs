@@ -21,7 +21,7 @@ use inputs::{draining, model_input, serving};
 use policy::decide_by_policy;
 use words::{changes, summary};
 
-pub(super) use inputs::pool_capacity;
+pub(super) use inputs::{pool_capacity, share_capacity};
 
 /// Weights of a model's groups add up to this.
 pub(super) const WEIGHTS: u32 = 10_000;

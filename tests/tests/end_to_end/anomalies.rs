@@ -62,6 +62,12 @@ async fn a_slowed_backend_is_named_with_the_reason_and_capacities_are_learned() 
     let capacity = healthy.capacity.clone().unwrap();
     assert!(capacity.lower_rps.is_some_and(|rps| (2.5..9.0).contains(&rps)), "{capacity:?}");
 
+    // Fast servers: 8 ms an iteration, and a fuller one for each request in it.
+    let profile = healthy.profile.clone().unwrap();
+    assert!((0.005..0.012).contains(&profile.fixed_seconds) && profile.observations > 50.0, "{profile:?}");
+    assert!(profile.kv_tokens == Some(180_000.0) && profile.capacity_rps > 5.0, "{profile:?}");
+    assert!(backend(&state, slowed).unwrap().slowdown > 2.0, "{:?}", backend(&state, slowed));
+
     let labels = |address: std::net::SocketAddr| format!("backend=\"{address}\"");
     until("the metrics tell of both", 10, async || {
         let page = clairvoy.metrics().await;
@@ -71,9 +77,10 @@ async fn a_slowed_backend_is_named_with_the_reason_and_capacities_are_learned() 
             series(&page, "clairvoy_backend_anomalous{", &[&healthy]),
             series(&page, "clairvoy_backend_anomaly_score{", &[&slowed]),
             series(&page, "clairvoy_backend_capacity_requests_per_second{", &[&healthy, "bound=\"lower\""]),
+            series(&page, "clairvoy_backend_iteration_seconds{", &[&healthy, "part=\"fixed\""]),
         );
         match seen {
-            (Some(1.0), Some(0.0), Some(score), Some(rps)) if score > 0.5 && rps > 1.0 => Ok(()),
+            (Some(1.0), Some(0.0), Some(score), Some(rps), Some(_)) if score > 0.5 && rps > 1.0 => Ok(()),
             seen => Err(format!("{seen:?}")),
         }
     })

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use super::super::Mix;
 use super::curve::Curve;
 use super::input::{BackendInput, ModelInput};
-use super::mix::Mix;
 use super::steps::normalised;
 
 /// Where nothing is known of any capacity, the fleet counts as half loaded.

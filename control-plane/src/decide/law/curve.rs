@@ -1,5 +1,4 @@
-use super::super::Profile;
-use super::mix::Mix;
+use super::super::{Mix, Profile};
 
 /// Sequences in a batch where nothing limits them.
 const MOST_SEQUENCES: f64 = 256.0;

@@ -3,9 +3,9 @@ use std::net::SocketAddr;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::super::Mix;
 use super::input::{BackendInput, Law, Verdict};
 use super::level::Side;
-use super::mix::Mix;
 use super::output::{Aside, Form, GroupShare, WeightState};
 
 /// A backend this much slower than usual gets a group of its own: within a group Envoy takes all backends for equal.

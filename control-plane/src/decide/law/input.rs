@@ -2,8 +2,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::Profile;
-use super::mix::Mix;
+use super::super::{Mix, Profile};
 
 /// Parameters of the law. The defaults lie on a plateau: within it, they hardly matter.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

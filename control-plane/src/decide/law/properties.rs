@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::Profile;
+use super::super::{Mix, Profile};
 use super::tests::{address, at, backend, class, model, near};
 use super::*;
 

@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 
 use chrono::TimeDelta;
 
-use super::super::Profile;
+use super::super::{Mix, Profile};
 use super::*;
 
 /// Prompts of 500 and outputs of 200 tokens.

@@ -65,8 +65,8 @@ impl Input {
         matches!(self, Self::Looked { .. } | Self::Order { .. } | Self::Config { .. } | Self::Tick { .. })
     }
 
-    /// What is written down of it: all that decides. What is reported of endpoints and groups, and requests, errors,
-    /// durations and tokens in logs, are only shown; of a backend's answers, that there were any.
+    /// What is written down of it: all that decides. What is reported of endpoints and groups, and requests and errors in
+    /// logs, are only shown; of a backend's answers, that there were any, how long they took, and their tokens.
     pub(crate) fn as_recorded(&self) -> Self {
         match self {
             Self::Load(load) => Self::Load(NodeLoad {
@@ -79,6 +79,8 @@ impl Input {
             Self::Log { at, summary } => {
                 let decisive = |log: &BackendLog| BackendLog {
                     requests: 1.0,
+                    responses: log.responses,
+                    tokens: log.tokens,
                     first_bytes: log.first_bytes.clone(),
                     ..BackendLog::default()
                 };
@@ -140,6 +142,7 @@ impl Core {
         self.sweep(now);
         self.fleet.look_at_reports(&self.connected, now);
         self.close_steps(now);
+        self.look_at_classes(now);
         self.teach(Lesson::Tick(now));
         self.decide(now);
     }

@@ -7,7 +7,7 @@ use crate::config::{Config, Model};
 use crate::decide::{PoolCapacity, StaticCapacities};
 use crate::fleet::Backend;
 
-use super::super::steer::{PublishedGroup, Steering, WEIGHTS, pool_capacity};
+use super::super::steer::{PublishedGroup, Steering, WEIGHTS, share_capacity};
 use super::Core;
 
 impl Core {
@@ -34,10 +34,11 @@ impl Core {
     /// Takes the capacities anew of which a model's static shares are made; true when they are other ones.
     pub(super) fn take_capacities(&mut self, model: &str, now: DateTime<Utc>) -> bool {
         let of_model: Vec<&Backend> = self.fleet.of_model(model).collect();
+        let mix = self.fleet.mix(model, now);
         let Some(steering) = self.steering.get_mut(model) else { return false };
         let pools: Vec<PoolCapacity> = serving(&steering.published)
             .map(|(pool, backends)| PoolCapacity {
-                capacity_rps: pool_capacity(&self.config, &of_model, &pool),
+                capacity_rps: share_capacity(&self.config, &of_model, &pool, &mix),
                 pool,
                 backends,
             })

@@ -14,6 +14,9 @@ use crate::store::ForecastRow;
 use super::super::journal::Entry;
 use super::{Core, Effect, Issued};
 
+/// The kind under which the profile of a pool's backends is saved.
+pub(in super::super) const PROFILE: &str = "profile";
+
 impl Core {
     /// Takes what the learner found.
     pub(crate) fn learned(&mut self, insight: Insight, now: DateTime<Utc>) {
@@ -61,6 +64,14 @@ impl Core {
             Insight::Refused(message) => self.note("warning", message),
             // The recorder's, who keeps it.
             Insight::Checkpoint(_) => {}
+        }
+    }
+
+    /// Works out what the backends of each pool have in common, and saves it now and then.
+    pub(super) fn look_at_classes(&mut self, now: DateTime<Utc>) {
+        for (pool, state) in self.fleet.look_at_classes(now) {
+            let entry = Entry::ModelState { kind: PROFILE, key: pool, at: now, state };
+            self.effects.push(Effect::Journal(entry));
         }
     }
 

@@ -22,6 +22,11 @@ impl Core {
         let config = Arc::clone(&self.config);
         let ordered = self.ordered.take().unwrap_or_default();
         self.remember_found(&memory.membership);
+        for (pool, state) in memory.profiles {
+            if config.pool(&pool).is_some() && !self.fleet.remember_class(&pool, state) {
+                self.note("warning", format!("the saved profile of pool {pool} cannot be used"));
+            }
+        }
         self.fleet.reconcile(&config, now);
         for backend in memory.registered {
             let Ok(address) = backend.address.parse() else { continue };

@@ -136,3 +136,53 @@ fn orders_since_the_start_count_for_more_than_what_the_last_run_left() {
     let leases = "leases {\"10.0.0.3:8000\":600.0,\"10.0.0.4:8000\":600.0,\"10.0.0.7:8000\":60.0}";
     assert_eq!(journaled(&mut core), ["10.0.0.4:8000 Draining", leases]);
 }
+
+#[test]
+fn a_restart_has_the_profile_of_each_pool_at_once() {
+    let mut core = core();
+    let iteration_seconds = |running: f64, prompts: f64| 0.01 + 0.000_2 * running + 0.000_05 * prompts;
+    let mut saved = Vec::new();
+    for second in 1..120 {
+        let running = f64::from(i32::try_from(second * 7 % 40).unwrap() + 1);
+        let prompts = f64::from(i32::try_from(second * 13 % 50).unwrap());
+        let seconds = iteration_seconds(running, prompts);
+        let sample = crate::telemetry::Sample {
+            at: at(second),
+            backend: "10.0.0.1:8000".into(),
+            interval_seconds: 1.0,
+            running: Some(running),
+            iterations: 1.0 / seconds,
+            iteration_tokens: (running + prompts) / seconds,
+            output_tokens: running / seconds,
+            inter_token_seconds: Some(seconds),
+            ..Default::default()
+        };
+        core.take(Input::Sample { at: at(second), sample: Box::new(sample) }).unwrap();
+        core.take(Input::Tick { at: at(second) }).unwrap();
+        let of_profile = |effect: Effect| match effect {
+            Effect::Journal(Entry::ModelState { kind: PROFILE, key, state, .. }) => Some((key, state)),
+            _ => None,
+        };
+        saved.extend(core.effects().into_iter().filter_map(of_profile));
+    }
+    assert_eq!(saved.len(), 2, "once a minute");
+    let profile = |core: &Core| core.fleet.backend(address(1)).unwrap().profile();
+    let last = profile(&core).unwrap();
+    assert!((last.fixed_seconds / 0.01 - 1.0).abs() < 0.1, "{last:?}");
+
+    let mut next = self::core();
+    assert_eq!(profile(&next), None);
+    let memory = Memory { profiles: vec![saved.pop().unwrap()], ..Memory::default() };
+    next.remember(memory, at(200));
+    let inherited = profile(&next).unwrap();
+    let ratio = inherited.iteration_seconds(20.0, 30.0, 0.0) / iteration_seconds(20.0, 30.0);
+    assert!((0.9..1.1).contains(&ratio), "{inherited:?}");
+    next.take(Input::Tick { at: at(201) }).unwrap();
+    assert!(profile(&next).is_some());
+    next.effects();
+
+    let other = json!({ "version": 99, "profile": saved[0].1["profile"] });
+    let mut refusing = self::core();
+    refusing.remember(Memory { profiles: vec![("a".to_owned(), other)], ..Memory::default() }, at(200));
+    assert_eq!(profile(&refusing), None, "saved by another version");
+}

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -7,6 +8,7 @@ use clairvoy_forecaster::Standing;
 
 use crate::compile::GroupIntent;
 use crate::config::{Model, Pool};
+use crate::decide::Mix;
 use crate::fleet::{Backend, Source};
 use crate::metrics::Reading;
 use crate::view::{
@@ -70,6 +72,10 @@ impl Controller {
 
     fn backend_views(&self, now: DateTime<Utc>) -> Vec<BackendView> {
         let all: Vec<&Backend> = self.core.fleet.backends().collect();
+        let models = self.core.config.models.iter().map(|model| model.name.as_str());
+        let mixes: BTreeMap<&str, Mix> =
+            models.map(|model| (model, self.core.fleet.mix(model, now))).collect();
+        let usual = Mix::default();
         let mut views: Vec<BackendView> = all
             .iter()
             .map(|backend| {
@@ -79,7 +85,8 @@ impl Controller {
                 let in_progress = self.core.fleet.reports().in_progress(backend.address);
                 let steering = self.core.steering.get(&backend.model);
                 let model = self.core.config.models.iter().find(|model| model.name == backend.model);
-                let view = show::backend(backend, steering, zone, capacity, model, now);
+                let mix = mixes.get(backend.model.as_str()).unwrap_or(&usual);
+                let view = show::backend(backend, steering, zone, capacity, model, mix, now);
                 BackendView { requests_in_progress: in_progress, ..view }
             })
             .collect();

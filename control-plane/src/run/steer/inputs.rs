@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use chrono::{DateTime, Utc};
 
 use crate::config::{Config, Model};
-use crate::decide::{BackendInput, ModelInput, Verdict};
+use crate::decide::{BackendInput, Mix, ModelInput, Verdict};
 use crate::fleet::{Backend, Fleet, Health, Membership};
 use crate::telemetry::Sample;
 
@@ -63,7 +63,7 @@ pub(super) fn model_input(
     };
     ModelInput {
         arrivals_rps: demand_rps,
-        mix: fleet.mix(&model.name),
+        mix: fleet.mix(&model.name, now),
         envoys: fleet.reports().reporters().max(1),
         observed_seconds,
         backends: serving.iter().map(input).collect(),
@@ -85,15 +85,35 @@ fn backend_input(
         address: backend.address,
         pool: backend.pool.clone(),
         zone: locality.map(|place| format!("{}/{}", place.region, place.zone)).unwrap_or_default(),
-        profile: None,
+        profile: backend.profile(),
         capacity_rps,
-        slowdown: backend.speed.factor(),
+        slowdown: backend.slowdown(),
         in_flight: backend.sample.as_ref().and_then(in_flight),
         age_seconds: backend.age_seconds(now),
         sent_since: None,
         completed_since: None,
         verdict: Verdict::Usual,
     }
+}
+
+/// Requests/s of one backend of a pool by which shares go: as configured, what the profiles of its backends say at the
+/// present mix (their median), or the most that any of them was seen to serve.
+pub(in crate::run) fn share_capacity(
+    config: &Config,
+    backends: &[&Backend],
+    pool: &str,
+    mix: &Mix,
+) -> Option<f64> {
+    let profiled = || {
+        let of_pool = backends.iter().filter(|backend| backend.pool == pool);
+        let mut known: Vec<f64> =
+            of_pool.filter_map(|backend| Some(backend.profile()?.capacity_rps(mix))).collect();
+        known.retain(|rps| *rps > 0.0);
+        known.sort_by(f64::total_cmp);
+        known.get(known.len() / 2).copied()
+    };
+    let configured = config.pool(pool).and_then(|pool| pool.capacity_rps);
+    configured.or_else(profiled).or_else(|| pool_capacity(config, backends, pool))
 }
 
 /// Requests/s of one backend of a pool: as configured, or the most that any of them was seen to serve.
