@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, Pool, PoolTelemetry};
+use crate::compile::RUNTIME_LAYER;
+use crate::config::{self, Config, Model, Pool, PoolTelemetry, Rung};
 use crate::run::{Overrides, check_secrets, database_settings};
 use crate::store::{EmbeddedError, Store, StoreError};
 use crate::telemetry::{PoolTargets, ScrapeOptions, Scraper, TelemetryMetrics, install_crypto_provider};
@@ -70,7 +71,17 @@ async fn check(file: &ConfigFile) -> bool {
                 config.pools.len(),
                 config.pools.iter().map(|pool| pool.backends.len()).sum::<usize>()
             );
-            show(&[Finding { state: State::Good, what, remedy: None }]);
+            let mut findings = vec![Finding { state: State::Good, what, remedy: None }];
+            findings.extend(config.models.iter().filter(|model| model.rung != Rung::Enforce).map(rung));
+            findings.push(Finding {
+                state: State::Good,
+                what: format!(
+                    "Envoys take predictions by the runtime layer `{RUNTIME_LAYER}`, which `clairvoy bootstrap` writes; one \
+                     without it goes by capacity shares only"
+                ),
+                remedy: None,
+            });
+            show(&findings);
             config
         }
         Err(error) => {
@@ -91,6 +102,20 @@ async fn check(file: &ConfigFile) -> bool {
     section("backends");
     let backends = show(&backends(&config).await);
     secrets && database && backends
+}
+
+/// How far predictions steer a model.
+fn rung(model: &Model) -> Finding {
+    let percent = model.predictive_percent();
+    Finding {
+        state: State::Good,
+        what: format!(
+            "model {} is on the rung {}: predictions steer {percent} % of its requests",
+            model.name,
+            model.rung.name()
+        ),
+        remedy: None,
+    }
 }
 
 fn section(name: &str) {

@@ -4,10 +4,11 @@
 use std::time::{Duration, Instant};
 
 use clairvoy_tests::{Faults, SimulatedServer, SpeedClass};
+use reqwest::StatusCode;
 use rustix::process::Signal;
 
 use crate::support::{
-    Chat, Clairvoy, Envoy, Load, Site, Tunnel, holds_for, model_server, send_signal, until,
+    Chat, Clairvoy, Envoy, Host, Load, Site, Tunnel, holds_for, model_server, send_signal, until,
 };
 
 /// Envoys forget 6 s after the last heartbeat; telemetry is stale after 5 s, and is looked at once a second. The rest is
@@ -230,5 +231,31 @@ async fn a_model_that_is_only_advised_goes_by_capacity_and_a_canary_by_its_share
     let share = predicted as f64 / (predicted + by_capacity) as f64;
     // Six standard deviations of 300 draws.
     assert!((share - 0.3).abs() < 0.16, "{predicted} of {}", predicted + by_capacity);
+    load.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draining_backend_takes_nothing_of_the_share_of_its_group() {
+    let servers = [(); 3].map(|()| model_server("chat", SpeedClass::Fast));
+    let [first, second, other] = servers.each_ref().map(SimulatedServer::address);
+    let site = Site::new();
+    site.configure(&format!(
+        "models:\n  - {{ name: chat, pools: [a, b], rung: shadow }}\n\
+         balance: {{ drain_time: 120s }}\n\
+         pools:\n  - {{ name: a, capacity_rps: 2, backends: [\"{second}\"] }}\n  \
+         - {{ name: b, capacity_rps: 2, backends: [\"{other}\"] }}\n"
+    ));
+    let clairvoy = site.serve().await;
+    let envoy = site.envoy().await;
+    assert_eq!(clairvoy.register("a", first).await, StatusCode::CREATED);
+    envoy.host_where("it has joined", "chat", first, |host| host.is_some()).await;
+    assert_eq!(clairvoy.drain("a", first).await, StatusCode::ACCEPTED);
+    let drains = |host: Option<&Host>| host.is_some_and(|host| host.health == "DRAINING");
+    envoy.host_where("it drains", "chat", first, drains).await;
+    let load = Load::start(Chat::new(site.gateway, "chat", 5), 20.0);
+    load.more(80).await;
+    let hosts = envoy.hosts("chat").await;
+    let (left, right) = (hosts[&second].requests as f64, hosts[&other].requests as f64);
+    assert!((left / (left + right) - 0.5).abs() < 0.05, "{hosts:?}");
     load.end().await;
 }

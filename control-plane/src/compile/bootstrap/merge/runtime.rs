@@ -36,7 +36,7 @@ pub(super) fn merge(root: &mut Map, options: &MergeOptions, source: &EndpointSou
     let index = admin.unwrap_or(layers.len());
     layers.insert(index, Tree::from(runtime_layer(source.config.clone())));
     report.change(format!(
-        "{LAYERS}[{index}]: added, {RUNTIME_LAYER}, kept up by Clairvoy while predictions are fresh"
+        "{LAYERS}[{index}]: added, {RUNTIME_LAYER}, kept up by Clairvoy while predictions are fresh; without it requests go by capacity shares"
     ));
     if is_new {
         // Envoy has one by itself where no layers are named.
