@@ -4,6 +4,7 @@ mod backtest;
 mod bootstrap;
 mod check;
 mod drain;
+mod explain;
 mod export;
 mod replay;
 mod serve;
@@ -52,6 +53,14 @@ enum Command {
     /// Examples: clairvoy backtest --series demand.csv --out forecasts.csv
     ///           clairvoy backtest --waits requests.csv --view control-plane
     Backtest(backtest::Arguments),
+    /// Tell why a backend has its share of a model's requests, or had it at a time.
+    ///
+    /// The decision that was in force is made again from its record, down to the weight of the backend's group as Envoy was
+    /// told it, and every term is shown. Clairvoy may run meanwhile.
+    ///
+    /// Examples: clairvoy explain 10.0.1.11:8000
+    ///           clairvoy explain 10.0.1.11:8000 --at 2026-11-20T09:00:00Z --json
+    Explain(explain::Arguments),
     /// Write what happened in a time to a file: telemetry, what it led to, and all that is needed to replay it.
     ///
     /// The file is CSV, one row for each thing in the order in which it came about. Rows of kind `sample` are telemetry, with
@@ -97,6 +106,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Check(arguments) => check::run(arguments),
         Command::Drain(arguments) => drain::run(arguments),
         Command::Backtest(arguments) => backtest::run(arguments),
+        Command::Explain(arguments) => explain::run(arguments),
         Command::Export(arguments) => export::run(arguments),
         Command::Replay(arguments) => replay::run(arguments),
         Command::Schema => schema(),

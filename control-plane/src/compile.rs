@@ -25,7 +25,6 @@ use envoy_types::pb::envoy::config::{
 use envoy_types::pb::envoy::service::runtime::v3::Runtime;
 
 use crate::config::{Gateway, ModelBalance, Timeouts};
-use crate::envoy::static_cluster;
 
 pub use access_log::{AccessLogIntent, BearerToken};
 pub use bootstrap::{
@@ -67,15 +66,9 @@ pub struct ModelIntent {
 }
 
 impl ModelIntent {
-    /// Whether there is a second cluster with shares by capacity: where the shares of groups are ours, which may fail.
-    pub(crate) fn has_twin(&self) -> bool {
+    /// Whether its requests go by capacity shares when nobody stands by ours. Where Envoy balances by itself they need not.
+    fn falls_back(&self) -> bool {
         self.balance.policy.has_groups()
-    }
-
-    /// The names of its clusters: by predictions, and the static twin, if it has one.
-    fn clusters(&self) -> Vec<String> {
-        let twin = self.has_twin().then(|| static_cluster(&self.name));
-        std::iter::once(self.name.clone()).chain(twin).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! `clairvoy drain`: takes a backend out of service, and tells when it may be stopped.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, stderr};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// It has to look empty for as long, so that no request is overlooked that was on its way.
 const EMPTY_FOR: Duration = Duration::from_secs(3);
+/// Within this time Envoys have reported what they have running, however many they are.
+const REPORTED_WITHIN: Duration = Duration::from_secs(25);
 /// Longest age of telemetry that says what runs, seconds.
 const FRESH_SECONDS: f64 = 5.0;
 
@@ -34,6 +37,9 @@ pub(super) struct Arguments {
     /// URL of Clairvoy's API [default: `listen.api` of the configuration].
     #[arg(long, value_name = "URL")]
     api: Option<String>,
+    /// Address of the API, instead of `listen.api`.
+    #[arg(long, env = "CLAIRVOY_LISTEN_API", value_name = "IP:PORT")]
+    listen_api: Option<SocketAddr>,
     /// PEM file with the certificates that sign the API's, besides the system's.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -48,7 +54,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let overrides = Overrides { data_dir: arguments.file.data_dir.clone(), ..Overrides::default() };
+    let overrides = Overrides {
+        data_dir: arguments.file.data_dir.clone(),
+        api: arguments.listen_api,
+        ..Overrides::default()
+    };
     let config = overrides.apply(config::load(&arguments.file.config)?);
     let api = Api::new(&arguments, &config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -66,7 +76,7 @@ async fn drain(arguments: &Arguments, api: &Api) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let (bar, began) = (progress_bar(), Instant::now());
-    let mut empty_since = None;
+    let (mut empty_since, mut drains, mut told) = (None, false, BTreeSet::new());
     while began.elapsed() < arguments.within {
         tokio::time::sleep(LOOK_EVERY).await;
         let state = api.state().await?;
@@ -75,7 +85,16 @@ async fn drain(arguments: &Arguments, api: &Api) -> anyhow::Result<ExitCode> {
             println!("{address} has left the fleet");
             return Ok(ExitCode::SUCCESS);
         };
-        let progress = Progress::of(&state, backend, began.elapsed());
+        // The picture may be older than the order.
+        drains |= backend.state == BackendState::Draining;
+        if !drains {
+            continue;
+        }
+        // One heartbeat or another is always under way: an Envoy that had all once since then knows.
+        let in_sync = state.proxies.iter().filter(|proxy| proxy.state == ProxyState::InSync);
+        told.extend(in_sync.map(|proxy| proxy.node_id.clone()));
+        let waiting = state.proxies.iter().filter(|proxy| !told.contains(&proxy.node_id)).count();
+        let progress = Progress::of(waiting, backend, began.elapsed());
         bar.set_message(progress.to_string());
         bar.tick();
         match progress {
@@ -117,11 +136,10 @@ enum Progress {
 }
 
 impl Progress {
-    fn of(state: &State, backend: &BackendView, elapsed: Duration) -> Self {
+    fn of(envoys: usize, backend: &BackendView, elapsed: Duration) -> Self {
         if backend.state != BackendState::Draining {
             return Self::TakenBack;
         }
-        let envoys = state.proxies.iter().filter(|proxy| proxy.state != ProxyState::InSync).count();
         if envoys > 0 {
             return Self::Telling { envoys };
         }
@@ -132,6 +150,8 @@ impl Progress {
             backend.running.map(|running| running + backend.queue_depth.unwrap_or(0.0)).filter(|_| is_fresh);
         match own.into_iter().chain(backend.requests_in_progress).reduce(f64::max) {
             None => Self::Unknown,
+            // What Envoys report alone may be as old as two of their intervals.
+            Some(requests) if requests < 0.5 && own.is_none() && elapsed < REPORTED_WITHIN => Self::Unknown,
             Some(requests) if requests < 0.5 => Self::Empty,
             Some(requests) => {
                 let outlook = drain_outlook(requests, backend.response_seconds);
@@ -208,7 +228,7 @@ impl Api {
         }
         let answer = request.send().await.with_context(|| {
             format!(
-                "the API at {} does not answer; is `clairvoy serve` running, and is --api right?",
+                "the API at {} does not answer: is `clairvoy serve` running, is --api its name, and --ca who signed its certificate?",
                 self.url
             )
         })?;

@@ -143,7 +143,7 @@ fn aside(path: &Path) -> PathBuf {
 }
 
 /// A time, or how long ago.
-fn time(text: &str, now: DateTime<Utc>, option: &str) -> anyhow::Result<DateTime<Utc>> {
+pub(super) fn time(text: &str, now: DateTime<Utc>, option: &str) -> anyhow::Result<DateTime<Utc>> {
     if let Ok(at) = DateTime::parse_from_rfc3339(text) {
         return Ok(at.to_utc());
     }

@@ -4,6 +4,9 @@ use envoy_types::pb::envoy::config::cluster::v3::{
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::UInt32Value;
 
+use crate::config::{ModelBalance, Policy};
+use crate::envoy::static_cluster;
+
 use super::ModelIntent;
 use super::policy;
 use super::proto::{ads, seconds};
@@ -13,13 +16,17 @@ const CONNECT_TIMEOUT_SECONDS: i64 = 1;
 /// servers' business, and what they cannot take is told by their telemetry.
 const MAX_CONCURRENT: u32 = 1_000_000;
 
-/// The cluster of a model, and its static twin, if it has one, which differs in its assignment only. Neither checks
+/// The cluster of a model, and its static twin, which has shares of groups by capacity whatever the policy. Neither checks
 /// endpoints itself: who serves is told by the assignments.
-pub(super) fn clusters(model: &ModelIntent) -> Vec<Cluster> {
-    model.clusters().into_iter().map(|name| cluster(name, model)).collect()
+pub(super) fn clusters(model: &ModelIntent) -> [Cluster; 2] {
+    let by_capacity = ModelBalance { policy: Policy::Static, ..ModelBalance::default() };
+    [
+        cluster(model.name.clone(), &model.balance, model),
+        cluster(static_cluster(&model.name), &by_capacity, model),
+    ]
 }
 
-fn cluster(name: String, model: &ModelIntent) -> Cluster {
+fn cluster(name: String, balance: &ModelBalance, model: &ModelIntent) -> Cluster {
     Cluster {
         name,
         cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds.into())),
@@ -28,7 +35,7 @@ fn cluster(name: String, model: &ModelIntent) -> Cluster {
             service_name: String::new(),
         }),
         connect_timeout: Some(seconds(CONNECT_TIMEOUT_SECONDS)),
-        load_balancing_policy: Some(policy::load_balancing(&model.balance)),
+        load_balancing_policy: Some(policy::load_balancing(balance)),
         common_lb_config: Some(cluster::CommonLbConfig {
             // No panic mode: a backend that is draining or ejected gets nothing, and Clairvoy never drains all.
             healthy_panic_threshold: Some(Percent { value: 0.0 }),

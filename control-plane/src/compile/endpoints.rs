@@ -7,13 +7,17 @@ use envoy_types::pb::envoy::config::{
 };
 use envoy_types::pb::google::protobuf::UInt32Value;
 
+use crate::envoy::static_cluster;
+
 use super::proto::address;
 use super::{EndpointIntent, GroupIntent, ModelIntent};
 
 /// The endpoints of a model and the shares of its groups, by predictions and by capacity.
-pub(super) fn assignments(model: &ModelIntent) -> Vec<ClusterLoadAssignment> {
-    let groups = [&model.groups, &model.static_groups];
-    model.clusters().into_iter().zip(groups).map(|(name, groups)| assignment(name, groups)).collect()
+pub(super) fn assignments(model: &ModelIntent) -> [ClusterLoadAssignment; 2] {
+    [
+        assignment(model.name.clone(), &model.groups),
+        assignment(static_cluster(&model.name), &model.static_groups),
+    ]
 }
 
 fn assignment(cluster_name: String, groups: &[GroupIntent]) -> ClusterLoadAssignment {
@@ -36,20 +40,10 @@ fn group(group: &GroupIntent) -> LocalityLbEndpoints {
             zone: group.zone.clone(),
             sub_zone: group.name.clone(),
         }),
-        load_balancing_weight: Some(UInt32Value { value: weight(group) }),
+        load_balancing_weight: Some(UInt32Value { value: group.weight.max(1) }),
         lb_endpoints: group.endpoints.iter().map(endpoint).collect(),
         ..LocalityLbEndpoints::default()
     }
-}
-
-/// Envoy takes the part of a locality's weight whose endpoints are healthy, and counts draining ones as not. The share of a
-/// group is already that of the ones which take requests.
-fn weight(group: &GroupIntent) -> u32 {
-    let weight = u64::from(group.weight.max(1));
-    let all = group.endpoints.len() as u64;
-    let serving = group.endpoints.iter().filter(|endpoint| !endpoint.draining).count() as u64;
-    let told = if serving == 0 { weight } else { (weight * all).div_ceil(serving) };
-    u32::try_from(told).unwrap_or(u32::MAX)
 }
 
 fn endpoint(endpoint: &EndpointIntent) -> LbEndpoint {

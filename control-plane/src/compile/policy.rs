@@ -24,6 +24,8 @@ const BLACKOUT_SECONDS: i64 = 10;
 const WEIGHT_UPDATE_SECONDS: i64 = 1;
 const WEIGHT_EXPIRATION_SECONDS: i64 = 180;
 
+/// By which an operator can change the bias.
+pub(super) const ACTIVE_REQUEST_BIAS_KEY: &str = "clairvoy.active_request_bias";
 /// Points on a hash ring: shares are off by some 0.4 % of the traffic (1.6 % with Envoy's 1,024), for 0.4 MB.
 const RING_SIZE: u64 = 16_384;
 
@@ -76,7 +78,7 @@ fn least_request_in_groups() -> LeastRequest {
         // Only where endpoints have weights; they are made for it.
         active_request_bias: Some(RuntimeDouble {
             default_value: ACTIVE_REQUEST_BIAS,
-            runtime_key: "clairvoy.active_request_bias".to_owned(),
+            runtime_key: ACTIVE_REQUEST_BIAS_KEY.to_owned(),
         }),
         locality_lb_config: Some(LocalityLbConfig {
             locality_config_specifier: Some(

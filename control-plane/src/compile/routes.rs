@@ -75,7 +75,7 @@ pub(super) fn routes(gateway: &Gateway, models: &[ModelIntent]) -> RouteConfigur
 /// By predictions as far as the runtime layer says so; the rest, and without the layer all, by capacity. Where Envoy
 /// balances by itself there is one way.
 fn model_routes(model: &ModelIntent, headers: &[HeaderMatcher]) -> Vec<Route> {
-    if !model.has_twin() {
+    if !model.falls_back() {
         return vec![model_route(model, any_path(headers.to_vec()), model.name.clone())];
     }
     let predictive = RouteMatch {

@@ -24,7 +24,6 @@ mod reason;
 mod steps;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use chrono::{DateTime, Utc};
 
@@ -80,7 +79,7 @@ pub fn decide_weights(
     };
 
     let alone = groups::alone(&backends, &sides, &previous.alone, now);
-    let shares = smoothed(&backends, &wanted, previous, &alone, &law);
+    let shares = smoothed(&backends, &wanted, previous, &groups::failing(&backends, &sides), &law);
     for ((terms, wanted), smoothed) in terms.iter_mut().zip(&wanted).zip(&shares) {
         (terms.wanted_share, terms.smoothed_share) = (*wanted, *smoothed);
     }
@@ -199,7 +198,7 @@ fn smoothed(
     backends: &[&BackendInput],
     wanted: &[f64],
     previous: &WeightState,
-    alone: &BTreeMap<SocketAddr, Aside>,
+    is_failing: &[bool],
     law: &Law,
 ) -> Vec<f64> {
     let known = |backend: &&BackendInput| {
@@ -210,8 +209,7 @@ fn smoothed(
     if before.iter().all(|share| *share <= 0.0) {
         return wanted.to_vec();
     }
-    let is_failing: Vec<bool> = backends.iter().map(|backend| alone.contains_key(&backend.address)).collect();
-    step(&normalised(&before), wanted, &is_failing, law)
+    step(&normalised(&before), wanted, is_failing, law)
 }
 
 /// Weights of endpoints by which Envoy hands out the shares when each has as many requests as it should.

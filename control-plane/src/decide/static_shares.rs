@@ -44,7 +44,11 @@ impl StaticCapacities {
         let is_off = |(pool, share): (&String, &f64)| {
             (old_shares.get(pool).copied().unwrap_or(0.0) - share).abs() > DEAD_BAND * share
         };
-        if now - previous.at >= LEAST_AGE && shares.iter().any(is_off) { new } else { previous.clone() }
+        if (now - previous.at >= LEAST_AGE || now < previous.at) && shares.iter().any(is_off) {
+            new
+        } else {
+            previous.clone()
+        }
     }
 
     /// Shares of the model's traffic by pool, 0 to 1, together 1: as many requests/s as the backends that take requests

@@ -48,8 +48,6 @@ pub struct Backend {
     pub ttft_seconds: Option<f64>,
     /// Its predicted wait.
     pub wait: Option<WaitForecast>,
-    /// When the sample behind the prediction was taken.
-    pub wait_at: Option<DateTime<Utc>>,
     /// What its iterations cost, and how much slower than usual it runs: learned.
     #[serde(default)]
     pub(super) learner: Learner,
@@ -122,7 +120,6 @@ impl Backend {
             sample: None,
             ttft_seconds: None,
             wait: None,
-            wait_at: None,
             learner: Learner::default(),
             traffic: Traffic::default(),
             answers: LoggedAnswers::default(),
@@ -251,12 +248,6 @@ impl Backend {
     /// The predicted time to first token of its next request, seconds; none when nothing is known.
     pub fn predicted_wait_seconds(&self) -> Option<f64> {
         self.wait.as_ref().and_then(WaitForecast::known_seconds)
-    }
-
-    /// Age of what its share is decided on, seconds: of the prediction when there is one, else of the newest sample.
-    pub fn evidence_age_seconds(&self, now: DateTime<Utc>) -> Option<f64> {
-        let predicted = self.wait_at.map(|at| (now - at).as_seconds_f64().max(0.0));
-        predicted.or_else(|| self.age_seconds(now))
     }
 
     /// For how long nothing was pushed of it, seconds, where that is too long.

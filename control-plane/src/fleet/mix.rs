@@ -15,6 +15,8 @@ const DEFAULT_WEIGHT: f64 = 0.5;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Traffic {
+    /// Whether first tokens were ever counted; else requests count when they end.
+    tells_first_tokens: bool,
     prompts: f64,
     prompt_tokens: f64,
     ends: f64,
@@ -30,7 +32,8 @@ impl Traffic {
     /// Takes a sample, and the tokens that are in the cache, where that is known.
     pub(super) fn observe(&mut self, sample: &Sample, resident_tokens: Option<f64>) {
         // Prompts are counted about when their first token comes.
-        let prompts = if sample.ttft_count > 0.0 { sample.ttft_count } else { sample.completed };
+        self.tells_first_tokens |= sample.ttft_count > 0.0;
+        let prompts = if self.tells_first_tokens { sample.ttft_count } else { sample.completed };
         let counted = [prompts, sample.prompt_tokens, sample.completed, sample.output_tokens];
         self.count(counted, sample.interval_seconds, sample.at);
         if let (Some(running), Some(resident)) =

@@ -1,3 +1,4 @@
+mod explain;
 mod inputs;
 mod policy;
 mod words;
@@ -14,13 +15,14 @@ use crate::config::{Balance, Config, Model, Policy};
 use crate::decide::{
     Form, Law, StaticCapacities, WeightDecision, WeightState, decide_weights, whole_weights,
 };
-use crate::fleet::{Backend, Fleet};
+use crate::fleet::Fleet;
 use crate::view::Change;
 
 use inputs::{draining, model_input, serving};
 use policy::decide_by_policy;
 use words::{changes, summary};
 
+pub(crate) use explain::{Explained, explain};
 pub(super) use inputs::{pool_capacity, share_capacity};
 
 /// Weights of a model's groups add up to this.
@@ -88,7 +90,8 @@ impl Steering {
             Policy::Predictive => decide_weights(&input, &self.state, &law, now),
             policy => decide_by_policy(policy, &input, &serving, &self.state, &config.balance),
         };
-        let groups = groups(&decision, &draining(fleet, &model.name, &serving));
+        let draining = draining(fleet, &model.name, &serving);
+        let groups = groups(&decision, &draining);
         let joined_or_left = members(&groups) != members(&self.published);
         if !joined_or_left && !decision.publish {
             self.state = WeightState { published: self.state.published.clone(), ..decision.state.clone() };
@@ -111,6 +114,8 @@ impl Steering {
                 "law": law,
                 "backends": input.backends,
                 "previous": self.state,
+                "draining": draining,
+                "groups": groups,
             }),
         };
         let shares: BTreeMap<_, _> =
@@ -161,7 +166,8 @@ fn law(balance: &Balance) -> Law {
     }
 }
 
-fn groups(decision: &WeightDecision, draining: &[&Backend]) -> Vec<PublishedGroup> {
+/// The groups as they are published; backends that drain stay in the group of their pool.
+fn groups(decision: &WeightDecision, draining: &BTreeMap<SocketAddr, String>) -> Vec<PublishedGroup> {
     let mut groups: BTreeMap<&str, (f64, PublishedGroup)> = decision
         .groups
         .iter()
@@ -177,11 +183,9 @@ fn groups(decision: &WeightDecision, draining: &[&Backend]) -> Vec<PublishedGrou
             }
         }
     }
-    for backend in draining {
-        let group = groups
-            .entry(&backend.pool)
-            .or_insert_with(|| (0.0, published(&backend.pool, &backend.pool, BTreeMap::new())));
-        group.1.members.insert(backend.address, true);
+    for (address, pool) in draining {
+        let group = groups.entry(pool).or_insert_with(|| (0.0, published(pool, pool, BTreeMap::new())));
+        group.1.members.insert(*address, true);
     }
     let shares: Vec<f64> = groups.values().map(|(share, _)| *share).collect();
     let weights = whole_weights(&shares, WEIGHTS);

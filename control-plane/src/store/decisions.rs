@@ -94,6 +94,27 @@ impl Store {
         .map_err(StoreError::query("read decisions"))
     }
 
+    /// Returns the decision about a model's shares that was in force at a time; none before the first that is kept.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn shares_in_force(
+        &self,
+        model: &str,
+        at: DateTime<Utc>,
+    ) -> Result<Option<DecisionRow>, StoreError> {
+        sqlx::query_as(
+            "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision
+             WHERE model = $1 AND kind IN ('weights', 'membership') AND at <= $2
+             ORDER BY at DESC, id DESC LIMIT 1",
+        )
+        .bind(model)
+        .bind(at)
+        .fetch_optional(self.pool())
+        .await
+        .map_err(StoreError::query("read a decision"))
+    }
+
     /// Returns one decision.
     ///
     /// # Errors

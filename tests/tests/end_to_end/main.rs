@@ -11,6 +11,7 @@ mod database;
 mod discovery;
 mod drain;
 mod existing_envoys;
+mod explain;
 mod failsafe;
 mod gateways;
 mod history;

@@ -133,7 +133,7 @@ async fn f9_one_client_alone_puts_nothing_into_quarantine() {
 
 /// A runtime layer with a TTL is kept up as long as the publisher stands by it.
 async fn heartbeats<V: Variant>(resources: impl Fn(&V::Response) -> Vec<Resource>) {
-    let ttl = Duration::from_millis(900);
+    let ttl = Duration::from_millis(2700);
     let server = server();
     let mut state = SnapshotBuilder::new();
     state.runtime_with_ttl(crate::services::runtime("layer", 7), ttl);
@@ -144,7 +144,8 @@ async fn heartbeats<V: Variant>(resources: impl Fn(&V::Response) -> Vec<Resource
     let first = resources(&client.expect_acked(Runtime).await);
     let [layer] = &first[..] else { panic!("one layer: {first:?}") };
     assert!(layer.resource.is_some());
-    assert_eq!(layer.ttl.as_ref().unwrap().nanos, 900_000_000);
+    let told = layer.ttl.as_ref().unwrap();
+    assert_eq!((told.seconds, told.nanos), (2, 700_000_000));
     assert!(!server.confirm("other"), "nothing was published there");
     for round in 0..4 {
         // Either stands by it.

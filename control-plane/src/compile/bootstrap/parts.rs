@@ -3,6 +3,8 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use crate::compile::RUNTIME_LAYER;
+use crate::compile::policy::ACTIVE_REQUEST_BIAS_KEY;
+use crate::decide::ACTIVE_REQUEST_BIAS;
 
 /// Name of the cluster that leads to Clairvoy's discovery server.
 pub const XDS_CLUSTER: &str = "clairvoy_xds";
@@ -162,6 +164,7 @@ pub(super) fn load_balancing_policy() -> Value {
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest",
             "selection_method": "FULL_SCAN",
+            "active_request_bias": {"default_value": ACTIVE_REQUEST_BIAS, "runtime_key": ACTIVE_REQUEST_BIAS_KEY},
             "locality_lb_config": {"locality_weighted_lb_config": {}},
         },
     }}]})

@@ -30,14 +30,21 @@ pub(super) fn alone(
     before: &BTreeMap<SocketAddr, Aside>,
     now: DateTime<Utc>,
 ) -> BTreeMap<SocketAddr, Aside> {
+    let usual = slowdown_of_pools(backends, sides);
     let place = |backend: &BackendInput, side: &Side| {
         if backend.verdict != Verdict::Usual {
             return Some(Aside { well_since: None });
         }
+        // Those who are all slower alike are still equals.
+        let slowdown = side.slowdown / usual.get(backend.pool.as_str()).copied().unwrap_or(1.0).max(1.0);
         let Some(aside) = before.get(&backend.address) else {
-            return (side.slowdown > LEAVES_AT).then(Aside::default);
+            return (slowdown > LEAVES_AT).then(Aside::default);
         };
-        if side.slowdown >= RETURNS_BELOW {
+        // Silence does not make it well.
+        if side.trust < 1.0 {
+            return Some(*aside);
+        }
+        if slowdown >= RETURNS_BELOW {
             return Some(Aside::default());
         }
         // A clock that was set back begins anew.
@@ -47,6 +54,30 @@ pub(super) fn alone(
     };
     let places = backends.iter().zip(sides);
     places.filter_map(|(backend, side)| Some((backend.address, place(backend, side)?))).collect()
+}
+
+/// The slowdown of each pool: the median of its backends that tell of themselves, the lower one of two.
+fn slowdown_of_pools<'a>(backends: &[&'a BackendInput], sides: &[Side]) -> BTreeMap<&'a str, f64> {
+    let mut pools: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for (backend, side) in backends.iter().zip(sides).filter(|(_, side)| side.trust > 0.0) {
+        pools.entry(&backend.pool).or_default().push(side.slowdown);
+    }
+    let median = |mut all: Vec<f64>| {
+        all.sort_by(f64::total_cmp);
+        all[(all.len() - 1) / 2]
+    };
+    pools.into_iter().map(|(pool, all)| (pool, median(all))).collect()
+}
+
+/// Whether a backend fails: it is much slower than usual, and most of the model's are not. Where most are it is what is
+/// usual that is mistaken.
+pub(super) fn failing(backends: &[&BackendInput], sides: &[Side]) -> Vec<bool> {
+    let place = |(backend, side): (&&BackendInput, &Side)| {
+        backend.verdict != Verdict::Usual || side.slowdown > LEAVES_AT
+    };
+    let all: Vec<bool> = backends.iter().zip(sides).map(place).collect();
+    let most = 2 * all.iter().filter(|failing| **failing).count() > all.len();
+    if most { vec![false; all.len()] } else { all }
 }
 
 /// The groups, by name, with the sum of their shares.

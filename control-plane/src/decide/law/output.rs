@@ -24,12 +24,14 @@ pub struct Aside {
 
 /// What the law remembers from one evaluation to the next.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct WeightState {
     /// Smoothed share of each backend.
     pub shares: BTreeMap<SocketAddr, f64>,
     /// Expected share of each backend, by what was last published.
     pub published: BTreeMap<SocketAddr, f64>,
     /// Backends in a group of their own.
+    #[serde(rename = "aside")]
     pub alone: BTreeMap<SocketAddr, Aside>,
     /// The form of the weights.
     pub form: Form,

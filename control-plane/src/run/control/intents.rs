@@ -19,7 +19,12 @@ impl Core {
             let relied_on = if steers { self.relied_on(&model.name, now) } else { 0 };
             let intent = steering.intent(model, &self.config);
             Some(ModelIntent {
-                predictive_percent: relied_on.min(model.predictive_percent()),
+                predictive_percent: if model.balance.policy.has_groups() {
+                    relied_on.min(model.predictive_percent())
+                } else {
+                    // Envoy's own policy, for users' routes that ask the layer.
+                    if steers { 100 } else { 0 }
+                },
                 // Where nothing is to be steered, nothing that was predicted leaves the house.
                 groups: if model.follows_decisions() { intent.groups } else { static_groups.clone() },
                 static_groups,

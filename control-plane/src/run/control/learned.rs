@@ -21,10 +21,9 @@ impl Core {
     /// Takes what the learner found.
     pub(crate) fn learned(&mut self, insight: Insight, now: DateTime<Utc>) {
         match insight {
-            Insight::Wait(address, at, prediction) => {
+            Insight::Wait(address, _, prediction) => {
                 if let Some(backend) = self.fleet.backend_mut(address) {
                     backend.wait = Some(prediction);
-                    backend.wait_at = Some(at);
                 }
             }
             Insight::Forecast(model, forecast, standings) => {

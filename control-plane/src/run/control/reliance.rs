@@ -9,6 +9,8 @@ use super::Core;
 const FRESH: TimeDelta = TimeDelta::seconds(5);
 /// So long telemetry has to be fresh without a break before anything goes by predictions.
 const WINDOW: TimeDelta = TimeDelta::seconds(5);
+/// Telemetry that comes more seldom does not steer all the time, seconds.
+const LONGEST_INTERVAL_SECONDS: f64 = 15.0;
 /// After a longer time without a decision Envoys may have gone over to capacity shares by themselves.
 const LOST: TimeDelta = TimeDelta::seconds(4);
 /// Most that goes over to predictions in a step, in percent of the requests, and the time between two steps.
@@ -87,6 +89,10 @@ enum Turn {
 impl Reliance {
     fn look(&mut self, evidence: &Evidence, now: DateTime<Utc>) -> Option<Turn> {
         let before = self.percent;
+        // A clock that is set back begins anew.
+        for kept in [&mut self.fresh_since, &mut self.rose_at] {
+            *kept = kept.map(|at| at.min(now));
+        }
         let gap = self.at.replace(now).map_or(TimeDelta::zero(), |at| now - at);
         self.cause = if gap > LOST {
             Some(Cause::Interrupted(gap.num_seconds()))
@@ -136,8 +142,14 @@ impl Core {
         let members = steering.published.iter().flat_map(|group| &group.members);
         let serving: Vec<_> =
             members.filter(|(_, draining)| !**draining).map(|(address, _)| *address).collect();
-        let age = |address| self.fleet.backend(address)?.evidence_age_seconds(now);
-        let is_fresh = |address: &&_| age(**address).is_some_and(|age| age <= limit);
+        // Telemetry that comes more seldom is fresh for longer.
+        let is_fresh = |address: &&_| {
+            let sample = self.fleet.backend(**address).and_then(|backend| backend.sample.as_ref());
+            sample.is_some_and(|sample| {
+                let limit = limit.max(2.0 * sample.interval_seconds.min(LONGEST_INTERVAL_SECONDS));
+                (now - sample.at).as_seconds_f64() <= limit
+            })
+        };
         let evidence = Evidence {
             decided: steering.latest.is_some(),
             serving: serving.len(),

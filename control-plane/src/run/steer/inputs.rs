@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use chrono::{DateTime, Utc};
 
 use crate::config::{Config, Model};
-use crate::decide::{BackendInput, Mix, ModelInput, Verdict};
+use crate::decide::{BackendInput, Mix, ModelInput, Profile, Verdict};
 use crate::fleet::{Backend, Fleet, Health, Membership};
 use crate::telemetry::Sample;
 
@@ -35,12 +35,14 @@ pub(super) fn serving<'a>(
 }
 
 /// Backends that stay in their group to finish their streams: those that leave, and those that look dead.
-pub(super) fn draining<'a>(fleet: &'a Fleet, model: &str, serving: &[&Backend]) -> Vec<&'a Backend> {
+/// With their pools.
+pub(super) fn draining(fleet: &Fleet, model: &str, serving: &[&Backend]) -> BTreeMap<SocketAddr, String> {
     let serves: BTreeSet<SocketAddr> = serving.iter().map(|backend| backend.address).collect();
     fleet
         .backends()
         .filter(|backend| backend.model == model && !serves.contains(&backend.address))
         .filter(|backend| backend.membership != Membership::Active || backend.sample.is_some())
+        .map(|backend| (backend.address, backend.pool.clone()))
         .collect()
 }
 
@@ -57,13 +59,14 @@ pub(super) fn model_input(
     let pools: BTreeSet<&str> = serving.iter().map(|backend| backend.pool.as_str()).collect();
     let capacities: BTreeMap<&str, f64> =
         pools.into_iter().filter_map(|pool| Some((pool, pool_capacity(config, serving, pool)?))).collect();
+    let mix = fleet.mix(&model.name, now);
     let input = |backend: &&Backend| {
         let capacity_rps = capacities.get(backend.pool.as_str()).copied();
-        backend_input(backend, capacity_rps, config, now)
+        backend_input(backend, capacity_rps, config, &mix, now)
     };
     ModelInput {
         arrivals_rps: demand_rps,
-        mix: fleet.mix(&model.name, now),
+        mix,
         envoys: fleet.reports().reporters().max(1),
         observed_seconds,
         backends: serving.iter().map(input).collect(),
@@ -74,9 +77,11 @@ fn backend_input(
     backend: &Backend,
     capacity_rps: Option<f64>,
     config: &Config,
+    mix: &Mix,
     now: DateTime<Utc>,
 ) -> BackendInput {
-    let locality = config.pool(&backend.pool).map(|pool| &pool.locality);
+    let pool = config.pool(&backend.pool);
+    let (locality, configured) = (pool.map(|pool| &pool.locality), pool.and_then(|pool| pool.capacity_rps));
     let in_flight = |sample: &Sample| match (sample.running, sample.queue_depth) {
         (None, None) => None,
         (running, waiting) => Some(running.unwrap_or(0.0) + waiting.unwrap_or(0.0)),
@@ -85,7 +90,7 @@ fn backend_input(
         address: backend.address,
         pool: backend.pool.clone(),
         zone: locality.map(|place| format!("{}/{}", place.region, place.zone)).unwrap_or_default(),
-        profile: backend.profile(),
+        profile: backend.profile().map(|profile| as_configured(profile, configured, mix)),
         capacity_rps,
         slowdown: backend.slowdown(),
         in_flight: backend.sample.as_ref().and_then(in_flight),
@@ -93,6 +98,23 @@ fn backend_input(
         sent_since: None,
         completed_since: None,
         verdict: Verdict::Usual,
+    }
+}
+
+/// A profile whose capacity is the one that is configured, where one is: what its iterations cost is then only in proportion.
+fn as_configured(profile: Profile, configured_rps: Option<f64>, mix: &Mix) -> Profile {
+    let learned_rps = profile.capacity_rps(mix);
+    let Some(factor) =
+        configured_rps.map(|rps| learned_rps / rps).filter(|factor| factor.is_normal() && *factor > 0.0)
+    else {
+        return profile;
+    };
+    Profile {
+        fixed_seconds: factor * profile.fixed_seconds,
+        per_sequence_seconds: factor * profile.per_sequence_seconds,
+        per_prompt_token_seconds: factor * profile.per_prompt_token_seconds,
+        per_kv_token_seconds: factor * profile.per_kv_token_seconds,
+        ..profile
     }
 }
 

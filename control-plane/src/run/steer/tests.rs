@@ -113,7 +113,7 @@ fn endpoints_have_weights_only_where_they_are_told_apart() {
     assert_eq!(told(&steering), [None; 3]);
     let mut decision = steering.latest.clone().unwrap();
     decision.form = Form::Endpoints;
-    steering.published = groups(&decision, &[]);
+    steering.published = groups(&decision, &BTreeMap::new());
     let weights: Vec<u32> = told(&steering).into_iter().flatten().collect();
     assert!(weights.len() == 3 && weights.iter().sum::<u32>() == 100_000, "{weights:?}");
 }

@@ -1,0 +1,176 @@
+//! `clairvoy explain`: why a backend had its share.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use chrono::{DateTime, Utc};
+use serde_json::json;
+
+use crate::config::{self, Config};
+use crate::decide::{Clamp, Terms};
+use crate::run::{Explained, Overrides, database_settings, explain};
+use crate::store::{DecisionRow, Store};
+
+use super::ConfigFile;
+use super::export::time;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The backend, as `ip:port`.
+    #[arg(value_name = "BACKEND")]
+    backend: SocketAddr,
+    /// At this time: such as 2026-11-20T09:00:00Z, or how long ago, such as 2h. Can be given several times.
+    #[arg(long, value_name = "TIME", default_value = "0s")]
+    at: Vec<String>,
+    /// Print JSON, a line for each time.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let now = Utc::now();
+    let times: Vec<DateTime<Utc>> =
+        arguments.at.iter().map(|text| time(text, now, "--at")).collect::<anyhow::Result<_>>()?;
+    let overrides = Overrides {
+        data_dir: arguments.file.data_dir,
+        database_url: arguments.file.database_url,
+        ..Overrides::default()
+    };
+    let config = overrides.apply(config::load(&arguments.file.config)?);
+    config::check(&config).map_err(anyhow::Error::msg)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let in_force = runtime.block_on(in_force(&config, &times))?;
+    for (at, rows) in times.iter().zip(&in_force) {
+        let (row, explained) = found(arguments.backend, *at, rows)?;
+        if arguments.json {
+            println!("{}", as_json(arguments.backend, row, &explained));
+        } else {
+            println!("{}", as_text(arguments.backend, row, &explained));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The decisions that were in force at each time, one a model.
+async fn in_force(config: &Config, times: &[DateTime<Utc>]) -> anyhow::Result<Vec<Vec<DecisionRow>>> {
+    let store = Store::open_as_it_is(database_settings(config)).await?;
+    let mut all = Vec::with_capacity(times.len());
+    for at in times {
+        let mut rows = Vec::new();
+        for model in &config.models {
+            rows.extend(store.shares_in_force(&model.name, *at).await?);
+        }
+        all.push(rows);
+    }
+    store.close().await?;
+    Ok(all)
+}
+
+/// The decision that names a backend, made again.
+fn found(
+    backend: SocketAddr,
+    at: DateTime<Utc>,
+    rows: &[DecisionRow],
+) -> anyhow::Result<(&DecisionRow, Explained)> {
+    let mut failed = Vec::new();
+    for row in rows {
+        match explain(row) {
+            Ok(explained) if explained.part(backend).is_some() => return Ok((row, explained)),
+            Ok(_) => {}
+            Err(why) => failed.push(format!("{}, decided at {}: {why}", row.model, row.at.to_rfc3339())),
+        }
+    }
+    let at = at.to_rfc3339();
+    if rows.is_empty() {
+        bail!("no decision is kept from {at} or before");
+    }
+    if failed.is_empty() {
+        bail!("{backend} had a share of no model at {at}");
+    }
+    bail!("{backend} is in no decision that can be made again: {}", failed.join("; "))
+}
+
+fn as_json(backend: SocketAddr, row: &DecisionRow, explained: &Explained) -> serde_json::Value {
+    let part = explained.part(backend);
+    json!({
+        "backend": backend,
+        "model": row.model,
+        "decision": row.id,
+        "at": row.at,
+        "group": part.as_ref().map(|part| part.group),
+        "group_weight": part.as_ref().map(|part| part.weight),
+        "of_weight": part.as_ref().map(|part| part.of),
+        "group_members": part.as_ref().map(|part| part.members),
+        "endpoint_weight": part.as_ref().and_then(|part| part.own_weight),
+        "share": part.as_ref().and_then(|part| part.share),
+        "level_seconds": explained.level_seconds(),
+        "arrivals_rps": explained.model.arrivals_rps,
+        "mix": explained.model.mix,
+        "law": explained.law,
+    })
+}
+
+fn as_text(backend: SocketAddr, row: &DecisionRow, explained: &Explained) -> String {
+    let Some(part) = explained.part(backend) else { return String::new() };
+    let mut lines = vec![
+        format!("{backend}, model {}: decision {} of {}", row.model, row.id, row.at.to_rfc3339()),
+        format!(
+            "group {}: weight {} of {}, {} backends take requests",
+            part.group, part.weight, part.of, part.members
+        ),
+    ];
+    let Some(share) = part.share else {
+        lines.push("it takes no new requests: it drains, or looks dead".to_owned());
+        return lines.join("\n");
+    };
+    lines.push(format!("{}\n", share.reason));
+    lines.extend(
+        waterfall(&share.terms, explained)
+            .into_iter()
+            .map(|(what, value, unit)| format!("{what:<58}{value:>10.3} {unit}")),
+    );
+    lines.push(String::new());
+    let steps = [
+        ("share by capacity alone", Some(share.capacity_share)),
+        ("share that is wanted", Some(share.terms.wanted_share)),
+        ("share after smoothing", Some(share.terms.smoothed_share)),
+        ("its part of its group's weight", Some(share.share)),
+    ];
+    let known = steps.into_iter().filter_map(|(what, share)| Some((what, share?)));
+    lines.extend(known.map(|(what, share)| format!("{what:<58}{:>10.3} %", 100.0 * share)));
+    if let Some(weight) = part.own_weight {
+        lines.push(format!("{:<58}{weight:>10}", "its weight in the group, for the requests it has"));
+    }
+    lines.join("\n")
+}
+
+/// What adds up to the inflow that was wanted.
+fn waterfall<'a>(terms: &Terms, explained: &Explained) -> Vec<(&'a str, f64, &'a str)> {
+    let mut rows = vec![("requests that arrive for the model", explained.model.arrivals_rps, "requests/s")];
+    if let Some(level) = explained.level_seconds() {
+        rows.push(("common level: what one more request costs", level, "s"));
+    }
+    rows.extend([
+        ("it runs slower than usual by the factor", terms.slowdown, ""),
+        ("requests/s with a full batch", terms.capacity_rps, "requests/s"),
+        ("requests in flight that the level gives it", terms.target_in_flight, ""),
+    ]);
+    rows.extend(terms.in_flight.map(|now| ("requests in flight that it has", now, "")));
+    rows.extend([
+        ("inflow that holds it at the level", terms.holding_rps, "requests/s"),
+        ("+ correction towards the level", terms.correction_rps, "requests/s"),
+    ]);
+    match terms.clamp {
+        Some(Clamp::Floor) => rows.push(("raised to the floor", terms.floor_rps, "requests/s")),
+        Some(Clamp::Ceiling) => rows.push(("cut to the ceiling", terms.ceiling_rps, "requests/s")),
+        None => {}
+    }
+    rows.extend([
+        ("trust in its telemetry; the rest is its capacity share", terms.trust, ""),
+        ("= inflow that is wanted", terms.inflow_rps, "requests/s"),
+    ]);
+    rows
+}

@@ -1,0 +1,91 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+
+use crate::config::Policy;
+use crate::decide::{BackendShare, Law, ModelInput, WeightDecision, WeightState, decide_weights};
+use crate::store::DecisionRow;
+
+use super::{PublishedGroup, groups};
+
+/// A decision about shares, made again from its record.
+#[derive(Clone, Debug)]
+pub(crate) struct Explained {
+    /// What the law saw.
+    pub(crate) model: ModelInput,
+    /// Its parameters.
+    pub(crate) law: Law,
+    decision: WeightDecision,
+    groups: Vec<PublishedGroup>,
+}
+
+/// The part of one backend in what was published.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Part<'a> {
+    /// Its share, and how it came about; none while it drains.
+    pub(crate) share: Option<&'a BackendShare>,
+    /// Its group.
+    pub(crate) group: &'a str,
+    /// The group's weight, as Envoy was told, and that of all groups together.
+    pub(crate) weight: u32,
+    pub(crate) of: u32,
+    /// Backends of the group that take requests.
+    pub(crate) members: usize,
+    /// Its own weight in the group, where endpoints have weights.
+    pub(crate) own_weight: Option<u32>,
+}
+
+/// What is recorded of a decision.
+#[derive(Deserialize)]
+struct Inputs {
+    #[serde(default)]
+    policy: Policy,
+    law: Law,
+    previous: WeightState,
+    #[serde(default)]
+    draining: BTreeMap<SocketAddr, String>,
+    /// None in records of older versions.
+    #[serde(default)]
+    groups: Option<Vec<PublishedGroup>>,
+    #[serde(flatten)]
+    model: ModelInput,
+}
+
+/// Makes a decision about shares again.
+///
+/// # Errors
+/// Says why it cannot be made again, or that it comes out otherwise.
+pub(crate) fn explain(row: &DecisionRow) -> Result<Explained, String> {
+    let inputs = Inputs::deserialize(&row.inputs)
+        .map_err(|error| format!("its record is of another version of Clairvoy: {error}"))?;
+    if inputs.policy != Policy::Predictive {
+        return Err(format!("the model was balanced by {:?}, which goes by no prediction", inputs.policy));
+    }
+    let decision = decide_weights(&inputs.model, &inputs.previous, &inputs.law, row.at);
+    let again = groups(&decision, &inputs.draining);
+    if inputs.groups.is_some_and(|published| published != again) {
+        return Err("made again it comes out otherwise: another version of Clairvoy made it".to_owned());
+    }
+    Ok(Explained { model: inputs.model, law: inputs.law, decision, groups: again })
+}
+
+impl Explained {
+    /// The cost of one more request at the common level, seconds.
+    pub(crate) fn level_seconds(&self) -> Option<f64> {
+        self.decision.level_seconds
+    }
+
+    /// The part of a backend; none when it was not in the model.
+    pub(crate) fn part(&self, backend: SocketAddr) -> Option<Part<'_>> {
+        let group = self.groups.iter().find(|group| group.members.contains_key(&backend))?;
+        Some(Part {
+            share: self.decision.backends.iter().find(|share| share.address == backend),
+            group: &group.name,
+            weight: group.weight,
+            of: self.groups.iter().map(|group| group.weight).sum(),
+            members: group.members.values().filter(|draining| !**draining).count(),
+            own_weight: group.endpoint_weights.get(&backend).copied(),
+        })
+    }
+}
