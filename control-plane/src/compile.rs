@@ -56,8 +56,8 @@ pub struct ModelIntent {
     pub balance: ModelBalance,
     /// Metrics of ORCA that Envoys report of its backends, sorted; none: they report none.
     pub load_metrics: Vec<String>,
-    /// Percent of its requests that take the cluster with shares by predictions as long as somebody stands by them, 0 to
-    /// 100. The others take the static twin, and so do all within seconds after the control plane is gone.
+    /// Percent of its requests that take the first cluster as long as somebody stands by it, 0 to 100, where routes ask the
+    /// runtime layer. The others take the static twin, and so do all within seconds after the control plane is gone.
     pub predictive_percent: u32,
     /// Its endpoints in groups of equal predicted speed.
     pub groups: Vec<GroupIntent>,

@@ -31,6 +31,7 @@ pub struct WeightState {
     /// Expected share of each backend, by what was last published.
     pub published: BTreeMap<SocketAddr, f64>,
     /// Backends in a group of their own.
+    // Earlier versions saved a plain list as `alone`; it is passed over.
     #[serde(rename = "aside")]
     pub alone: BTreeMap<SocketAddr, Aside>,
     /// The form of the weights.
