@@ -28,7 +28,7 @@ pub use commands::{Command, LeaseRequest, Refusal, Target};
 pub(crate) use control::{Checkpoint, Core, Effect, Input, Order, Pending, decisive};
 pub(crate) use database::demand_history;
 pub(crate) use page::{Mark, Page};
-pub use rehearsal::Rehearsal;
+pub use rehearsal::{Rehearsal, RehearsedGroup};
 pub use secrets::check_secrets;
 pub use serve::{Overrides, database_settings, serve};
 pub use show::Frame;
