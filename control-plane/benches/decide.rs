@@ -2,14 +2,16 @@
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
 use clairvoy::decide::{
     BackendInput, Law, Mix, ModelInput, Profile, Verdict, WeightState, capacity_shares, decide_weights,
 };
+use clairvoy::run::Rehearsal;
+use clairvoy::telemetry::Sample;
 
 const MODELS: usize = 500;
 const BACKENDS: usize = 20;
@@ -49,6 +51,7 @@ fn model(backends: usize) -> ModelInput {
         arrivals_rps: 6.0 * backends as f64,
         mix: Mix::of(1000.0, 200.0),
         envoys: 16,
+        steered_part: 1.0,
         observed_seconds: 3600.0,
         backends: (0..backends).map(backend).collect(),
     }
@@ -85,5 +88,83 @@ fn decisions(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, decisions);
+/// A second of the controller: everything that is looked at for 500 models of 20 backends in four pools each, with telemetry of
+/// all of them since the last one.
+fn ticks(criterion: &mut Criterion) {
+    let mut file = String::from("models:\n");
+    let mut pools = String::from("pools:\n");
+    for model in 0..MODELS {
+        let of_model: Vec<String> = (0..4).map(|class| format!("m{model}-{class}")).collect();
+        file += &format!("- {{ name: m{model}, pools: [{}] }}\n", of_model.join(", "));
+        for (class, pool) in of_model.iter().enumerate() {
+            let addresses = (0..BACKENDS / 4).map(|place| format!("\"{}\"", address(model, class, place)));
+            let addresses = addresses.collect::<Vec<_>>().join(", ");
+            pools += &format!("- {{ name: {pool}, backends: [{addresses}] }}\n");
+        }
+    }
+    let start = DateTime::UNIX_EPOCH + TimeDelta::days(10_000);
+    let config = clairvoy::config::parse(&(file + &pools)).unwrap_or_else(|error| panic!("{error}"));
+    let mut core = Rehearsal::new(config, start);
+    let mut second = 0;
+    let mut pass = |core: &mut Rehearsal| {
+        second += 1;
+        let now = start + TimeDelta::seconds(second);
+        for number in 0..MODELS * BACKENDS {
+            core.observe(sample(number, second, now), now);
+        }
+        now + TimeDelta::milliseconds(100)
+    };
+    for _ in 0..60 {
+        let now = pass(&mut core);
+        core.tick(now);
+    }
+    let mut decided = (0, 0);
+    let mut group = criterion.benchmark_group("tick");
+    group.warm_up_time(Duration::from_secs(1)).sample_size(20);
+    group.bench_function("500_models_of_20_backends", |bencher| {
+        bencher.iter_custom(|times| {
+            let mut spent = Duration::ZERO;
+            for _ in 0..times {
+                let now = pass(&mut core);
+                let begin = Instant::now();
+                let decisions = core.tick(now);
+                spent += begin.elapsed();
+                decided = (decided.0 + decisions, decided.1 + 1);
+            }
+            spent
+        });
+    });
+    group.finish();
+    println!("decisions that were recorded, a tick: {:.0}", decided.0 as f64 / f64::from(decided.1.max(1)));
+}
+
+fn address(model: usize, class: usize, place: usize) -> SocketAddr {
+    let number = model * BACKENDS + class * (BACKENDS / 4) + place;
+    let host = Ipv4Addr::from(0x0A00_0001 + u32::try_from(number).unwrap_or_default());
+    SocketAddr::from((host, 8000))
+}
+
+/// A second of a backend in the middle of its load, which wavers.
+fn sample(number: usize, second: i64, now: DateTime<Utc>) -> Sample {
+    let class = (number % BACKENDS) / (BACKENDS / 4);
+    let wave = f64::from(u32::try_from((number * 31 + second as usize * 7) % 40).unwrap_or_default());
+    let running = 20.0 + wave;
+    let slower = 1.0 + class as f64;
+    let iterations = 1.0 / (slower * (0.01 + 0.000_2 * running));
+    Sample {
+        at: now,
+        backend: address(number / BACKENDS, class, number % (BACKENDS / 4)).to_string().into(),
+        interval_seconds: 1.0,
+        running: Some(running),
+        queue_depth: Some(0.0),
+        kv_used: Some(0.4),
+        arrived: running * iterations / 200.0,
+        completed: running * iterations / 200.0,
+        prompt_tokens: 5.0 * running * iterations,
+        output_tokens: running * iterations,
+        ..Sample::default()
+    }
+}
+
+criterion_group!(benches, decisions, ticks);
 criterion_main!(benches);

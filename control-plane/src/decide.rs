@@ -12,11 +12,13 @@
 //! - [`replicas`](plan_replicas): how many replicas each pool needs, now and by the forecast.
 
 mod capacity;
+mod curve;
 mod drain;
 mod law;
 mod policy_shares;
 mod profile;
 mod replicas;
+mod shares;
 mod speed;
 mod static_shares;
 
@@ -24,7 +26,7 @@ pub use capacity::{Capacity, fill_unknown};
 pub use drain::{DrainOutlook, drain_outlook};
 pub use law::{
     ACTIVE_REQUEST_BIAS, Aside, BackendInput, BackendShare, Clamp, Form, GroupShare, Law, ModelInput, Terms,
-    Verdict, WeightDecision, WeightState, capacity_shares, decide_weights, moved, whole_weights,
+    Verdict, WeightDecision, WeightState, capacity_shares, decide_weights, moved,
 };
 pub use policy_shares::{Weighed, Weighing, policy_shares};
 pub use profile::{
@@ -32,5 +34,6 @@ pub use profile::{
     Profile,
 };
 pub use replicas::{PoolInput, PoolPlan, plan_replicas};
+pub use shares::whole_weights;
 pub use speed::Speed;
 pub use static_shares::{PoolCapacity, StaticCapacities};

@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod backend;
+mod backends;
 mod demand;
 mod gateway;
 mod groups;
@@ -35,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, Pool};
 use crate::telemetry::Sample;
 
+use backends::Backends;
 use profiles::PoolClass;
 use tokens::LoggedTokens;
 
@@ -44,7 +46,7 @@ const REPORTS_LAG_SECONDS: u32 = 40;
 /// The fleet.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Fleet {
-    backends: BTreeMap<SocketAddr, Backend>,
+    backends: Backends,
     /// As the servers count them.
     arrivals: BTreeMap<String, Arrivals>,
     /// As the Envoys report them.
@@ -154,15 +156,14 @@ impl Fleet {
 
     fn admit(&mut self, address: SocketAddr, model: &str, pool: &Pool, origin: Origin, now: DateTime<Utc>) {
         let class = self.classes.get(&pool.name).and_then(PoolClass::profile);
-        let fresh = || {
+        let is_same = |backend: &Backend| backend.pool == pool.name && backend.model == model;
+        if !self.backends.get(&address).is_some_and(is_same) {
             let mut backend = Backend::new(address, model, &pool.name, origin, now);
             backend.learner.inherit(class);
-            backend
-        };
-        let backend = self.backends.entry(address).or_insert_with(fresh);
-        if backend.pool != pool.name || backend.model != model {
-            *backend = fresh();
-        } else if matches!(backend.membership, Membership::Leaving { .. }) {
+            self.backends.insert(backend);
+        }
+        let Some(backend) = self.backends.get_mut(&address) else { return };
+        if matches!(backend.membership, Membership::Leaving { .. }) {
             backend.membership = Membership::Active;
             backend.origin = origin;
             backend.lease = None;
@@ -284,8 +285,8 @@ impl Fleet {
     }
 
     /// The backends of a model, by address.
-    pub fn of_model<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Backend> {
-        self.backends.values().filter(move |backend| backend.model == model)
+    pub fn of_model(&self, model: &str) -> impl Iterator<Item = &Backend> {
+        self.backends.of_model(model)
     }
 
     /// The time up to which the model's backends with fresh telemetry have told what arrived; `now` without any.

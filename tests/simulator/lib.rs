@@ -27,9 +27,10 @@ pub use player::{
     Sender, loopback_client,
 };
 pub use rig::{
-    Action, Arrival, Basis, Cell, CellResult, Event, Goal, Health, Interval, InvalidCell,
+    Action, Arrival, Basis, Cell, CellResult, Event, Goal, Gpu, Health, Interval, InvalidCell,
     LATENESS_BOUND_SECONDS, Lengths, Machine, Pair, Plan, RIG_VERSION, Sample, Scenario, SecondShare, Served,
     SizeSet, Slo, SlowShare, Stretch, Summary, Verdict, capacity_rps, capacity_shares, geometric_ratio,
-    idle_seconds, judge, machines, per_second, profile, quantile, quantile_interval, schedule,
+    idle_seconds, judge, machines, machines_alike, per_second, profile, quantile, quantile_interval,
+    schedule,
 };
 pub use server::{Faults, InvalidFaults, ServerConfig, ServerState, SimulatedServer, WakeUps};

@@ -5,6 +5,7 @@ mod capacity;
 mod cell;
 mod fleet;
 mod goals;
+mod gpu;
 mod outcome;
 mod plan;
 mod schedule;
@@ -13,8 +14,9 @@ mod summary;
 
 pub use self::capacity::{Basis, Slo, idle_seconds};
 pub use self::cell::{Cell, InvalidCell, Scenario, SizeSet};
-pub use self::fleet::{Machine, capacity_rps, capacity_shares, machines, profile};
+pub use self::fleet::{Machine, capacity_rps, capacity_shares, machines, machines_alike, profile};
 pub use self::goals::{Goal, Verdict, judge};
+pub use self::gpu::Gpu;
 pub use self::outcome::{CellResult, Health, LATENESS_BOUND_SECONDS, RIG_VERSION, Served};
 pub use self::plan::{Action, Event, Lengths, Plan, Stretch};
 pub use self::schedule::{Arrival, schedule};

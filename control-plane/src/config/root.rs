@@ -1,4 +1,6 @@
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -32,7 +34,13 @@ pub struct Config {
     pub pools: Vec<Pool>,
     /// Who is told about replica plans.
     pub signals: Signals,
+    #[serde(skip)]
+    pub(crate) places: Places,
 }
+
+/// Where each pool stands in the list, worked out when it is first asked for: decisions ask for pools by name all the time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Places(OnceLock<HashMap<String, usize>>);
 
 /// How telemetry of the backends comes in.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -99,7 +107,11 @@ impl Config {
 
     /// The pool of a given name.
     pub fn pool(&self, name: &str) -> Option<&Pool> {
-        self.pools.iter().find(|pool| pool.name == name)
+        let listed = || self.pools.iter().enumerate().rev().map(|(place, pool)| (pool.name.clone(), place));
+        let places = self.places.0.get_or_init(|| listed().collect());
+        let placed = places.get(name).and_then(|place| self.pools.get(*place));
+        // The list may have been changed since.
+        placed.filter(|pool| pool.name == name).or_else(|| self.pools.iter().find(|pool| pool.name == name))
     }
 }
 

@@ -15,7 +15,6 @@
 //! the capacity share stays. Nothing but capacity counts before a whole window of telemetry was seen.
 
 mod capacity;
-mod curve;
 mod groups;
 mod input;
 mod level;
@@ -24,17 +23,20 @@ mod reason;
 mod steps;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use chrono::{DateTime, Utc};
 
-use curve::Curve;
+use super::curve::Curve;
+use super::shares::{normalised, whole_weights};
+
 use level::Side;
-use steps::{normalised, step};
+use steps::step;
 
 pub use capacity::capacity_shares;
 pub use input::{BackendInput, Law, ModelInput, Verdict};
 pub use output::{Aside, BackendShare, Clamp, Form, GroupShare, Terms, WeightDecision, WeightState};
-pub use steps::{moved, whole_weights};
+pub use steps::moved;
 
 /// Up to the first age telemetry counts fully; from there its correction fades, until the second one, seconds.
 const FRESH_SECONDS: f64 = 2.5;
@@ -85,8 +87,8 @@ pub fn decide_weights(
     }
     let (groups, names) = groups::groups(&backends, &shares, &alone);
     let (form, other_form_since) =
-        groups::form(&sides, groups.len(), model.envoys, &model.mix, &law, previous, now);
-    let weights = endpoint_weights(&terms, model.envoys);
+        groups::form(&sides, groups.len(), model.envoys_in_parts(), &model.mix, &law, previous, now);
+    let weights = endpoint_weights(&terms, model.envoys_in_parts());
 
     let decided: Vec<BackendShare> = (0..backends.len())
         .map(|index| {
@@ -106,20 +108,39 @@ pub fn decide_weights(
             }
         })
         .collect();
-    let current: BTreeMap<_, _> = decided.iter().map(|backend| (backend.address, backend.share)).collect();
+    let shares = backends.iter().map(|backend| backend.address).zip(shares).collect();
+    let dead_band = law.dead_band.max(f64::MIN_POSITIVE);
     let publish = alone.keys().ne(previous.alone.keys())
         || form != previous.form
-        || moved(&current, &previous.published) >= law.dead_band.max(f64::MIN_POSITIVE);
-    let published = if publish { current } else { previous.published.clone() };
-    let shares = backends.iter().map(|backend| backend.address).zip(shares).collect();
-    WeightDecision {
-        state: WeightState { shares, published, alone, form, other_form_since },
+        || moved(&current(&decided), &previous.published) >= dead_band
+        || (form == Form::Endpoints && moved(&by_weight(&decided), &previous.published_weights) >= dead_band);
+    let decision = WeightDecision {
+        state: WeightState { shares, alone, form, other_form_since, ..previous.clone() },
         level_seconds: (!decided.is_empty()).then_some(level),
         backends: decided,
         groups: groups.into_values().collect(),
         form,
         publish,
+    };
+    if publish { WeightDecision { state: decision.published(), ..decision } } else { decision }
+}
+
+impl WeightDecision {
+    /// What to remember once it is published.
+    pub fn published(&self) -> WeightState {
+        let weights = if self.form == Form::Endpoints { by_weight(&self.backends) } else { BTreeMap::new() };
+        WeightState { published: current(&self.backends), published_weights: weights, ..self.state.clone() }
     }
+}
+
+fn current(backends: &[BackendShare]) -> BTreeMap<SocketAddr, f64> {
+    backends.iter().map(|backend| (backend.address, backend.share)).collect()
+}
+
+/// Weights of endpoints, of sum 1.
+fn by_weight(backends: &[BackendShare]) -> BTreeMap<SocketAddr, f64> {
+    let part = |weight: u32| f64::from(weight) / f64::from(ENDPOINT_WEIGHTS);
+    backends.iter().map(|backend| (backend.address, part(backend.weight))).collect()
 }
 
 /// The backends as the level sees them, and the arrivals that are shared out.
@@ -157,7 +178,11 @@ fn sides(
             curve,
             slowdown,
             in_flight: in_flight_now(backend, &curve, offered * before),
-            freshness: fades(backend.age_seconds, FRESH_SECONDS, STALE_SECONDS),
+            freshness: if curve.is_generic {
+                0.0
+            } else {
+                fades(backend.age_seconds, FRESH_SECONDS, STALE_SECONDS)
+            },
             trust,
             floor_rps,
             ceiling_rps: (most * curve.capacity_rps()).max(floor_rps),
@@ -213,9 +238,9 @@ fn smoothed(
 }
 
 /// Weights of endpoints by which Envoy hands out the shares when each has as many requests as it should.
-fn endpoint_weights(terms: &[Terms], envoys: usize) -> Vec<u32> {
+fn endpoint_weights(terms: &[Terms], envoys: f64) -> Vec<u32> {
     let raised = |terms: &Terms| {
-        let active = terms.target_in_flight / envoys.max(1) as f64;
+        let active = terms.target_in_flight / envoys;
         terms.smoothed_share * (active + 1.0).powf(ACTIVE_REQUEST_BIAS)
     };
     whole_weights(&terms.iter().map(raised).collect::<Vec<_>>(), ENDPOINT_WEIGHTS)

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use super::shares::normalised;
+
 /// Part of the way to the wanted shares that is gone with each evaluation: response times of a few answers jump.
 const SMOOTHING: f64 = 0.1;
 /// Nobody gets less than this part of what the fastest gets, so that it still shows how fast it is.
@@ -77,17 +79,6 @@ fn by_response_time(backends: &[Weighed]) -> Vec<f64> {
 
 fn usable(value: f64) -> Option<f64> {
     (value.is_normal() && value > 0.0).then_some(value)
-}
-
-fn normalised(weights: &[f64]) -> Vec<f64> {
-    // Divided first by the largest: sums of huge numbers have an end.
-    let largest = weights.iter().copied().fold(0.0, f64::max);
-    if largest <= 0.0 {
-        return vec![1.0 / weights.len().max(1) as f64; weights.len()];
-    }
-    let scaled: Vec<f64> = weights.iter().map(|weight| weight / largest).collect();
-    let sum: f64 = scaled.iter().sum();
-    scaled.iter().map(|weight| weight / sum).collect()
 }
 
 #[cfg(test)]

@@ -16,15 +16,12 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
+use super::curve::Curve;
+
 pub use class::ClassProfile;
 pub use iteration::{Interval, Iteration};
 pub use learner::{Certainty, EngineSize, Learner};
 pub use logged::{LoggedAnswers, LoggedInterval};
-
-/// Part of the KV cache that is taken for full: the last blocks are never all in use.
-const USABLE_KV: f64 = 0.97;
-/// Sequences in a batch where nothing is known to limit them: what engines take by default.
-const DEFAULT_SEQUENCES: f64 = 256.0;
 
 /// What one iteration of a backend's engine costs, and what fits into it: `seconds = fixed + per_sequence n + per_prompt_token prefilled + per_kv_token resident` at its usual speed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,7 +67,7 @@ impl Mix {
     }
 
     /// The same within the bounds of what can be.
-    fn bounded(&self) -> Self {
+    pub(super) fn bounded(&self) -> Self {
         let within = |value: f64, low: f64| if value.is_finite() { value.clamp(low, 1e8) } else { low };
         Self {
             prompt_tokens: within(self.prompt_tokens, 0.0),
@@ -89,31 +86,13 @@ impl Profile {
             + self.per_kv_token_seconds * resident_tokens
     }
 
-    /// Seconds that one more request of a mix adds to each iteration: its place in the batch, its cache, and its part of
-    /// the prompts that are prefilled meanwhile.
-    pub fn marginal_seconds(&self, mix: &Mix) -> f64 {
-        let mix = mix.bounded();
-        self.per_sequence_seconds
-            + self.per_kv_token_seconds * mix.resident_tokens
-            + self.per_prompt_token_seconds * mix.prompt_tokens / mix.output_tokens
-    }
-
     /// Requests of a mix that fit into a batch, at least 1: by their number, the KV cache, and the tokens of an iteration.
     pub fn batch(&self, mix: &Mix) -> f64 {
-        let mix = mix.bounded();
-        let by_cache = self.kv_tokens.map(|tokens| USABLE_KV * tokens / mix.resident_tokens);
-        let per_output = (mix.prompt_tokens + mix.output_tokens) / mix.output_tokens;
-        let by_budget = self.token_budget.map(|tokens| tokens / per_output);
-        let known = [self.max_sequences, by_cache, by_budget].into_iter().flatten();
-        let least = known.filter(|limit| limit.is_finite()).min_by(f64::total_cmp);
-        least.unwrap_or(DEFAULT_SEQUENCES).max(1.0)
+        Curve::of_profile(self, mix).map_or(1.0, |curve| curve.places)
     }
 
     /// Requests/s of a mix that it completes with a full batch, at its usual speed.
     pub fn capacity_rps(&self, mix: &Mix) -> f64 {
-        let batch = self.batch(mix);
-        let iteration = (self.fixed_seconds + self.marginal_seconds(mix) * batch).max(1e-6);
-        let rps = batch / (mix.bounded().output_tokens * iteration);
-        if rps.is_finite() { rps } else { 0.0 }
+        Curve::of_profile(self, mix).map_or(0.0, |curve| curve.capacity_rps())
     }
 }

@@ -60,10 +60,12 @@ impl Fleet {
 
     /// Takes a second of access logs, or a few, gathered up to `now`.
     pub fn observe_log(&mut self, summary: &LogSummary, now: DateTime<Utc>) {
+        let mut mixes = BTreeMap::new();
         for (address, log) in &summary.backends {
+            let Some(backend) = self.backends.get(address) else { continue };
+            let mix = mixes.entry(backend.model.clone()).or_insert_with(|| self.mix(&backend.model, now));
             let Some(backend) = self.backends.get_mut(address) else { continue };
-            backend.gateway.observe(log, now);
-            backend.learn_from_log(log, summary.seconds, now);
+            backend.observe_log(log, summary.seconds, mix, now);
             if log.tokens != Tokens::default()
                 && let Some(tokens) = self.logged_tokens.get_mut(&backend.model)
             {
@@ -121,8 +123,7 @@ impl Fleet {
         let settled = now - lag;
         let mut closed = Vec::new();
         for (model, arrivals) in &mut self.arrivals {
-            let of_model =
-                self.backends.values().filter(|backend| backend.model == *model && backend.is_expected(now));
+            let of_model = self.backends.of_model(model).filter(|backend| backend.is_expected(now));
             let mut steps: BTreeMap<i64, Step> = BTreeMap::new();
             for step in arrivals.close(of_model.count(), settled) {
                 steps.insert(step.index, step);

@@ -1,11 +1,13 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::LoggedInterval;
+use crate::decide::{LoggedInterval, Mix};
 use crate::envoy::{BackendLog, FirstBytes, Responses, Tokens};
 
 use super::Backend;
 
+/// A longer time without answers was none in which requests were in flight, seconds.
+const LONGEST_QUIET_SECONDS: f64 = 10.0;
 /// Time after which an answer counts half in what is recent, seconds.
 const HALF_LIFE_SECONDS: f64 = 10.0;
 
@@ -37,15 +39,23 @@ impl GatewayView {
         self.responses.add(log.responses);
         self.tokens.add(log.tokens);
         self.first_bytes = log.first_bytes.last().copied().or(self.first_bytes);
-        if log.has_answers() {
-            self.served_at = Some(now);
+        // Only what has answers is recorded, so nothing else may move what decides.
+        if !log.has_answers() {
+            return;
         }
+        self.served_at = Some(now);
         let elapsed = self.recent_at.map_or(0.0, |before| (now - before).as_seconds_f64().max(0.0));
         let kept = (-elapsed / HALF_LIFE_SECONDS).exp2();
         self.recent =
             Responses { count: kept * self.recent.count, sum_seconds: kept * self.recent.sum_seconds };
         self.recent.add(log.responses);
         self.recent_at = Some(now);
+    }
+
+    /// Time since the answers before, of a log of `seconds` that came at `now`, seconds: up to where what is gathered of them counts.
+    fn since_answers(&self, seconds: f64, now: DateTime<Utc>) -> f64 {
+        let elapsed = self.recent_at.map_or(seconds, |before| (now - before).as_seconds_f64());
+        elapsed.clamp(seconds, LONGEST_QUIET_SECONDS.max(seconds))
     }
 
     /// Mean time from the first byte of a request to the last one of its answer, of late, seconds.
@@ -56,8 +66,17 @@ impl GatewayView {
 }
 
 impl Backend {
-    /// Learns what iterations cost from how long answers took, as long as the engine does not tell.
-    pub(super) fn learn_from_log(&mut self, log: &BackendLog, seconds: f64, now: DateTime<Utc>) {
+    /// Takes what Envoys logged of it.
+    pub(super) fn observe_log(&mut self, log: &BackendLog, seconds: f64, usual: &Mix, now: DateTime<Utc>) {
+        // An answer tells of all the time since the one before it.
+        let interval_seconds = self.gateway.since_answers(seconds, now);
+        self.gateway.observe(log, now);
+        self.learn_from_log(log, interval_seconds, usual, now);
+    }
+
+    /// Learns what iterations cost from how long answers took, as long as the engine does not tell. Where nobody tells tokens
+    /// requests count as `usual` ones, those of the model: by these the profile is read.
+    fn learn_from_log(&mut self, log: &BackendLog, seconds: f64, usual: &Mix, now: DateTime<Utc>) {
         if self.tells_iterations || !log.has_answers() {
             return;
         }
@@ -77,7 +96,8 @@ impl Backend {
             prompt_tokens: prompt,
             output_tokens: output,
         };
-        if let Some(iteration) = self.answers.observe(&interval, &self.traffic.mix()) {
+        let own = self.traffic.tells_tokens().then(|| self.traffic.mix());
+        if let Some(iteration) = self.answers.observe(&interval, own.as_ref().unwrap_or(usual)) {
             self.learner.observe(&iteration);
         }
     }
@@ -94,6 +114,7 @@ mod tests {
         let mut view = GatewayView::default();
         let second = |number| DateTime::<Utc>::UNIX_EPOCH + TimeDelta::seconds(number);
         let log = |sum_seconds| BackendLog {
+            requests: 2.0,
             responses: Responses { count: 2.0, sum_seconds },
             ..BackendLog::default()
         };

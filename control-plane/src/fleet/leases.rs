@@ -76,10 +76,13 @@ impl Fleet {
         for (_, address) in over {
             let Some(backend) = self.backends.get(&address) else { continue };
             let pool = backend.pool.clone();
-            let others = self.backends.values().filter(|other| {
+            let is_active = backend.membership == Membership::Active;
+            let mut others = self.backends.of_model(&backend.model).filter(|other| {
                 other.pool == pool && other.address != address && other.membership == Membership::Active
             });
-            if backend.membership == Membership::Active && others.count() == 0 {
+            let is_last = is_active && others.next().is_none();
+            drop(others);
+            if is_last {
                 expiry.kept.push((pool, address));
             } else if let Some(backend) = self.backends.get_mut(&address) {
                 backend.leave(now);

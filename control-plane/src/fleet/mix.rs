@@ -63,6 +63,11 @@ impl Traffic {
         self.at = Some(at);
     }
 
+    /// Whether it was ever told of tokens.
+    pub(super) fn tells_tokens(&self) -> bool {
+        self.output_tokens > 0.0
+    }
+
     fn scale(&mut self, part: f64) {
         self.sums().into_iter().for_each(|sum| *sum *= part);
     }

@@ -18,7 +18,7 @@ use crate::decide::{
 use crate::fleet::Fleet;
 use crate::view::Change;
 
-use inputs::{draining, model_input, serving};
+use inputs::{Place, draining, model_input, serving};
 use policy::decide_by_policy;
 use words::{changes, summary};
 
@@ -90,11 +90,11 @@ impl Steering {
             Policy::Predictive => decide_weights(&input, &self.state, &law, now),
             policy => decide_by_policy(policy, &input, &serving, &self.state, &config.balance),
         };
-        let draining = draining(fleet, &model.name, &serving);
+        let draining = draining(fleet, &model.name, &serving, &self.published);
         let groups = groups(&decision, &draining);
         let joined_or_left = members(&groups) != members(&self.published);
         if !joined_or_left && !decision.publish {
-            self.state = WeightState { published: self.state.published.clone(), ..decision.state.clone() };
+            self.state = decision.state.clone();
             self.latest = Some(decision);
             return None;
         }
@@ -118,9 +118,7 @@ impl Steering {
                 "groups": groups,
             }),
         };
-        let shares: BTreeMap<_, _> =
-            decision.backends.iter().map(|backend| (backend.address, backend.share)).collect();
-        self.state = WeightState { published: shares, ..decision.state.clone() };
+        self.state = decision.published();
         self.published = groups;
         self.latest = Some(decision);
         Some(steered)
@@ -166,8 +164,8 @@ fn law(balance: &Balance) -> Law {
     }
 }
 
-/// The groups as they are published; backends that drain stay in the group of their pool.
-fn groups(decision: &WeightDecision, draining: &BTreeMap<SocketAddr, String>) -> Vec<PublishedGroup> {
+/// The groups as they are published; backends that drain stay where they are.
+fn groups(decision: &WeightDecision, draining: &BTreeMap<SocketAddr, Place>) -> Vec<PublishedGroup> {
     let mut groups: BTreeMap<&str, (f64, PublishedGroup)> = decision
         .groups
         .iter()
@@ -183,8 +181,8 @@ fn groups(decision: &WeightDecision, draining: &BTreeMap<SocketAddr, String>) ->
             }
         }
     }
-    for (address, pool) in draining {
-        let group = groups.entry(pool).or_insert_with(|| (0.0, published(pool, pool, BTreeMap::new())));
+    for (address, Place { pool, group }) in draining {
+        let group = groups.entry(group).or_insert_with(|| (0.0, published(group, pool, BTreeMap::new())));
         group.1.members.insert(*address, true);
     }
     let shares: Vec<f64> = groups.values().map(|(share, _)| *share).collect();
@@ -203,10 +201,13 @@ fn published(name: &str, pool: &str, members: BTreeMap<SocketAddr, bool>) -> Pub
     }
 }
 
-fn members(groups: &[PublishedGroup]) -> BTreeMap<SocketAddr, bool> {
+/// Who is a member of which pool's groups, and whether he drains.
+fn members(groups: &[PublishedGroup]) -> BTreeMap<SocketAddr, (&str, bool)> {
     groups
         .iter()
-        .flat_map(|group| group.members.iter().map(|(address, draining)| (*address, *draining)))
+        .flat_map(|group| {
+            group.members.iter().map(|(address, draining)| (*address, (group.pool.as_str(), *draining)))
+        })
         .collect()
 }
 

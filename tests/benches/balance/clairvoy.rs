@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use clairvoy_tests::{Machine, SpeedClass};
+use clairvoy_tests::{Gpu, Machine};
 
 /// The name of the model that everything serves.
 pub(crate) const MODEL: &str = "chat";
@@ -67,7 +67,7 @@ pub(crate) fn config(setup: &Setup<'_>) -> String {
 fn pools(setup: &Setup<'_>) -> Vec<(String, &'static str, Vec<SocketAddr>)> {
     let mut pools = Vec::new();
     for in_second in [false, true] {
-        for class in SpeedClass::ALL {
+        for class in Gpu::ALL {
             let members = setup.machines.iter().zip(setup.servers).filter(|(machine, _)| {
                 machine.class == class && (setup.has_zones && machine.in_second_zone) == in_second
             });

@@ -13,7 +13,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use clairvoy_tests::{Effects, Faults, Machine, ServerConfig, SimulatedServer, profile};
+use clairvoy_tests::{Effects, Faults, Machine, ServerConfig, SimulatedServer, SpeedClass, profile};
 
 /// Longer than any cell: it ends when the plan says so.
 const CLOSED: Duration = Duration::from_secs(86_400);
@@ -63,7 +63,8 @@ async fn serve(order: Order, ready: &Path) -> Result<()> {
         let config = ServerConfig {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             model: order.model.clone(),
-            class: machine.class,
+            // Only what it says of itself: its engine is that of the machine.
+            class: SpeedClass::ALL[machine.class as usize],
             effects: Effects::all(),
             seed: order.seed.wrapping_mul(1000).wrapping_add(index as u64),
             load_delay: if order.closed.contains(&index) { CLOSED } else { Duration::ZERO },

@@ -7,6 +7,7 @@
 mod clairvoy;
 mod fleet;
 mod machine;
+mod modelled;
 mod pictures;
 mod play;
 mod policies;
@@ -101,6 +102,10 @@ struct Args {
     /// Draw a picture of each cell into this folder
     #[arg(long, value_name = "DIR")]
     pictures: Option<PathBuf>,
+    /// Without Envoys and without waiting: engines and Envoys in virtual time, the decisions by the program's own code. To work on
+    /// the law; results are shown and not kept
+    #[arg(long)]
+    modelled: bool,
     /// List the cells and end
     #[arg(long)]
     list: bool,
@@ -134,7 +139,14 @@ fn main() -> Result<()> {
         cells.iter().for_each(|cell| println!("{cell}"));
         return Ok(());
     }
-    let order = args.order(cells)?;
+    let mut order = args.order(cells)?;
+    if args.modelled {
+        order.speed = 1.0;
+        order.policies.retain(|policy| *policy != Policy::Orca);
+        let results = modelled::run(&order.cells, &order.policies, &order.seeds, order.lengths)?;
+        println!("{}", report::render(&results, &order, ROUNDS));
+        return Ok(());
+    }
     let programs = args.programs()?;
     // One thread for all requests, beside the one that runs this: the machine is the servers' and the Envoys'.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

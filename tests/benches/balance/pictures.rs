@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use clairvoy_tests::{CellResult, SecondShare, SpeedClass, per_second, quantile};
+use clairvoy_tests::{CellResult, Gpu, SecondShare, per_second, quantile};
 
 const PANEL: f64 = 220.0;
 const HEIGHT: f64 = 130.0;
@@ -16,7 +16,7 @@ const TOP: f64 = 52.0;
 /// Seconds of one step of the curves: single ones have too few requests.
 const BIN: usize = 4;
 /// Of the four classes, fastest first; tell apart in print and by those who see no red.
-const COLOURS: [&str; SpeedClass::ALL.len()] = ["#1b4f72", "#2e86c1", "#85c1e9", "#d6eaf8"];
+const COLOURS: [&str; Gpu::ALL.len()] = ["#1b4f72", "#2e86c1", "#85c1e9", "#d6eaf8"];
 /// Of the backend to which something happens.
 const MARKED: &str = "#e67e22";
 
@@ -178,7 +178,7 @@ fn frame(result: &CellResult) -> String {
 }
 
 fn legend(svg: &mut String, y: f64) {
-    let classes = SpeedClass::ALL.map(SpeedClass::name);
+    let classes = Gpu::ALL.map(Gpu::name);
     let names = classes.iter().copied().zip(COLOURS).chain([("backends that change", MARKED)]);
     let mut x = LEFT;
     for (name, colour) in names {

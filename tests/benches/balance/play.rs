@@ -8,9 +8,7 @@ use anyhow::Result;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use clairvoy_tests::{
-    Arrival, Outcome, Plan, Sender, Served, SpeedClass, idle_seconds, loopback_client, quantile,
-};
+use clairvoy_tests::{Arrival, Gpu, Outcome, Plan, Sender, Served, idle_seconds, loopback_client, quantile};
 
 /// Simulated time that measured requests get after the last one has left: the longest answer takes a minute and a half.
 const GRACE_SECONDS: f64 = 150.0;
@@ -91,7 +89,7 @@ fn served(
     arrival: &Arrival,
     late: Duration,
     outcome: &Outcome,
-    idle: [f64; SpeedClass::ALL.len()],
+    idle: [f64; Gpu::ALL.len()],
 ) -> Served {
     // Tenths of a millisecond are plenty, and keep the files small.
     let simulated = |time: Duration| (time.as_secs_f64() * stage.speed * 1e4).round() / 1e4;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use clairvoy_tests::{Machine, SpeedClass, capacity_shares};
+use clairvoy_tests::{Gpu, Machine, capacity_shares};
 
 /// Retries, circuit breakers and ejection are those that Clairvoy gives its clusters, so that balancing is the only
 /// difference.
@@ -46,7 +46,7 @@ pub(crate) struct Edge<'a> {
     pub(crate) machines: &'a [Machine],
     pub(crate) servers: &'a [SocketAddr],
     /// Requests per second that a machine of each class takes, for the sizes of the beginning.
-    pub(crate) rps: [f64; SpeedClass::ALL.len()],
+    pub(crate) rps: [f64; Gpu::ALL.len()],
     /// True when zones count.
     pub(crate) has_zones: bool,
 }
@@ -133,7 +133,7 @@ fn by_group(edge: &Edge<'_>) -> Value {
     let shares = capacity_shares(edge.machines, &edge.rps);
     let mut groups = Vec::new();
     for zone in [false, true] {
-        for class in SpeedClass::ALL {
+        for class in Gpu::ALL {
             let of_group = |machine: &Machine| {
                 machine.class == class && (edge.has_zones && machine.in_second_zone) == zone
             };

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clairvoy_tests::{
-    Cell, CellResult, LATENESS_BOUND_SECONDS, SizeSet, SpeedClass, Summary, Verdict, capacity_rps, judge,
+    Cell, CellResult, Gpu, LATENESS_BOUND_SECONDS, SizeSet, Summary, Verdict, capacity_rps, judge,
 };
 
 use crate::machine::machine;
@@ -57,7 +57,7 @@ fn introduction(results: &[CellResult], order: &Order) -> String {
         machine(),
         order.lengths.warm_up_seconds / order.speed,
         LATENESS_BOUND_SECONDS * 1e3,
-        SpeedClass::ALL.map(SpeedClass::name).join(", "),
+        Gpu::ALL.map(Gpu::name).join(", "),
     );
     let Some(first) = results.first() else { return text };
     for set in SizeSet::ALL {

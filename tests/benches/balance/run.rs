@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use clairvoy_tests::{
     Arrival, Basis, Cell, CellResult, Health, LATENESS_BOUND_SECONDS, Lengths, Machine, Plan, RIG_VERSION,
-    Scenario, SizeSet, Summary, loopback_client, machines, per_second, schedule,
+    Scenario, SizeSet, Summary, loopback_client, machines, machines_alike, per_second, schedule,
 };
 
 use crate::clairvoy::MODEL;
@@ -45,10 +45,28 @@ struct Run {
     seed: u64,
 }
 
-/// What is measured once for all cells.
+/// What is measured once for all cells of a fleet.
 struct World {
     machines: Vec<Machine>,
     bases: Vec<Basis>,
+}
+
+/// The fleet of a cell, and the one of machines that are alike.
+struct Worlds([World; 2]);
+
+impl Worlds {
+    fn measure() -> Result<Self> {
+        let world = |machines: Vec<Machine>| -> Result<World> {
+            let bases = SizeSet::ALL.map(|set| Basis::measure(set, &machines));
+            Ok(World { bases: bases.into_iter().collect::<Result<_, _>>()?, machines })
+        };
+        Ok(Self([world(machines())?, world(machines_alike())?]))
+    }
+
+    fn of(&self, cell: Cell) -> &World {
+        let [usual, alike] = &self.0;
+        if cell.scenario == Scenario::Alike { alike } else { usual }
+    }
 }
 
 impl World {
@@ -66,11 +84,10 @@ impl World {
 /// Measures what is missing, and returns all results that the order asks for.
 pub(crate) async fn run(order: &Order, programs: &Programs) -> Result<Vec<CellResult>> {
     fs::create_dir_all(&order.folder).with_context(|| format!("cannot create {}", order.folder.display()))?;
-    let bases = SizeSet::ALL.map(Basis::measure).into_iter().collect::<Result<_, _>>()?;
-    let world = World { machines: machines(), bases };
+    let worlds = Worlds::measure()?;
     let mut missing = Vec::new();
     for run in runs(order) {
-        if order.again || read(order, &world, run).is_none() {
+        if order.again || read(order, worlds.of(run.cell), run).is_none() {
             missing.push(run);
         }
     }
@@ -81,7 +98,7 @@ pub(crate) async fn run(order: &Order, programs: &Programs) -> Result<Vec<CellRe
         order.folder.display()
     );
     let seconds = |run: &Run| {
-        let plan = world.plan(order, run.cell);
+        let plan = worlds.of(run.cell).plan(order, run.cell);
         (plan.end() - plan.begin()) / order.speed + AROUND_SECONDS
     };
     for (index, run) in missing.iter().enumerate() {
@@ -94,12 +111,12 @@ pub(crate) async fn run(order: &Order, programs: &Programs) -> Result<Vec<CellRe
             run.policy.name(),
             left / 60.0
         );
-        let result = measure(order, programs, &world, *run).await;
+        let result = measure(order, programs, worlds.of(run.cell), *run).await;
         let result = result.with_context(|| format!("{} under {}", run.cell, run.policy.name()))?;
         write(order, *run, &result)?;
         println!("  {}", line(&result));
     }
-    Ok(runs(order).into_iter().filter_map(|run| read(order, &world, run)).collect())
+    Ok(runs(order).into_iter().filter_map(|run| read(order, worlds.of(run.cell), run)).collect())
 }
 
 fn runs(order: &Order) -> Vec<Run> {

@@ -13,7 +13,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use clairvoy_tests::{Action, Child, Machine, SpeedClass};
+use clairvoy_tests::{Action, Child, Gpu, Machine};
 
 use crate::clairvoy::{self, MODEL, Setup};
 use crate::fleet::{Order, Ready};
@@ -39,7 +39,7 @@ pub(crate) struct Programs {
 pub(crate) struct Cast<'a> {
     pub(crate) policy: Policy,
     pub(crate) machines: &'a [Machine],
-    pub(crate) rps: [f64; SpeedClass::ALL.len()],
+    pub(crate) rps: [f64; Gpu::ALL.len()],
     pub(crate) has_zones: bool,
     pub(crate) speed: f64,
     pub(crate) seed: u64,

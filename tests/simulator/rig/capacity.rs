@@ -5,11 +5,12 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Exp1};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Effects, Engine, EngineConfig, Iteration, NewRequest, Profile, SpeedClass, TokenGap};
+use crate::engine::{Effects, Engine, EngineConfig, Iteration, NewRequest, Profile, TokenGap};
 use crate::history::{RequestSize, SeriesError};
 
 use super::cell::SizeSet;
-use super::fleet::{capacity_shares, machines, profile};
+use super::fleet::{Machine, capacity_shares, profile};
+use super::gpu::Gpu;
 use super::schedule::Arrival;
 use super::statistics::Sample;
 
@@ -37,8 +38,8 @@ pub struct Slo {
 pub struct Basis {
     /// The sizes.
     pub sizes: SizeSet,
-    /// Requests per second that a saturated machine answers, by class in the order of [`SpeedClass::ALL`].
-    pub rps: [f64; SpeedClass::ALL.len()],
+    /// Requests per second that a saturated machine answers, by class in the order of [`Gpu::ALL`].
+    pub rps: [f64; Gpu::ALL.len()],
     /// What is promised.
     pub slo: Slo,
 }
@@ -48,12 +49,12 @@ impl Basis {
     ///
     /// # Errors
     /// When the compiled-in data is damaged.
-    pub fn measure(set: SizeSet) -> Result<Self, SeriesError> {
+    pub fn measure(set: SizeSet, machines: &[Machine]) -> Result<Self, SeriesError> {
         let sizes = set.sizes()?;
-        let rps = SpeedClass::ALL.map(|class| saturated_rps(profile(class, 1.0), &sizes));
-        let shares = class_shares(&rps);
+        let rps = Gpu::ALL.map(|class| saturated_rps(profile(class, 1.0), &sizes));
+        let shares = class_shares(machines, &rps);
         let (mut ttfts, mut tpots) = (Vec::new(), Vec::new());
-        for (class, share) in SpeedClass::ALL.into_iter().zip(shares) {
+        for (class, share) in Gpu::ALL.into_iter().zip(shares) {
             let profile = profile(class, 1.0);
             let some = &sizes[..sizes.len().min(REQUESTS)];
             ttfts.extend(idle_ttfts(profile, some).into_iter().map(|ttft| (ttft, share, 0)));
@@ -69,19 +70,18 @@ impl Basis {
     }
 }
 
-/// TTFT that each request would have on an idle machine of each class, in the order of [`SpeedClass::ALL`]; 0 where it can
+/// TTFT that each request would have on an idle machine of each class, in the order of [`Gpu::ALL`]; 0 where it can
 /// never fit. Simulated seconds.
-pub fn idle_seconds(arrivals: &[Arrival]) -> Vec<[f64; SpeedClass::ALL.len()]> {
+pub fn idle_seconds(arrivals: &[Arrival]) -> Vec<[f64; Gpu::ALL.len()]> {
     let sizes: Vec<RequestSize> = arrivals.iter().map(|arrival| arrival.size).collect();
-    let by_class = SpeedClass::ALL.map(|class| idle_ttfts(profile(class, 1.0), &sizes));
-    (0..arrivals.len()).map(|index| SpeedClass::ALL.map(|class| by_class[class as usize][index])).collect()
+    let by_class = Gpu::ALL.map(|class| idle_ttfts(profile(class, 1.0), &sizes));
+    (0..arrivals.len()).map(|index| Gpu::ALL.map(|class| by_class[class as usize][index])).collect()
 }
 
 /// The part of the fleet's capacity that all machines of a class have.
-pub(super) fn class_shares(rps: &[f64; SpeedClass::ALL.len()]) -> [f64; SpeedClass::ALL.len()] {
-    let machines = machines();
-    let mut shares = [0.0; SpeedClass::ALL.len()];
-    for (machine, share) in machines.iter().zip(capacity_shares(&machines, rps)) {
+pub(super) fn class_shares(machines: &[Machine], rps: &[f64; Gpu::ALL.len()]) -> [f64; Gpu::ALL.len()] {
+    let mut shares = [0.0; Gpu::ALL.len()];
+    for (machine, share) in machines.iter().zip(capacity_shares(machines, rps)) {
         shares[machine.class as usize] += share;
     }
     shares
@@ -170,12 +170,13 @@ fn tpots_at(profile: Profile, sizes: &[RequestSize], rps: f64) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fleet::machines;
     use super::*;
 
     #[test]
     fn faster_classes_take_more_of_either_sizes() {
         for set in SizeSet::ALL {
-            let basis = Basis::measure(set).unwrap();
+            let basis = Basis::measure(set, &machines()).unwrap();
             assert!(basis.rps.iter().rev().is_sorted() && basis.rps[3] > 0.0, "{basis:?}");
             assert!(basis.slo.ttft_seconds > 0.1 && basis.slo.tpot_seconds > 0.02, "{basis:?}");
         }
@@ -184,7 +185,7 @@ mod tests {
     #[test]
     fn saturated_means_that_more_cannot_be_answered() {
         let sizes = SizeSet::Code.sizes().unwrap();
-        let profile = profile(SpeedClass::Mid, 1.0);
+        let profile = profile(Gpu::A100, 1.0);
         let rps = saturated_rps(profile, &sizes);
         let answered_by = |rate: f64| {
             let mut engine = engine(profile);
@@ -206,7 +207,7 @@ mod tests {
             Arrival { at: 0.0, gateway: 0, sizes: SizeSet::Code, size }
         };
         let idle = idle_seconds(&[arrival(100), arrival(10_000)]);
-        for class in SpeedClass::ALL {
+        for class in Gpu::ALL {
             assert!(idle[0][class as usize] * 5.0 < idle[1][class as usize], "{idle:?}");
         }
         assert!(idle[1].is_sorted(), "slower classes answer later: {idle:?}");
@@ -217,7 +218,7 @@ mod tests {
     #[ignore = "an exhibit: run it with --ignored --nocapture"]
     fn print_bases() {
         for set in SizeSet::ALL {
-            let basis = Basis::measure(set).unwrap();
+            let basis = Basis::measure(set, &machines()).unwrap();
             println!(
                 "{basis:?}: fleet {:.1} requests/s",
                 super::super::capacity_rps(&machines(), &basis.rps)

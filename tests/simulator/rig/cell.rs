@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::history::{RequestSize, SeriesError, heavy_request_sizes, request_sizes};
 
+use super::fleet::{Machine, machines, machines_alike};
+
 /// Recorded request sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -64,11 +66,14 @@ pub enum Scenario {
     Surge,
     /// After a quarter a zone dies: one backend of each class.
     Zone,
+    /// Nothing, on machines that are all alike.
+    Alike,
 }
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 6] = [Self::Steady, Self::Mix, Self::Slow, Self::Join, Self::Surge, Self::Zone];
+    pub const ALL: [Self; 7] =
+        [Self::Steady, Self::Mix, Self::Slow, Self::Join, Self::Surge, Self::Zone, Self::Alike];
 
     /// The name in the names of cells.
     pub const fn name(self) -> &'static str {
@@ -79,6 +84,7 @@ impl Scenario {
             Self::Join => "join",
             Self::Surge => "surge",
             Self::Zone => "zone",
+            Self::Alike => "alike",
         }
     }
 }
@@ -98,7 +104,7 @@ pub struct Cell {
 impl Cell {
     /// The cells of a whole run.
     pub fn all() -> Vec<Self> {
-        use Scenario::{Join, Mix, Slow, Steady, Surge, Zone};
+        use Scenario::{Alike, Join, Mix, Slow, Steady, Surge, Zone};
         use SizeSet::{Code, Heavy};
         let of = |scenario, sizes, loads: &'static [f64]| {
             loads.iter().map(move |&load| Self { scenario, sizes, load })
@@ -111,6 +117,7 @@ impl Cell {
             .chain(of(Join, Code, &[0.7, 0.85]))
             .chain(of(Surge, Code, &[0.5]))
             .chain(of(Zone, Code, &[0.7]))
+            .chain(of(Alike, Code, &[0.85]))
             .collect()
     }
 
@@ -119,6 +126,11 @@ impl Cell {
         [(Scenario::Steady, 0.85), (Scenario::Slow, 0.7), (Scenario::Mix, 0.7)]
             .map(|(scenario, load)| Self { scenario, sizes: SizeSet::Code, load })
             .to_vec()
+    }
+
+    /// The machines that it is played on.
+    pub fn machines(&self) -> Vec<Machine> {
+        if self.scenario == Scenario::Alike { machines_alike() } else { machines() }
     }
 
     /// True for a load so low that plain round robin may still hold: measured only to find how much it holds.

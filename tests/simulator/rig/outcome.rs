@@ -2,16 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::SpeedClass;
-
 use super::capacity::{Basis, class_shares};
 use super::cell::{Cell, SizeSet};
 use super::fleet::Machine;
+use super::gpu::Gpu;
 use super::plan::Plan;
 use super::statistics::Sample;
 
 /// Results of another version are measured again.
-pub const RIG_VERSION: u32 = 1;
+pub const RIG_VERSION: u32 = 2;
 /// Above this, a cell says more about the machine that runs it than about the policy: seconds of real time.
 pub const LATENESS_BOUND_SECONDS: f64 = 0.025;
 /// A request without an answer counts with this much time more, so that a quick refusal is no success: what a client that
@@ -36,7 +35,7 @@ pub struct Served {
     /// Why there is no whole answer.
     pub failure: Option<String>,
     /// Time to the first token on an idle machine of each class.
-    pub idle: [f64; SpeedClass::ALL.len()],
+    pub idle: [f64; Gpu::ALL.len()],
 }
 
 impl Served {
@@ -108,9 +107,9 @@ impl CellResult {
     /// The same requests on idle machines, spread over the classes by capacity: what no way of balancing that knows nothing of
     /// sizes gets below for long.
     pub fn idle(&self) -> Sample {
-        let mut values = Vec::with_capacity(self.served.len() * SpeedClass::ALL.len());
+        let mut values = Vec::with_capacity(self.served.len() * Gpu::ALL.len());
         for basis in &self.bases {
-            let shares = class_shares(&basis.rps);
+            let shares = class_shares(&self.machines, &basis.rps);
             for (index, served) in self.served.iter().enumerate().filter(|(_, one)| one.sizes == basis.sizes)
             {
                 values.extend(served.idle.iter().zip(shares).map(|(ttft, share)| (*ttft, share, index)));

@@ -110,7 +110,7 @@ impl Plan {
                 let dying = machines.iter().enumerate().filter(|(_, machine)| machine.in_second_zone);
                 dying.map(|(index, _)| event(index, Action::Die)).collect()
             }
-            Scenario::Steady | Scenario::Mix | Scenario::Surge => Vec::new(),
+            Scenario::Steady | Scenario::Alike | Scenario::Mix | Scenario::Surge => Vec::new(),
         };
         Self { measured_seconds, stretches, events }
     }

@@ -2,9 +2,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::super::Mix;
-use super::curve::Curve;
+use super::super::curve::Curve;
+use super::super::shares::normalised;
 use super::input::{BackendInput, ModelInput};
-use super::steps::normalised;
 
 /// Where nothing is known of any capacity, the fleet counts as half loaded.
 const UNKNOWN_LOAD: f64 = 0.5;

@@ -8,7 +8,7 @@ use super::input::{BackendInput, Law, Verdict};
 use super::level::Side;
 use super::output::{Aside, Form, GroupShare, WeightState};
 
-/// A backend this much slower than usual gets a group of its own: within a group Envoy takes all backends for equal.
+/// A backend this much slower than its pool gets a group of its own: within a group Envoy takes all backends for equal.
 const LEAVES_AT: f64 = 1.4;
 /// Below this it comes back: at once when it has no requests, else after a time. Regrouping costs a backend its
 /// connections and Envoy's count of its requests, so it is done seldom.
@@ -30,21 +30,19 @@ pub(super) fn alone(
     before: &BTreeMap<SocketAddr, Aside>,
     now: DateTime<Utc>,
 ) -> BTreeMap<SocketAddr, Aside> {
-    let usual = slowdown_of_pools(backends, sides);
-    let place = |backend: &BackendInput, side: &Side| {
+    let slownesses = slownesses(backends, sides);
+    let place = |backend: &BackendInput, side: &Side, slowness: f64| {
         if backend.verdict != Verdict::Usual {
             return Some(Aside { well_since: None });
         }
-        // Those who are all slower alike are still equals.
-        let slowdown = side.slowdown / usual.get(backend.pool.as_str()).copied().unwrap_or(1.0).max(1.0);
         let Some(aside) = before.get(&backend.address) else {
-            return (slowdown > LEAVES_AT).then(Aside::default);
+            return (slowness > LEAVES_AT).then(Aside::default);
         };
         // Silence does not make it well.
         if side.trust < 1.0 {
             return Some(*aside);
         }
-        if slowdown >= RETURNS_BELOW {
+        if slowness >= RETURNS_BELOW {
             return Some(Aside::default());
         }
         // A clock that was set back begins anew.
@@ -52,21 +50,36 @@ pub(super) fn alone(
         let is_idle = side.trust > 0.0 && side.in_flight.is_some_and(|count| count < IDLE_BELOW);
         (!is_idle && now - since < RETURNS_AFTER).then_some(Aside { well_since: Some(since) })
     };
-    let places = backends.iter().zip(sides);
-    places.filter_map(|(backend, side)| Some((backend.address, place(backend, side)?))).collect()
+    let places = backends.iter().zip(sides).zip(slownesses);
+    places
+        .filter_map(|((backend, side), slowness)| Some((backend.address, place(backend, side, slowness)?)))
+        .collect()
 }
 
-/// The slowdown of each pool: the median of its backends that tell of themselves, the lower one of two.
-fn slowdown_of_pools<'a>(backends: &[&'a BackendInput], sides: &[Side]) -> BTreeMap<&'a str, f64> {
-    let mut pools: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+/// How many times longer a request takes at each backend than at the others of its pool, with as many requests as these have
+/// in the mean: now, whether or not that has become usual for it. Those who are all slower alike are still equals.
+///
+/// The pool's is the median of its backends that tell of themselves, the lower one of two.
+fn slownesses(backends: &[&BackendInput], sides: &[Side]) -> Vec<f64> {
+    let mut pools: BTreeMap<&str, Vec<&Side>> = BTreeMap::new();
     for (backend, side) in backends.iter().zip(sides).filter(|(_, side)| side.trust > 0.0) {
-        pools.entry(&backend.pool).or_default().push(side.slowdown);
+        pools.entry(&backend.pool).or_default().push(side);
     }
-    let median = |mut all: Vec<f64>| {
-        all.sort_by(f64::total_cmp);
-        all[(all.len() - 1) / 2]
+    let usual = |members: Vec<&Side>| {
+        let counts: Vec<f64> = members.iter().filter_map(|side| side.in_flight).collect();
+        let in_flight = counts.iter().sum::<f64>() / counts.len().max(1) as f64;
+        let mut seconds: Vec<f64> =
+            members.iter().map(|side| side.curve.request_seconds(in_flight)).collect();
+        seconds.sort_by(f64::total_cmp);
+        (in_flight, seconds[(seconds.len() - 1) / 2])
     };
-    pools.into_iter().map(|(pool, all)| (pool, median(all))).collect()
+    let pools: BTreeMap<&str, (f64, f64)> =
+        pools.into_iter().map(|(pool, members)| (pool, usual(members))).collect();
+    let slowness = |(backend, side): (&&BackendInput, &Side)| {
+        let (in_flight, seconds) = pools.get(backend.pool.as_str())?;
+        Some(side.curve.request_seconds(*in_flight) / seconds)
+    };
+    backends.iter().zip(sides).map(|of| slowness(of).unwrap_or(1.0)).collect()
 }
 
 /// Whether a backend fails: it is much slower than usual, and most of the model's are not. Where most are it is what is
@@ -115,16 +128,16 @@ pub(super) fn groups(
 pub(super) fn form(
     sides: &[Side],
     groups: usize,
-    envoys: usize,
+    envoys: f64,
     mix: &Mix,
     law: &Law,
     previous: &WeightState,
     now: DateTime<Utc>,
 ) -> (Form, Option<DateTime<Utc>>) {
     let seen: Vec<f64> = sides.iter().filter_map(|side| side.in_flight).collect();
-    let per_endpoint = seen.iter().sum::<f64>() / (seen.len().max(1) * envoys.max(1)) as f64;
+    let per_endpoint = seen.iter().sum::<f64>() / (seen.len().max(1) as f64 * envoys);
     let threshold = law.form_at * if mix.prompt_tokens >= HEAVY_PROMPT_TOKENS { 2.0 } else { 1.0 };
-    let wanted = if seen.is_empty() || groups < 2 || envoys < 2 {
+    let wanted = if seen.is_empty() || groups < 2 || envoys < 2.0 {
         Form::Groups
     } else if per_endpoint < threshold {
         Form::Endpoints

@@ -119,8 +119,23 @@ pub struct ModelInput {
     pub mix: Mix,
     /// Envoys among which they arrive.
     pub envoys: usize,
+    /// Part of them that goes by predictions, 0 to 1: the rest is no active request of the cluster that these weights are for.
+    #[serde(default = "whole")]
+    pub steered_part: f64,
     /// For how long telemetry has been taken in, seconds.
     pub observed_seconds: f64,
     /// The backends that take requests.
     pub backends: Vec<BackendInput>,
+}
+
+fn whole() -> f64 {
+    1.0
+}
+
+impl ModelInput {
+    /// As many Envoys as the requests in flight are spread over, with those that predictions do not steer taken off.
+    pub(super) fn envoys_in_parts(&self) -> f64 {
+        let part = if self.steered_part.is_finite() { self.steered_part.clamp(0.01, 1.0) } else { 1.0 };
+        self.envoys.max(1) as f64 / part
+    }
 }

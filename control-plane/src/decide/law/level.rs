@@ -1,11 +1,13 @@
-use super::curve::Curve;
+use super::super::curve::Curve;
 use super::input::Law;
 use super::output::{Clamp, Terms};
 
 /// Halvings of the interval in which the level lies.
 const STEPS: u32 = 45;
-/// Doublings in the search for its upper end; beyond, inflows grow no more.
+/// Doublings in the search for its upper end.
 const DOUBLINGS: u32 = 40;
+/// Nearer to the most that all take together the level is not followed: there it has no end.
+const NEAR_THE_MOST: f64 = 1.0 - 1e-6;
 
 /// What one backend does at a level.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +28,12 @@ pub(super) struct Side {
 
 impl Side {
     fn correction(&self, target: f64, law: &Law) -> f64 {
-        self.in_flight.map_or(0.0, |now| self.freshness * (target - now) / law.correction_seconds)
+        // One that does not tell is taken to be where it should be, but for a queue: in that it has its part.
+        let unknown = (target - self.curve.places).max(0.0);
+        let distance = self
+            .in_flight
+            .map_or(unknown, |now| self.freshness * (target - now) + (1.0 - self.freshness) * unknown);
+        distance / law.correction_seconds
     }
 
     /// `r(l)`: grows with the level, or stays.
@@ -35,6 +42,11 @@ impl Side {
         let wanted = self.curve.rate(target) + self.correction(target, law);
         self.trust * wanted.clamp(self.floor_rps, self.ceiling_rps)
             + (1.0 - self.trust) * self.capacity_part_rps
+    }
+
+    /// The inflow that no level exceeds.
+    fn most(&self) -> f64 {
+        self.trust * self.ceiling_rps + (1.0 - self.trust) * self.capacity_part_rps
     }
 
     /// All that makes up the inflow at a level.
@@ -70,6 +82,7 @@ impl Side {
 /// The level at which the wanted inflows add up to what arrives; the nearest one where they cannot.
 pub(super) fn solve(sides: &[Side], arrivals_rps: f64, law: &Law) -> f64 {
     let total = |level: f64| sides.iter().map(|side| side.inflow(level, law)).sum::<f64>();
+    let arrivals_rps = arrivals_rps.min(NEAR_THE_MOST * sides.iter().map(Side::most).sum::<f64>());
     let full = sides.iter().map(|side| side.curve.cost_when_full(law.barrier));
     let (mut low, mut high) = (0.0, full.fold(1e-9, f64::max));
     for _ in 0..DOUBLINGS {

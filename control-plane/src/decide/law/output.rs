@@ -30,6 +30,9 @@ pub struct WeightState {
     pub shares: BTreeMap<SocketAddr, f64>,
     /// Expected share of each backend, by what was last published.
     pub published: BTreeMap<SocketAddr, f64>,
+    /// Weight of each endpoint as last published, in parts of all, where endpoints have weights.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub published_weights: BTreeMap<SocketAddr, f64>,
     /// Backends in a group of their own.
     // Earlier versions saved a plain list as `alone`; it is passed over.
     #[serde(rename = "aside")]

@@ -128,7 +128,14 @@ proptest! {
         let mut state = WeightState::default();
         for (second, (backends, arrivals_rps, prompt_tokens, output_tokens, envoys)) in rounds.into_iter().enumerate() {
             let mix = Mix { prompt_tokens, output_tokens, resident_tokens: prompt_tokens };
-            let input = ModelInput { arrivals_rps, mix, envoys, observed_seconds: 3.0 * second as f64, backends };
+            let input = ModelInput {
+                arrivals_rps,
+                mix,
+                envoys,
+                steered_part: 1.0,
+                observed_seconds: 3.0 * second as f64,
+                backends,
+            };
             let decision = decide_weights(&input, &state, &Law::default(), at(second as i64));
             is_valid(&decision)?;
             prop_assert_eq!(&decide_weights(&input, &state, &Law::default(), at(second as i64)), &decision);
@@ -215,7 +222,7 @@ proptest! {
         fleet in sane_fleet(), start in proptest::collection::vec(0.01..1.0f64, 10), arrivals in 0.1..100.0f64
     ) {
         let input = model(fresh(fleet), arrivals);
-        let start = steps::normalised(&start[..input.backends.len()]);
+        let start = normalised(&start[..input.backends.len()]);
         let known: BTreeMap<_, _> = input.backends.iter().map(|backend| backend.address).zip(start).collect();
         let mut state = WeightState { shares: known.clone(), published: known, ..WeightState::default() };
         let mut before: Option<(Vec<f64>, Vec<f64>)> = None;

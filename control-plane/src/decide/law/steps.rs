@@ -1,14 +1,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use super::super::shares::normalised;
 use super::input::Law;
-
-/// Shares that add up to 1; equal ones where that cannot be.
-pub(super) fn normalised(shares: &[f64]) -> Vec<f64> {
-    let sum: f64 = shares.iter().sum();
-    let can_be = sum.is_finite() && sum > 0.0;
-    shares.iter().map(|share| if can_be { share / sum } else { 1.0 / shares.len() as f64 }).collect()
-}
 
 /// At least this part of the way is gone where a failing backend loses its share.
 const FAILING_SMOOTHING: f64 = 0.6;
@@ -56,38 +50,4 @@ pub fn moved(current: &BTreeMap<SocketAddr, f64>, published: &BTreeMap<SocketAdd
         return 1.0;
     }
     current.values().zip(published.values()).map(|(share, before)| (share - before).abs()).sum::<f64>() / 2.0
-}
-
-/// Whole weights in the proportion of shares, each at least 1, that add up to `total` exactly (or to their number, if that
-/// is more): what is left after rounding down goes to the largest remainders.
-pub fn whole_weights(shares: &[f64], total: u32) -> Vec<u32> {
-    let shares: Vec<f64> =
-        shares.iter().map(|share| if share.is_finite() { share.max(0.0) } else { 0.0 }).collect();
-    let exact: Vec<f64> = normalised(&shares).iter().map(|share| share * f64::from(total)).collect();
-    let mut weights: Vec<u32> = exact.iter().map(|exact| (exact.floor() as u32).max(1)).collect();
-    let sum: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
-    let (sum, total) = (sum as i64, i64::from(total));
-    let mut order: Vec<usize> = (0..weights.len()).collect();
-    if sum < total {
-        let remainder = |index: &usize| exact[*index] - f64::from(weights[*index]);
-        order.sort_by(|left, right| remainder(right).total_cmp(&remainder(left)));
-        for index in order.into_iter().cycle().take((total - sum) as usize) {
-            weights[index] += 1;
-        }
-    } else {
-        // Those that were lifted to 1 take from the largest.
-        let mut surplus = sum - total;
-        order.sort_by_key(|index| std::cmp::Reverse(weights[*index]));
-        order.retain(|index| weights[*index] > 1);
-        while surplus > 0 && !order.is_empty() {
-            for index in &order {
-                if surplus > 0 {
-                    weights[*index] -= 1;
-                    surplus -= 1;
-                }
-            }
-            order.retain(|index| weights[*index] > 1);
-        }
-    }
-    weights
 }

@@ -52,7 +52,7 @@ pub(super) fn backend(port: u16, pool: &str, profile: Profile, in_flight: f64) -
 }
 
 pub(super) fn model(backends: Vec<BackendInput>, arrivals_rps: f64) -> ModelInput {
-    ModelInput { arrivals_rps, mix: MIX, envoys: 1, observed_seconds: 60.0, backends }
+    ModelInput { arrivals_rps, mix: MIX, envoys: 1, steered_part: 1.0, observed_seconds: 60.0, backends }
 }
 
 fn four(in_flight: [f64; 4]) -> Vec<BackendInput> {

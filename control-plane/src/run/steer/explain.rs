@@ -7,6 +7,7 @@ use crate::config::Policy;
 use crate::decide::{BackendShare, Law, ModelInput, WeightDecision, WeightState, decide_weights};
 use crate::store::DecisionRow;
 
+use super::inputs::Place;
 use super::{PublishedGroup, groups};
 
 /// A decision about shares, made again from its record.
@@ -44,7 +45,7 @@ struct Inputs {
     law: Law,
     previous: WeightState,
     #[serde(default)]
-    draining: BTreeMap<SocketAddr, String>,
+    draining: BTreeMap<SocketAddr, Place>,
     /// None in records of older versions.
     #[serde(default)]
     groups: Option<Vec<PublishedGroup>>,

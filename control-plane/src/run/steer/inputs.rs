@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Model};
 use crate::decide::{BackendInput, Mix, ModelInput, Profile, Verdict};
@@ -20,29 +21,46 @@ pub(super) fn serving<'a>(
     now: DateTime<Utc>,
 ) -> Vec<&'a Backend> {
     let placed = members(published);
-    let wanted: Vec<&Backend> = fleet
-        .backends()
-        .filter(|backend| backend.model == model && backend.membership == Membership::Active)
-        .collect();
+    let wanted: Vec<&Backend> =
+        fleet.of_model(model).filter(|backend| backend.membership == Membership::Active).collect();
     let down = wanted.iter().filter(|backend| backend.health(now) == Health::Down).count();
     let believed = |backend: &&&Backend| {
-        let keeps_place =
-            backend.health(now) == Health::Waiting && placed.get(&backend.address) == Some(&false);
+        let keeps_place = backend.health(now) == Health::Waiting
+            && placed.get(&backend.address) == Some(&(backend.pool.as_str(), false));
         backend.is_eligible(now) || keeps_place || (down * 2 > wanted.len() && backend.sample.is_some())
     };
     let eligible: Vec<&Backend> = wanted.iter().filter(believed).copied().collect();
     if eligible.is_empty() { wanted } else { eligible }
 }
 
-/// Backends that stay in their group to finish their streams: those that leave, and those that look dead.
-/// With their pools.
-pub(super) fn draining(fleet: &Fleet, model: &str, serving: &[&Backend]) -> BTreeMap<SocketAddr, String> {
+/// Where a backend finishes its streams.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    pub(super) pool: String,
+    pub(super) group: String,
+}
+
+/// Backends that stay in their group to finish their streams: those that leave, and those that look dead. In another group
+/// Envoy would take each for a new one.
+pub(super) fn draining(
+    fleet: &Fleet,
+    model: &str,
+    serving: &[&Backend],
+    published: &[PublishedGroup],
+) -> BTreeMap<SocketAddr, Place> {
     let serves: BTreeSet<SocketAddr> = serving.iter().map(|backend| backend.address).collect();
+    let place = |backend: &Backend| {
+        let is_in = |group: &&PublishedGroup| {
+            group.pool == backend.pool && group.members.contains_key(&backend.address)
+        };
+        let group = published.iter().find(is_in).map_or(&backend.pool, |group| &group.name);
+        Place { pool: backend.pool.clone(), group: group.clone() }
+    };
     fleet
-        .backends()
-        .filter(|backend| backend.model == model && !serves.contains(&backend.address))
+        .of_model(model)
+        .filter(|backend| !serves.contains(&backend.address))
         .filter(|backend| backend.membership != Membership::Active || backend.sample.is_some())
-        .map(|backend| (backend.address, backend.pool.clone()))
+        .map(|backend| (backend.address, place(backend)))
         .collect()
 }
 
@@ -68,6 +86,7 @@ pub(super) fn model_input(
         arrivals_rps: demand_rps,
         mix,
         envoys: fleet.reports().reporters().max(1),
+        steered_part: f64::from(model.predictive_percent()) / 100.0,
         observed_seconds,
         backends: serving.iter().map(input).collect(),
     }

@@ -70,9 +70,14 @@ pub(super) fn summary(
     )
 }
 
-fn membership_summary(before: &BTreeMap<SocketAddr, bool>, after: &BTreeMap<SocketAddr, bool>) -> String {
+type Members<'a> = BTreeMap<SocketAddr, (&'a str, bool)>;
+
+fn membership_summary(before: &Members<'_>, after: &Members<'_>) -> String {
     if before.is_empty() {
-        return format!("{} backends take requests", after.values().filter(|draining| !**draining).count());
+        return format!(
+            "{} backends take requests",
+            after.values().filter(|(_, draining)| !draining).count()
+        );
     }
     let mut parts = Vec::new();
     let mut say = |what: &str, found: Vec<String>| {
@@ -80,7 +85,8 @@ fn membership_summary(before: &BTreeMap<SocketAddr, bool>, after: &BTreeMap<Sock
             parts.push(format!("{} {what}", found.join(", ")));
         }
     };
-    let takes = |set: &BTreeMap<SocketAddr, bool>, address: &SocketAddr| set.get(address) == Some(&false);
+    let drains = |set: &Members<'_>, address: &SocketAddr| set.get(address).map(|(_, draining)| *draining);
+    let takes = |set: &Members<'_>, address: &SocketAddr| drains(set, address) == Some(false);
     let names = |filter: &dyn Fn(&SocketAddr) -> bool| {
         before
             .keys()
@@ -92,8 +98,15 @@ fn membership_summary(before: &BTreeMap<SocketAddr, bool>, after: &BTreeMap<Sock
     say("takes requests", names(&|address| takes(after, address) && !takes(before, address)));
     say(
         "is draining",
-        names(&|address| after.get(address) == Some(&true) && before.get(address) != Some(&true)),
+        names(&|address| drains(after, address) == Some(true) && drains(before, address) != Some(true)),
     );
+    let pool = |set: &Members<'_>, address: &SocketAddr| set.get(address).map(|(pool, _)| (*pool).to_owned());
+    let moved = |address: &SocketAddr| {
+        before.contains_key(address)
+            && after.contains_key(address)
+            && pool(before, address) != pool(after, address)
+    };
+    say("is in another pool", names(&moved));
     say("left", names(&|address| !after.contains_key(address)));
     parts.join("; ")
 }

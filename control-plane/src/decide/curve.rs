@@ -1,4 +1,4 @@
-use super::super::{Mix, Profile};
+use super::{Mix, Profile};
 
 /// Sequences in a batch where nothing limits them.
 const MOST_SEQUENCES: f64 = 256.0;
@@ -23,12 +23,14 @@ pub(super) struct Curve {
     slope: f64,
     /// `l` at which the batch is full.
     full_cost: f64,
+    /// Only the capacity is known: how many requests in flight are many is not.
+    pub(super) is_generic: bool,
 }
 
 impl Curve {
     /// The curve of a profile at usual speed; none when the profile says nothing that can be.
     pub(super) fn of_profile(profile: &Profile, mix: &Mix) -> Option<Self> {
-        let Mix { prompt_tokens: prompt, output_tokens: output, resident_tokens: resident } = bounded(mix);
+        let Mix { prompt_tokens: prompt, output_tokens: output, resident_tokens: resident } = mix.bounded();
         let cost = |seconds: f64| (seconds.is_finite() && (0.0..MOST).contains(&seconds)).then_some(seconds);
         let limit = |limit: Option<f64>| limit.filter(|limit| limit.is_finite() && *limit > 0.0);
         let fixed = cost(profile.fixed_seconds)?;
@@ -46,14 +48,15 @@ impl Curve {
 
     /// The curve of a backend of which only the capacity is known.
     pub(super) fn generic(capacity_rps: f64, mix: &Mix) -> Self {
-        let full = bounded(mix).output_tokens * GENERIC_FULL_SECONDS;
+        let full = mix.bounded().output_tokens * GENERIC_FULL_SECONDS;
         let (fixed, slope) = ((1.0 - GENERIC_SLOPE) * full, GENERIC_SLOPE * full);
-        Self { places: capacity_rps.clamp(LEAST_RPS, MOST) * full, fixed, slope, full_cost: full }
+        let places = capacity_rps.clamp(LEAST_RPS, MOST) * full;
+        Self { places, fixed, slope, full_cost: full, is_generic: true }
     }
 
     fn new(places: f64, fixed: f64, per_sequence: f64) -> Option<Self> {
         let (fixed, slope) = (fixed.max(1e-9), per_sequence * places);
-        let curve = Self { places, fixed, slope, full_cost: fixed + slope };
+        let curve = Self { places, fixed, slope, full_cost: fixed + slope, is_generic: false };
         (LEAST_RPS..=MOST).contains(&curve.capacity_rps()).then_some(curve)
     }
 
@@ -76,7 +79,12 @@ impl Curve {
     /// `X(n)`: requests/s with `n` in flight.
     pub(super) fn rate(&self, in_flight: f64) -> f64 {
         let batch = in_flight.clamp(0.0, self.places);
-        batch / (self.fixed + self.slope * batch / self.places)
+        batch / self.request_seconds(batch)
+    }
+
+    /// Seconds that a request takes beside so many.
+    pub(super) fn request_seconds(&self, in_flight: f64) -> f64 {
+        self.fixed + self.slope * in_flight.clamp(0.0, self.places) / self.places
     }
 
     /// `C(N)`: cost of one more request as the batch gets full.
@@ -95,18 +103,5 @@ impl Curve {
         } else {
             self.places + (level - full) * self.capacity_rps() / waiting_price
         }
-    }
-}
-
-/// The same within the bounds of what can be.
-fn bounded(mix: &Mix) -> Mix {
-    let usual = Mix::default();
-    let within = |value: f64, usual: f64, least: f64| {
-        if value.is_finite() { value.clamp(least, 1e7) } else { usual }
-    };
-    Mix {
-        prompt_tokens: within(mix.prompt_tokens, usual.prompt_tokens, 0.0),
-        output_tokens: within(mix.output_tokens, usual.output_tokens, 1.0),
-        resident_tokens: within(mix.resident_tokens, usual.resident_tokens, 1.0),
     }
 }
