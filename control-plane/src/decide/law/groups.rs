@@ -10,7 +10,7 @@ use super::output::{Aside, Form, GroupShare, WeightState};
 
 /// A backend this much slower than usual gets a group of its own: within a group Envoy takes all backends for equal.
 const LEAVES_AT: f64 = 1.4;
-/// Below this it comes back: at once when it has no requests, else after a time. Regrouping costs a backend its
+/// Below this it comes back: at once when it has no requests though it was given some, else after a time. Regrouping costs a backend its
 /// connections and Envoy's count of its requests, so it is done seldom.
 const RETURNS_BELOW: f64 = 1.15;
 const RETURNS_AFTER: TimeDelta = TimeDelta::seconds(60);
@@ -27,13 +27,14 @@ const FORM_LASTS: TimeDelta = TimeDelta::seconds(30);
 pub(super) fn alone(
     backends: &[&BackendInput],
     sides: &[Side],
+    sick: &[bool],
     before: &BTreeMap<SocketAddr, Aside>,
     now: DateTime<Utc>,
 ) -> BTreeMap<SocketAddr, Aside> {
     let usual = slowdown_of_pools(backends, sides);
-    let place = |backend: &BackendInput, side: &Side| {
-        if backend.verdict != Verdict::Usual {
-            return Some(Aside { well_since: None });
+    let place = |backend: &BackendInput, side: &Side, is_sick: bool| {
+        if is_sick || backend.verdict == Verdict::Warming {
+            return Some(Aside { well_since: None, by_verdict: true });
         }
         // Those who are all slower alike are still equals.
         let slowdown = side.slowdown / usual.get(backend.pool.as_str()).copied().unwrap_or(1.0).max(1.0);
@@ -45,15 +46,18 @@ pub(super) fn alone(
             return Some(*aside);
         }
         if slowdown >= RETURNS_BELOW {
-            return Some(Aside::default());
+            return Some(Aside { well_since: None, ..*aside });
         }
         // A clock that was set back begins anew.
         let since = aside.well_since.filter(|since| *since <= now).unwrap_or(now);
-        let is_idle = side.trust > 0.0 && side.in_flight.is_some_and(|count| count < IDLE_BELOW);
-        (!is_idle && now - since < RETURNS_AFTER).then_some(Aside { well_since: Some(since) })
+        let is_idle =
+            !aside.by_verdict && side.trust > 0.0 && side.in_flight.is_some_and(|count| count < IDLE_BELOW);
+        (!is_idle && now - since < RETURNS_AFTER).then_some(Aside { well_since: Some(since), ..*aside })
     };
-    let places = backends.iter().zip(sides);
-    places.filter_map(|(backend, side)| Some((backend.address, place(backend, side)?))).collect()
+    let places = backends.iter().zip(sides).zip(sick);
+    places
+        .filter_map(|((backend, side), sick)| Some((backend.address, place(backend, side, *sick)?)))
+        .collect()
 }
 
 /// The slowdown of each pool: the median of its backends that tell of themselves, the lower one of two.
@@ -69,13 +73,11 @@ fn slowdown_of_pools<'a>(backends: &[&'a BackendInput], sides: &[Side]) -> BTree
     pools.into_iter().map(|(pool, all)| (pool, median(all))).collect()
 }
 
-/// Whether a backend fails: it is much slower than usual, and most of the model's are not. Where most are it is what is
-/// usual that is mistaken.
-pub(super) fn failing(backends: &[&BackendInput], sides: &[Side]) -> Vec<bool> {
-    let place = |(backend, side): (&&BackendInput, &Side)| {
-        backend.verdict != Verdict::Usual || side.slowdown > LEAVES_AT
-    };
-    let all: Vec<bool> = backends.iter().zip(sides).map(place).collect();
+/// Whether a backend fails: it is sick or much slower than usual, and most of the model's are not. Where most are it is what
+/// is usual that is mistaken.
+pub(super) fn failing(sides: &[Side], sick: &[bool]) -> Vec<bool> {
+    let all: Vec<bool> =
+        sides.iter().zip(sick).map(|(side, sick)| *sick || side.slowdown > LEAVES_AT).collect();
     let most = 2 * all.iter().filter(|failing| **failing).count() > all.len();
     if most { vec![false; all.len()] } else { all }
 }
