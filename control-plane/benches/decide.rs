@@ -43,6 +43,8 @@ fn backend(number: usize) -> BackendInput {
         sent_since: None,
         completed_since: None,
         verdict: Verdict::Usual,
+        warmed: 1.0,
+        sign: None,
     }
 }
 

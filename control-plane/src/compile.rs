@@ -8,6 +8,7 @@ mod bootstrap;
 mod cluster;
 mod endpoints;
 mod errors;
+mod health;
 mod listener;
 mod policy;
 mod proto;
@@ -24,7 +25,7 @@ use envoy_types::pb::envoy::config::{
 };
 use envoy_types::pb::envoy::service::runtime::v3::Runtime;
 
-use crate::config::{Gateway, ModelBalance, Timeouts};
+use crate::config::{Config, Gateway, Model, ModelBalance, OutlierDetection, Span, Timeouts};
 
 pub use access_log::{AccessLogIntent, BearerToken};
 pub use bootstrap::{
@@ -52,6 +53,8 @@ pub struct ModelIntent {
     pub name: String,
     /// Time limits of its route.
     pub timeouts: Timeouts,
+    /// How Envoys see for themselves who does not serve.
+    pub health: HealthIntent,
     /// How its requests are spread over its endpoints.
     pub balance: ModelBalance,
     /// Metrics of ORCA that Envoys report of its backends, sorted; none: they report none.
@@ -72,6 +75,54 @@ impl ModelIntent {
     }
 }
 
+/// How Envoys see for themselves which endpoints of a model do not serve.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthIntent {
+    /// By requests of their own; none: by none. Only while predictions steer: the static twin has none.
+    pub checks: Option<CheckIntent>,
+    /// By clients' requests that fail.
+    pub outlier_detection: OutlierDetection,
+    /// Longest wait for a connection.
+    pub connect_timeout: Span,
+}
+
+/// Requests by which Envoys check endpoints.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckIntent {
+    /// What is asked for.
+    pub path: String,
+    /// Time between two checks.
+    pub interval: Span,
+    /// Longest wait for an answer.
+    pub timeout: Span,
+    /// Failures in a row after which an endpoint gets nothing.
+    pub unhealthy_threshold: u32,
+    /// Good answers in a row after which it gets requests again.
+    pub healthy_threshold: u32,
+}
+
+impl HealthIntent {
+    /// What is configured for a model.
+    pub fn of(model: &Model, config: &Config) -> Self {
+        // A configuration without a path was refused.
+        let check = |path: String| {
+            let health = model.health.as_ref()?;
+            Some(CheckIntent {
+                path,
+                interval: health.interval,
+                timeout: health.timeout(&model.slo),
+                unhealthy_threshold: health.unhealthy_threshold,
+                healthy_threshold: health.healthy_threshold,
+            })
+        };
+        Self {
+            checks: config.health_path(model).ok().and_then(check),
+            outlier_detection: model.outlier_detection.clone(),
+            connect_timeout: model.connect_timeout(),
+        }
+    }
+}
+
 /// Backends of equal predicted speed in one zone: one Envoy locality.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupIntent {
@@ -81,6 +132,8 @@ pub struct GroupIntent {
     pub zone: String,
     /// Name of the group; becomes the locality's `sub_zone`.
     pub name: String,
+    /// Whether Envoys check its endpoints, where they check any of the model's.
+    pub is_checked: bool,
     /// Share of the model's traffic in ten-thousandths, at least 1.
     pub weight: u32,
     /// The endpoints, sorted by address.

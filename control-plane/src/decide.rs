@@ -5,6 +5,7 @@
 //! - [`law`](decide_weights): shares by capacity and a common level of load; [`capacity_shares`] by capacity alone.
 //! - [`profile`](Learner): what an iteration of a backend's engine costs, and what fits into it; learned.
 //! - [`StaticCapacities`]: the capacity shares that Envoys fall back to.
+//! - [`Judged`]: whether a backend is sick or warms up, by what is found of it.
 //! - [`Speed`]: how much slower than usual a backend runs at the moment.
 //! - [`Capacity`]: requests/s that a backend serves, learned from what it served while it was busy.
 //! - [`policy_shares`]: weights of single backends, where Envoy balances by itself.
@@ -21,6 +22,7 @@ mod replicas;
 mod shares;
 mod speed;
 mod static_shares;
+mod verdict;
 
 pub use capacity::{Capacity, fill_unknown};
 pub use drain::{DrainOutlook, drain_outlook};
@@ -37,3 +39,4 @@ pub use replicas::{PoolInput, PoolPlan, plan_replicas};
 pub use shares::whole_weights;
 pub use speed::Speed;
 pub use static_shares::{PoolCapacity, StaticCapacities};
+pub use verdict::{Judged, Seen, Signs};

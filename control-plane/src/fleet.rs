@@ -17,6 +17,7 @@ mod profiles;
 mod reports;
 mod silence;
 mod tokens;
+mod verdicts;
 
 pub use arrivals::{Arrivals, Step};
 pub use backend::{Backend, Findings, Health};
@@ -26,6 +27,7 @@ pub use groups::GroupTraffic;
 pub use leases::{Expiry, Registration};
 pub use membership::{Membership, Origin};
 pub use reports::Reports;
+pub use verdicts::NewVerdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

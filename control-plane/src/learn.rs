@@ -19,12 +19,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use clairvoy_forecaster::{
     CapacityEstimate, DemandForecast, FleetFits, LatencyTarget, Standing, WaitForecast,
 };
 
 use crate::config::Forecast;
+use crate::decide::Signs;
 use crate::envoy::FirstBytes;
 use crate::fleet::{Findings, Step};
 use crate::telemetry::Sample;
@@ -58,7 +60,7 @@ pub enum Lesson {
 }
 
 /// What the backends of a pool have in common: they are each other's peers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Class {
     /// The pool.
     pub pool: String,
@@ -86,6 +88,8 @@ pub enum Insight {
     Capacity(SocketAddr, CapacityEstimate),
     /// What is found wrong with a backend, by itself and among its peers; told when it changes.
     Anomaly(SocketAddr, Findings),
+    /// Scores of what is found of a backend at this moment, as far as decisions depend on them; told when they change.
+    Signs(SocketAddr, Signs),
     /// A model was fitted; its state is worth keeping.
     Trained {
         /// What was fitted.

@@ -7,6 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::decide::Verdict;
 use crate::view::{BackendState, ProfileView, ProxyState, RecordView, State};
 
 type Number = Gauge<f64, AtomicU64>;
@@ -92,6 +93,7 @@ pub struct ControlMetrics {
     iteration: Family<OfPart, Number>,
     anomaly_score: Family<OfBackend, Number>,
     anomalous: Family<OfBackend, Number>,
+    sick: Family<OfBackend, Number>,
     backends: Family<OfState, Gauge>,
     proxies: Family<OfState, Gauge>,
     totals: Family<OfTotal, Gauge>,
@@ -182,6 +184,10 @@ impl ControlMetrics {
             "clairvoy_backend_anomalous",
             "1 while an anomaly of a backend has lasted and is not over, else 0",
         );
+        let sick = of_backend(
+            "clairvoy_backend_sick",
+            "1 while a backend is taken for sick and kept at a probing share, else 0",
+        );
         let slowdown = of_backend(
             "clairvoy_backend_slowdown_ratio",
             "How many times longer than usual the iterations of a backend's engine take",
@@ -245,6 +251,7 @@ impl ControlMetrics {
             iteration,
             anomaly_score,
             anomalous,
+            sick,
             backends,
             proxies,
             totals,
@@ -357,6 +364,7 @@ impl ControlMetrics {
         self.iteration.clear();
         self.anomaly_score.clear();
         self.anomalous.clear();
+        self.sick.clear();
         self.backends.clear();
         for backend in &state.backends {
             let labels = OfBackend {
@@ -378,6 +386,7 @@ impl ControlMetrics {
             if let Some(age) = backend.telemetry_age_seconds {
                 self.age.get_or_create(&labels).set(age);
             }
+            self.sick.get_or_create(&labels).set(f64::from(backend.verdict == Verdict::Sick.name()));
             if let Some(anomaly) = &backend.anomaly {
                 self.anomaly_score.get_or_create(&labels).set(anomaly.score);
                 self.anomalous.get_or_create(&labels).set(f64::from(anomaly.kind.is_some()));

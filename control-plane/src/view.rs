@@ -306,6 +306,9 @@ pub struct BackendView {
     pub capacity: Option<CapacityView>,
     /// Whether anything is wrong with it; none before it was judged.
     pub anomaly: Option<AnomalyView>,
+    /// What its share is bounded by: `usual` by nothing, `warming` while it has just started, `sick`.
+    #[serde(default)]
+    pub verdict: String,
     /// What its iterations cost and what fits into them, learned; none before that is known.
     #[serde(default)]
     pub profile: Option<ProfileView>,

@@ -1,3 +1,5 @@
+mod health;
+
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -100,7 +102,9 @@ async fn check(file: &ConfigFile) -> bool {
     section("database");
     let database = show(&[database(&config).await]);
     section("backends");
-    let backends = show(&backends(&config).await);
+    let mut found = backends(&config).await;
+    found.extend(health::checks(&config).await);
+    let backends = show(&found);
     secrets && database && backends
 }
 

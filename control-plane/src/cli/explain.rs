@@ -163,9 +163,14 @@ fn waterfall<'a>(terms: &Terms, explained: &Explained) -> Vec<(&'a str, f64, &'a
         ("inflow that holds it at the level", terms.holding_rps, "requests/s"),
         ("+ correction towards the level", terms.correction_rps, "requests/s"),
     ]);
+    let cap_rps = terms.cap_rps.unwrap_or_default();
     match terms.clamp {
         Some(Clamp::Floor) => rows.push(("raised to the floor", terms.floor_rps, "requests/s")),
         Some(Clamp::Ceiling) => rows.push(("cut to the ceiling", terms.ceiling_rps, "requests/s")),
+        Some(Clamp::Sick) => rows.push(("cut to what shows whether it is well again", cap_rps, "requests/s")),
+        Some(Clamp::Warming) => {
+            rows.push(("cut to what it is given while it warms up", cap_rps, "requests/s"))
+        }
         None => {}
     }
     rows.extend([

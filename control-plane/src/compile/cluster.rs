@@ -1,6 +1,4 @@
-use envoy_types::pb::envoy::config::cluster::v3::{
-    CircuitBreakers, Cluster, OutlierDetection, circuit_breakers, cluster,
-};
+use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, circuit_breakers, cluster};
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::UInt32Value;
 
@@ -8,20 +6,24 @@ use crate::config::{ModelBalance, Policy};
 use crate::envoy::static_cluster;
 
 use super::ModelIntent;
-use super::policy;
-use super::proto::{ads, seconds};
+use super::proto::{ads, seconds, span};
+use super::{health, policy};
 
-const CONNECT_TIMEOUT_SECONDS: i64 = 1;
 /// Envoy's default of 1,024 requests a cluster is soon reached by streams that last minutes; queues are the model
 /// servers' business, and what they cannot take is told by their telemetry.
 const MAX_CONCURRENT: u32 = 1_000_000;
 
-/// The cluster of a model, and its static twin, which has shares of groups by capacity whatever the policy. Neither checks
-/// endpoints itself: who serves is told by the assignments.
+/// The cluster of a model, and its static twin, which has shares of groups by capacity whatever the policy, and checks no
+/// endpoint: checked twice they would be asked twice as often, and it has to go on when a check is wrong.
 pub(super) fn clusters(model: &ModelIntent) -> [Cluster; 2] {
     let by_capacity = ModelBalance { policy: Policy::Static, ..ModelBalance::default() };
     [
-        cluster(model.name.clone(), &model.balance, model),
+        Cluster {
+            health_checks: model.health.checks.iter().map(health::check).collect(),
+            // Else a backend that is taken from the assignment gets requests for as long as it answers checks.
+            ignore_health_on_host_removal: model.health.checks.is_some(),
+            ..cluster(model.name.clone(), &model.balance, model)
+        },
         cluster(static_cluster(&model.name), &by_capacity, model),
     ]
 }
@@ -34,7 +36,7 @@ fn cluster(name: String, balance: &ModelBalance, model: &ModelIntent) -> Cluster
             eds_config: Some(ads()),
             service_name: String::new(),
         }),
-        connect_timeout: Some(seconds(CONNECT_TIMEOUT_SECONDS)),
+        connect_timeout: Some(span(model.health.connect_timeout)),
         load_balancing_policy: Some(policy::load_balancing(balance)),
         common_lb_config: Some(cluster::CommonLbConfig {
             // No panic mode: a backend that is draining or ejected gets nothing, and Clairvoy never drains all.
@@ -54,24 +56,8 @@ fn cluster(name: String, balance: &ModelBalance, model: &ModelIntent) -> Cluster
             }],
             ..CircuitBreakers::default()
         }),
-        outlier_detection: Some(outlier_detection()),
+        outlier_detection: Some(health::outlier_detection(&model.health.outlier_detection)),
         lrs_report_endpoint_metrics: model.load_metrics.clone(),
         ..Cluster::default()
-    }
-}
-
-/// Envoy's own, fast reaction to a backend that fails: three gateway errors or five errors in a row put it out
-/// for 5 s, longer each time, and never more than half of a cluster.
-fn outlier_detection() -> OutlierDetection {
-    let number = |value| Some(UInt32Value { value });
-    OutlierDetection {
-        consecutive_gateway_failure: number(3),
-        enforcing_consecutive_gateway_failure: number(100),
-        consecutive_5xx: number(5),
-        enforcing_success_rate: number(0),
-        interval: Some(seconds(1)),
-        base_ejection_time: Some(seconds(5)),
-        max_ejection_percent: number(50),
-        ..OutlierDetection::default()
     }
 }

@@ -2,7 +2,7 @@ use envoy_types::pb::envoy::config::{
     core::v3::{HealthStatus, Locality},
     endpoint::v3::{
         ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment,
-        lb_endpoint::HostIdentifier,
+        endpoint::HealthCheckConfig, lb_endpoint::HostIdentifier,
     },
 };
 use envoy_types::pb::google::protobuf::UInt32Value;
@@ -15,15 +15,15 @@ use super::{EndpointIntent, GroupIntent, ModelIntent};
 /// The endpoints of a model and the shares of its groups, by predictions and by capacity.
 pub(super) fn assignments(model: &ModelIntent) -> [ClusterLoadAssignment; 2] {
     [
-        assignment(model.name.clone(), &model.groups),
-        assignment(static_cluster(&model.name), &model.static_groups),
+        assignment(model.name.clone(), &model.groups, model.health.checks.is_some()),
+        assignment(static_cluster(&model.name), &model.static_groups, false),
     ]
 }
 
-fn assignment(cluster_name: String, groups: &[GroupIntent]) -> ClusterLoadAssignment {
+fn assignment(cluster_name: String, groups: &[GroupIntent], has_checks: bool) -> ClusterLoadAssignment {
     ClusterLoadAssignment {
         cluster_name,
-        endpoints: groups.iter().map(group).collect(),
+        endpoints: groups.iter().map(|one| group(one, has_checks && !one.is_checked)).collect(),
         // A group that lost a backend keeps just the share of those that are left; shares are ours to decide.
         policy: Some(cluster_load_assignment::Policy {
             overprovisioning_factor: Some(UInt32Value { value: 100 }),
@@ -33,7 +33,7 @@ fn assignment(cluster_name: String, groups: &[GroupIntent]) -> ClusterLoadAssign
     }
 }
 
-fn group(group: &GroupIntent) -> LocalityLbEndpoints {
+fn group(group: &GroupIntent, is_left_out: bool) -> LocalityLbEndpoints {
     LocalityLbEndpoints {
         locality: Some(Locality {
             region: group.region.clone(),
@@ -41,12 +41,13 @@ fn group(group: &GroupIntent) -> LocalityLbEndpoints {
             sub_zone: group.name.clone(),
         }),
         load_balancing_weight: Some(UInt32Value { value: group.weight.max(1) }),
-        lb_endpoints: group.endpoints.iter().map(endpoint).collect(),
+        lb_endpoints: group.endpoints.iter().map(|one| endpoint(one, is_left_out)).collect(),
         ..LocalityLbEndpoints::default()
     }
 }
 
-fn endpoint(endpoint: &EndpointIntent) -> LbEndpoint {
+/// An endpoint, which may be left out of the checks that its cluster makes.
+fn endpoint(endpoint: &EndpointIntent, is_left_out: bool) -> LbEndpoint {
     let status = if endpoint.draining { HealthStatus::Draining } else { HealthStatus::Healthy };
     LbEndpoint {
         health_status: status.into(),
@@ -54,6 +55,10 @@ fn endpoint(endpoint: &EndpointIntent) -> LbEndpoint {
         load_balancing_weight: (endpoint.weight > 1).then_some(UInt32Value { value: endpoint.weight }),
         host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
             address: Some(address(endpoint.address)),
+            health_check_config: is_left_out.then(|| HealthCheckConfig {
+                disable_active_health_check: true,
+                ..HealthCheckConfig::default()
+            }),
             ..Endpoint::default()
         })),
         ..LbEndpoint::default()

@@ -14,6 +14,7 @@ fn group(name: &str, weight: u32, endpoints: &[(u8, bool)]) -> GroupIntent {
         region: String::new(),
         zone: "z".to_owned(),
         name: name.to_owned(),
+        is_checked: true,
         weight,
         endpoints: endpoints.iter().map(endpoint).collect(),
     }
@@ -23,6 +24,11 @@ fn model(name: &str, predictive_percent: u32) -> ModelIntent {
     ModelIntent {
         name: name.to_owned(),
         timeouts: Timeouts::default(),
+        health: HealthIntent {
+            checks: None,
+            outlier_detection: OutlierDetection::default(),
+            connect_timeout: Span::seconds(1),
+        },
         balance: ModelBalance::default(),
         load_metrics: Vec::new(),
         predictive_percent,
@@ -87,6 +93,74 @@ fn the_twin_has_the_same_endpoints_in_other_shares_and_checks_none_of_them() {
         endpoints.iter().map(group).collect::<Vec<_>>()
     };
     assert_eq!((groups(0), groups(1)), (vec![(1000, 1), (9000, 1)], vec![(10_000, 3)]));
+}
+
+#[test]
+fn only_the_cluster_of_predictions_checks_and_a_pool_can_be_left_out() {
+    let mut checked = model("chat", 100);
+    checked.groups[1].is_checked = false;
+    checked.health.checks = Some(CheckIntent {
+        path: "/health".to_owned(),
+        interval: Span::seconds(5),
+        timeout: Span(std::time::Duration::from_millis(800)),
+        unhealthy_threshold: 3,
+        healthy_threshold: 2,
+    });
+    let resources = compiled(vec![checked.clone()]);
+    let [own, twin] = &resources.clusters[..] else { panic!("{:#?}", resources.clusters) };
+    let [check] = &own.health_checks[..] else { panic!("{own:#?}") };
+    assert_eq!(check.timeout.unwrap().nanos, 800_000_000);
+    // Else a backend that left would stay for as long as it answers.
+    assert!(own.ignore_health_on_host_removal && twin.health_checks.is_empty());
+    let outlier = own.outlier_detection.as_ref().unwrap();
+    assert_eq!(twin.outlier_detection.as_ref(), Some(outlier));
+    assert_eq!(outlier.successful_active_health_check_uneject_host.map(|uneject| uneject.value), Some(false));
+    let left_out = |index: usize| {
+        let groups = &resources.assignments[index].endpoints;
+        let config = |endpoint: &envoy_types::pb::envoy::config::endpoint::v3::LbEndpoint| {
+            use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+            let Some(HostIdentifier::Endpoint(endpoint)) = &endpoint.host_identifier else { panic!() };
+            endpoint.health_check_config.as_ref().is_some_and(|config| config.disable_active_health_check)
+        };
+        groups.iter().flat_map(|group| group.lb_endpoints.iter().map(config)).collect::<Vec<_>>()
+    };
+    assert_eq!((left_out(0), left_out(1)), (vec![false, true], vec![false; 3]));
+    // Endpoints are as before where nobody checks.
+    checked.health.checks = None;
+    let unchecked = compiled(vec![checked]);
+    assert_eq!(unchecked.assignments[0], compiled(vec![model("chat", 100)]).assignments[0]);
+}
+
+#[test]
+fn failures_put_a_backend_out_as_configured() {
+    let outlier = |text: &str| {
+        let config = crate::config::parse(&format!(
+            "models: [{{ name: m, pools: [p], outlier_detection: {text} }}]\npools: [{{ name: p }}]\n"
+        ));
+        let config = config.unwrap();
+        let health = HealthIntent::of(&config.models[0], &config);
+        let resources = compiled(vec![ModelIntent { health, ..model("m", 100) }]);
+        resources.clusters[0].outlier_detection.clone().unwrap()
+    };
+    let usual = outlier("{}");
+    assert_eq!(usual.consecutive_gateway_failure.unwrap().value, 3);
+    assert_eq!(usual.enforcing_consecutive_gateway_failure.unwrap().value, 100);
+    assert_eq!(
+        (usual.base_ejection_time.unwrap().seconds, usual.max_ejection_percent.unwrap().value),
+        (5, 50)
+    );
+    assert!(!usual.split_external_local_origin_errors);
+    let other = outlier(
+        "{ consecutive_gateway_failure: 0, consecutive_5xx: 7, consecutive_local_origin_failure: 2 }",
+    );
+    assert_eq!(other.enforcing_consecutive_gateway_failure.unwrap().value, 0);
+    assert_eq!(other.consecutive_5xx.unwrap().value, 7);
+    assert!(other.split_external_local_origin_errors);
+    assert_eq!(other.consecutive_local_origin_failure.unwrap().value, 2);
+    assert_eq!(other.enforcing_consecutive_local_origin_failure.unwrap().value, 100);
+    let never = outlier("{ consecutive_local_origin_failure: 0 }");
+    assert!(never.split_external_local_origin_errors);
+    assert_eq!(never.enforcing_consecutive_local_origin_failure.unwrap().value, 0);
 }
 
 #[test]

@@ -2,7 +2,7 @@ use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ModelBalance, Policy, Span};
+use super::{HealthChecks, ModelBalance, OutlierDetection, Policy, Span};
 
 /// A model that clients ask for by name.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
@@ -22,6 +22,12 @@ pub struct Model {
     /// Limits on the time that a request may take.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// By which requests of their own Envoys see whether a backend is there. Left out: by none.
+    #[serde(default)]
+    pub health: Option<HealthChecks>,
+    /// When Envoys put out a backend by the requests that failed there.
+    #[serde(default)]
+    pub outlier_detection: OutlierDetection,
     /// How its requests are spread over its backends.
     #[serde(default)]
     pub balance: ModelBalance,
@@ -95,7 +101,8 @@ fn a_tenth() -> f64 {
 #[serde(deny_unknown_fields, default)]
 #[garde(allow_unvalidated)]
 pub struct Slo {
-    /// Time to first token that 95 % of the requests should stay below (default 2 s).
+    /// Time to first token that 95 % of the requests should stay below (default 2 s). How long Envoys wait for connections
+    /// and health checks is made from it where that is left out.
     pub ttft_p95: Span,
     /// Load of a replica that is aimed at when replicas are planned, as a part of its capacity (default 0.8).
     #[garde(range(min = 0.1, max = 1.0))]
@@ -112,6 +119,8 @@ impl Default for Slo {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
+    /// Longest wait for a connection to a backend. Left out: half of `slo.ttft_p95`, 250 ms to 1 s.
+    pub connect: Option<Span>,
     /// Longest silence of both directions (default 5 minutes).
     pub idle: Span,
     /// Longest life of a stream (default 1 hour).
@@ -120,6 +129,6 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { idle: Span::seconds(300), total: Span::seconds(3600) }
+        Self { connect: None, idle: Span::seconds(300), total: Span::seconds(3600) }
     }
 }

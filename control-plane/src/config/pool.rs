@@ -43,6 +43,12 @@ pub struct Pool {
     #[serde(default)]
     #[garde(inner(range(min = 0.000_001, max = 1_000_000.0)))]
     pub capacity_rps: Option<f64>,
+    /// Time within which a backend that has just started rises from a fifth to all of its share (default 30 s).
+    #[serde(default = "half_a_minute")]
+    pub warm_up: Span,
+    /// Whether Envoys check its backends, where its model has checks (default true).
+    #[serde(default = "yes")]
+    pub health_checks: bool,
     /// Bounds and speed of scaling.
     #[serde(default)]
     #[garde(dive)]
@@ -84,6 +90,14 @@ pub struct MetricsAccess {
     pub token_env: Option<String>,
     /// File with certificates (PEM) that are trusted besides the system's.
     pub ca: Option<PathBuf>,
+}
+
+fn half_a_minute() -> Span {
+    Span::seconds(30)
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn a_thousand() -> usize {

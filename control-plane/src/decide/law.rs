@@ -13,8 +13,12 @@
 //!
 //! Telemetry counts the less the older it is: between 2.5 and 5 s the correction goes, between 5 and 15 s all the rest, and
 //! the capacity share stays. Nothing but capacity counts before a whole window of telemetry was seen.
+//!
+//! A [`Verdict`] bounds `r_i` from above, however old telemetry is: a sick backend keeps what shows whether it is well again,
+//! and one that has just started a part of its capacity share that grows.
 
 mod capacity;
+mod caps;
 mod groups;
 mod input;
 mod level;
@@ -71,7 +75,9 @@ pub fn decide_weights(
 
     let usual = capacity::usual_curves(&backends, &model.mix, model.arrivals_rps);
     let by_capacity = normalised(&usual.iter().map(Curve::capacity_rps).collect::<Vec<_>>());
-    let (sides, arrivals_rps) = sides(model, &backends, &usual, &by_capacity, previous, &law);
+    let (mut sides, arrivals_rps) = sides(model, &backends, &usual, &by_capacity, previous, &law);
+    let sick = caps::sick(&backends);
+    caps::cap(&mut sides, &backends, &usual, &sick, arrivals_rps);
     let level = level::solve(&sides, arrivals_rps, &law);
     let mut terms: Vec<Terms> = sides.iter().map(|side| side.terms(level, &law)).collect();
     let wanted = if model.observed_seconds >= law.window_seconds {
@@ -80,8 +86,8 @@ pub fn decide_weights(
         untouched(&backends, &by_capacity, previous)
     };
 
-    let alone = groups::alone(&backends, &sides, &previous.alone, now);
-    let shares = smoothed(&backends, &wanted, previous, &groups::failing(&backends, &sides), &law);
+    let alone = groups::alone(&backends, &sides, &sick, &previous.alone, now);
+    let shares = smoothed(&backends, &wanted, previous, &groups::failing(&sides, &sick), &law);
     for ((terms, wanted), smoothed) in terms.iter_mut().zip(&wanted).zip(&shares) {
         (terms.wanted_share, terms.smoothed_share) = (*wanted, *smoothed);
     }
@@ -187,6 +193,7 @@ fn sides(
             floor_rps,
             ceiling_rps: (most * curve.capacity_rps()).max(floor_rps),
             capacity_part_rps: part,
+            cap: None,
         }
     };
     ((0..backends.len()).map(side).collect(), arrivals)

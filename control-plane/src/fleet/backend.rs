@@ -13,6 +13,7 @@ use crate::telemetry::{Limit, Limits, Sample, TelemetryFault};
 
 use super::mix::Traffic;
 use super::silence::Silence;
+use super::verdicts::Standing;
 use super::{GatewayView, Membership, Origin};
 
 /// Refused connections in a row before a backend counts as down.
@@ -66,6 +67,9 @@ pub struct Backend {
     pub slo_capacity: CapacityEstimate,
     /// What the learner found wrong with it; none before it was judged.
     pub findings: Option<Findings>,
+    /// The verdict on it, and what that is made of.
+    #[serde(default)]
+    pub(super) standing: Standing,
     /// What Envoys tell of it.
     pub gateway: GatewayView,
     /// The last scrape's failure; none after a good one.
@@ -127,6 +131,7 @@ impl Backend {
             capacity: Capacity::default(),
             slo_capacity: CapacityEstimate::Unknown,
             findings: None,
+            standing: Standing::default(),
             gateway: GatewayView::default(),
             failure: None,
             limits: Limits::default(),
@@ -161,6 +166,11 @@ impl Backend {
     }
 
     pub(super) fn observe(&mut self, sample: Sample, now: DateTime<Utc>) {
+        let is_first = self.sample.is_none();
+        let is_back = self.refusals >= DOWN_AFTER_REFUSALS;
+        // Counters that went back, or an end of refused connections.
+        let has_restarted = !is_first && (sample.interval_seconds <= 0.0 || is_back);
+        self.standing.showed(is_first, has_restarted, now);
         self.failure = None;
         self.refusals = 0;
         if let Some(silence) = &mut self.silence {

@@ -1,7 +1,9 @@
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
-use clairvoy_forecaster::{AnomalyWatch, OwnPace, PaceLaw, TokenWork, Verdict, Vitals};
+use clairvoy_forecaster::{AnomalyKind, AnomalyWatch, OwnPace, PaceLaw, TokenWork, Verdict, Vitals};
 
+use crate::decide::Signs;
 use crate::fleet::Findings;
 use crate::telemetry::Sample;
 
@@ -25,12 +27,44 @@ pub(super) struct Lessons {
     /// Engines that export no counters of their output are never silent.
     tells_output: bool,
     told: Findings,
+    told_signs: Signs,
+}
+
+/// The part that decisions depend on: paces and what is only told start over.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Kept {
+    watch: AnomalyWatch,
+    newest_at: Option<DateTime<Utc>>,
+    restarted_at: Option<DateTime<Utc>>,
+    tells_output: bool,
+    signs: Signs,
+}
+
+/// What is to be told of a judgement, as far as it has changed.
+pub(super) struct Changed {
+    pub(super) findings: Option<Findings>,
+    pub(super) signs: Option<Signs>,
 }
 
 impl Lessons {
     pub(super) fn restore(state: serde_json::Value) -> Result<Self, String> {
         let watch = serde_json::from_value(state).map_err(|error| error.to_string())?;
         Ok(Self { watch, ..Self::default() })
+    }
+
+    pub(super) fn kept(&self) -> Kept {
+        Kept {
+            watch: self.watch.clone(),
+            newest_at: self.newest_at,
+            restarted_at: self.restarted_at,
+            tells_output: self.tells_output,
+            signs: self.told_signs,
+        }
+    }
+
+    pub(super) fn resume(kept: Kept) -> Self {
+        let Kept { watch, newest_at, restarted_at, tells_output, signs } = kept;
+        Self { watch, newest_at, restarted_at, tells_output, told_signs: signs, ..Self::default() }
     }
 
     /// Takes a sample, with how far the wait model was off on it; `law` is that of its class.
@@ -77,17 +111,34 @@ impl Lessons {
     }
 
     /// Takes the judgement of this moment; returns what is to be told when that has changed.
-    pub(super) fn judged(&mut self, verdict: &Verdict, now: DateTime<Utc>) -> Option<Findings> {
+    pub(super) fn judged(&mut self, verdict: &Verdict, now: DateTime<Utc>) -> Changed {
         self.alarm.judge(verdict, now);
         let findings = Findings { score: verdict.score, anomalies: self.alarm.raised() };
-        if findings == self.told {
-            return None;
-        }
-        self.told = findings.clone();
-        Some(findings)
+        let signs = signs(verdict);
+        let changed = Changed {
+            findings: (findings != self.told).then(|| findings.clone()),
+            signs: (signs != self.told_signs).then_some(signs),
+        };
+        (self.told, self.told_signs) = (findings, signs);
+        changed
     }
 
     pub(super) fn state(&self) -> Option<serde_json::Value> {
         serde_json::to_value(&self.watch).ok()
     }
+}
+
+/// What of a judgement decides something.
+fn signs(verdict: &Verdict) -> Signs {
+    let mut signs = Signs::default();
+    for anomaly in &verdict.anomalies {
+        match anomaly.kind {
+            AnomalyKind::Silent => signs.silent = anomaly.score,
+            AnomalyKind::KvLeak => signs.kv_leak = anomaly.score,
+            AnomalyKind::ColdCache => signs.cold_cache = anomaly.score,
+            // The speed of a backend is learned for itself, and lateness of first tokens may be a surge.
+            AnomalyKind::SlowerThanPeers | AnomalyKind::GettingSlower => {}
+        }
+    }
+    signs
 }

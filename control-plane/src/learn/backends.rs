@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use clairvoy_forecaster::{AnomalyWatch, PaceLaw, judge};
 
@@ -37,15 +38,39 @@ struct Lessons {
     kept_at: Option<DateTime<Utc>>,
 }
 
+/// What is watched at one backend, as far as decisions depend on it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Watched {
+    class: Option<Class>,
+    kept: anomaly::Kept,
+}
+
 impl Backends {
-    /// Backends of which only the wait models are known.
-    pub(super) fn with_waits(waits: impl Iterator<Item = (SocketAddr, wait::Lessons)>) -> Self {
-        let known = waits.map(|(address, wait)| (address, Lessons { wait, ..Lessons::default() }));
-        Self { known: known.collect(), laws: BTreeMap::new() }
+    /// Backends of which only that is known which decisions depend on.
+    pub(super) fn resume(
+        waits: impl IntoIterator<Item = (SocketAddr, wait::Lessons)>,
+        watched: impl IntoIterator<Item = (SocketAddr, Watched)>,
+    ) -> Self {
+        let known =
+            waits.into_iter().map(|(address, wait)| (address, Lessons { wait, ..Lessons::default() }));
+        let mut known: BTreeMap<_, _> = known.collect();
+        for (address, Watched { class, kept }) in watched {
+            let lessons = known.entry(address).or_default();
+            lessons.class = class.map(Arc::new);
+            lessons.anomaly = anomaly::Lessons::resume(kept);
+        }
+        Self { known, laws: BTreeMap::new() }
     }
 
     pub(super) fn waits(&self) -> impl Iterator<Item = (SocketAddr, &wait::Lessons)> {
         self.known.iter().map(|(address, lessons)| (*address, &lessons.wait))
+    }
+
+    pub(super) fn watched(&self) -> impl Iterator<Item = (SocketAddr, Watched)> {
+        self.known.iter().map(|(address, lessons)| {
+            let class = lessons.class.as_deref().cloned();
+            (*address, Watched { class, kept: lessons.anomaly.kept() })
+        })
     }
 
     pub(super) fn observe(
@@ -150,9 +175,10 @@ impl Backends {
         // A pool without fresh samples is gone, or starts over when it is back.
         self.laws.retain(|pool, _| pools.contains_key(pool.as_str()));
         for (address, verdict) in verdicts {
-            let changed =
-                self.known.get_mut(&address).and_then(|lessons| lessons.anomaly.judged(&verdict, now));
-            insights.extend(changed.map(|findings| Insight::Anomaly(address, findings)));
+            let Some(lessons) = self.known.get_mut(&address) else { continue };
+            let anomaly::Changed { findings, signs } = lessons.anomaly.judged(&verdict, now);
+            insights.extend(findings.map(|findings| Insight::Anomaly(address, findings)));
+            insights.extend(signs.map(|signs| Insight::Signs(address, signs)));
         }
     }
 }

@@ -12,14 +12,16 @@ use crate::packed::packed;
 
 use super::{Learner, backends, demand, wait};
 
-/// What decisions depend on: demand, and waits. Capacities within the objective and anomalies are only shown, and start
-/// over.
+/// What decisions depend on: demand, waits, and what tells the sick from the well. Capacities within the objective and the
+/// paces of peers are only shown, and start over.
 #[derive(Serialize, Deserialize)]
 struct State<'a> {
     fleet: Cow<'a, Option<FleetFits>>,
     fleet_fitted_at: Option<DateTime<Utc>>,
     demand: Vec<(Cow<'a, str>, Cow<'a, demand::Lessons>)>,
     waits: Vec<(SocketAddr, Cow<'a, wait::Lessons>)>,
+    #[serde(default)]
+    watched: Vec<(SocketAddr, backends::Watched)>,
 }
 
 impl Learner {
@@ -35,6 +37,7 @@ impl Learner {
                 .waits()
                 .map(|(address, lessons)| (address, Cow::Borrowed(lessons)))
                 .collect(),
+            watched: self.backends.watched().collect(),
         };
         packed(&state)
     }
@@ -56,7 +59,7 @@ impl Learner {
             learner.fleet = Some(fleet);
         }
         let waits = state.waits.into_iter().map(|(address, lessons)| (address, lessons.into_owned()));
-        learner.backends = backends::Backends::with_waits(waits);
+        learner.backends = backends::Backends::resume(waits, state.watched);
         Ok(learner)
     }
 }

@@ -54,6 +54,7 @@ pub struct Replay {
     parts: Option<(Core, Learner)>,
     waits: VecDeque<Insight>,
     forecasts: VecDeque<Insight>,
+    signs: VecDeque<Insight>,
     now: DateTime<Utc>,
     next_tick: Option<DateTime<Utc>>,
     tally: Tally,
@@ -77,6 +78,7 @@ impl Replay {
             parts: None,
             waits: VecDeque::new(),
             forecasts: VecDeque::new(),
+            signs: VecDeque::new(),
             now: DateTime::UNIX_EPOCH,
             next_tick: None,
             tally: Tally::default(),
@@ -115,7 +117,9 @@ impl Replay {
                 }
                 self.feed(Input::Sample { at, sample }, &mut decided)?;
             }
-            Kind::Learned { waits, forecasts } => self.learned(waits, forecasts, &mut decided),
+            Kind::Learned { waits, forecasts, signs } => {
+                self.learned([waits, forecasts, signs], &mut decided);
+            }
             Kind::Input(input) => self.input(*input, &mut decided)?,
             Kind::Decision(_) => {}
             Kind::Gap(gap) => {
@@ -155,6 +159,7 @@ impl Replay {
         self.parts = Some((core, learner));
         self.waits.clear();
         self.forecasts.clear();
+        self.signs.clear();
         for insight in pending.into_iter().map(Insight::from) {
             self.found(insight, decided);
         }
@@ -253,11 +258,12 @@ impl Replay {
         match insight {
             Insight::Wait(..) if self.has_recorded_findings() => self.waits.push_back(insight),
             Insight::Forecast(..) if self.has_recorded_findings() => self.forecasts.push_back(insight),
+            Insight::Signs(..) if self.has_recorded_findings() => self.signs.push_back(insight),
             insight => self.take_in(insight, decided),
         }
     }
 
-    fn learned(&mut self, waits: u32, forecasts: u32, decided: &mut Vec<DecisionRow>) {
+    fn learned(&mut self, [waits, forecasts, signs]: [u32; 3], decided: &mut Vec<DecisionRow>) {
         if !self.has_recorded_findings() {
             return;
         }
@@ -267,6 +273,10 @@ impl Replay {
         }
         for _ in 0..forecasts {
             let next = self.forecasts.pop_front();
+            self.take_next(next, decided);
+        }
+        for _ in 0..signs {
+            let next = self.signs.pop_front();
             self.take_next(next, decided);
         }
     }

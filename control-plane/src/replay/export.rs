@@ -190,8 +190,8 @@ impl<W: Write> Export<'_, W> {
                         }
                     }
                 }
-                Mark::Learned { waits, forecasts } => {
-                    self.put(Kind::Learned { waits: *waits, forecasts: *forecasts })?;
+                Mark::Learned { waits, forecasts, signs } => {
+                    self.put(Kind::Learned { waits: *waits, forecasts: *forecasts, signs: *signs })?;
                 }
                 Mark::Input(input) => self.put(Kind::Input(Box::new(input.clone())))?,
             }

@@ -74,6 +74,8 @@ struct End {
 struct Learned {
     waits: u32,
     forecasts: u32,
+    #[serde(default)]
+    signs: u32,
 }
 
 /// Writes rows as CSV: a header with the version, rows, and an end that tells how many there were and their hash.
@@ -107,8 +109,9 @@ impl<W: Write> Writer<W> {
             Kind::Sample(at, sample) => self.sample(*at, sample)?,
             Kind::Scope(scope) => self.other("scope", json(scope)?),
             Kind::Checkpoint(state) => self.other("checkpoint", state.clone()),
-            Kind::Learned { waits, forecasts } => {
-                self.other("learned", json(&Learned { waits: *waits, forecasts: *forecasts })?)
+            Kind::Learned { waits, forecasts, signs } => {
+                let learned = Learned { waits: *waits, forecasts: *forecasts, signs: *signs };
+                self.other("learned", json(&learned)?)
             }
             Kind::Input(input) => self.other("input", json(input)?),
             Kind::Decision(decision) => self.other("decision", json(decision)?),
@@ -320,8 +323,8 @@ impl<'a> Reader<'a> {
                 }
                 "scope" => Kind::Scope(self.parse(data)?),
                 "learned" => {
-                    let Learned { waits, forecasts } = self.parse(data)?;
-                    Kind::Learned { waits, forecasts }
+                    let Learned { waits, forecasts, signs } = self.parse(data)?;
+                    Kind::Learned { waits, forecasts, signs }
                 }
                 "input" => Kind::Input(Box::new(self.parse::<Input>(data)?)),
                 "decision" => Kind::Decision(Box::new(self.parse(data)?)),

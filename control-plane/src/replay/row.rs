@@ -18,7 +18,7 @@ pub(super) enum Kind {
     /// Telemetry, and when it was taken in.
     Sample(DateTime<Utc>, Box<Sample>),
     /// So many of the learner's oldest findings were taken in.
-    Learned { waits: u32, forecasts: u32 },
+    Learned { waits: u32, forecasts: u32, signs: u32 },
     /// Anything else that was taken in.
     Input(Box<Input>),
     /// What was decided then.

@@ -43,6 +43,9 @@ fn sample(index: usize, second: i64) -> Sample {
     let wave = |pace: f64| (second as f64 * pace + 1.7 * index as f64).sin();
     let times = if index == 1 && second > 120 { 4.0 } else { 1.0 };
     let rps = 4.0 + 2.0 * wave(0.05) + 0.5 * wave(1.9);
+    // The third one hangs for a while.
+    let hangs = index == 2 && (150..190).contains(&second);
+    let rps = if hangs { 0.0 } else { rps };
     Sample {
         at: at(1_000_000 * second + 217_001 * (index as i64 + 1)),
         backend: BACKENDS[index].into(),
@@ -50,9 +53,9 @@ fn sample(index: usize, second: i64) -> Sample {
         queue_depth: Some((2.0 * times * (1.0 + wave(0.13))).round()),
         running: Some(8.0 + wave(0.3)),
         kv_used: Some(0.3),
-        ttft_seconds: Some(times * (0.2 + 0.1 * wave(0.13).abs())),
+        ttft_seconds: (!hangs).then(|| times * (0.2 + 0.1 * wave(0.13).abs())),
         ttft_count: rps,
-        inter_token_seconds: Some(0.02 * times * (1.0 + 0.1 * wave(2.3))),
+        inter_token_seconds: (!hangs).then(|| 0.02 * times * (1.0 + 0.1 * wave(2.3))),
         arrived: rps,
         completed: rps,
         prompt_tokens: 400.0 * rps,
@@ -92,17 +95,18 @@ impl Live {
 
     /// Takes so many of the learner's findings in, if there are.
     fn take_findings(&mut self, most: usize, now: DateTime<Utc>) {
-        let (mut waits, mut forecasts) = (0, 0);
+        let (mut waits, mut forecasts, mut signs) = (0, 0, 0);
         for insight in self.findings.drain(..most.min(self.findings.len())) {
             match insight {
                 Insight::Wait(..) => waits += 1,
                 Insight::Forecast(..) => forecasts += 1,
+                Insight::Signs(..) => signs += 1,
                 _ => {}
             }
             self.core.learned(insight, now);
         }
         self.core.effects();
-        self.rows.push(Row(Kind::Learned { waits, forecasts }));
+        self.rows.push(Row(Kind::Learned { waits, forecasts, signs }));
     }
 
     fn checkpoint(&mut self, now: DateTime<Utc>) {
@@ -214,6 +218,26 @@ fn a_replay_decides_what_was_decided_however_late_the_learner_was() {
     let expected: String = decided.iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect();
     assert_eq!(lines, expected);
     assert_eq!(replayed(bytes.as_slice(), None).unwrap().0, lines, "two runs, same bytes");
+}
+
+#[test]
+fn who_is_sick_is_replayed_and_a_checkpoint_knows_it() {
+    for checkpoint_at in [100, 160, 180] {
+        let (mut rows, decided) = live(300, checkpoint_at);
+        let was = |row: &DecisionRow, verdict: &str| row.inputs["backends"][2]["verdict"] == verdict;
+        assert!(decided.iter().any(|row| was(row, "sick") && row.inputs["backends"][2]["sign"] == "silent"));
+        assert!(decided.last().is_some_and(|row| !was(row, "sick")), "it is well again");
+        let (_, replay, comparison) = replayed(file(&rows).as_slice(), None).unwrap();
+        assert_eq!((comparison.difference(), replay.tally().not_found), (None, 0), "{checkpoint_at}");
+        assert_eq!(comparison.equal(), decided.len() as u64);
+        for row in &mut rows {
+            if let Kind::Learned { signs, .. } = &mut row.0 {
+                *signs = 0;
+            }
+        }
+        let (_, _, comparison) = replayed(file(&rows).as_slice(), None).unwrap();
+        assert!(comparison.difference().is_some(), "{checkpoint_at}: without signs all is the same");
+    }
 }
 
 /// What DNS, Envoys and a backend with a lease tell in a second.

@@ -29,10 +29,20 @@ pub(crate) enum Mark {
     Sample(u32, i64, i64),
     /// So many of the learner's oldest findings that were not taken before.
     #[serde(rename = "learned")]
-    Learned { waits: u32, forecasts: u32 },
+    Learned {
+        waits: u32,
+        forecasts: u32,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        signs: u32,
+    },
     /// Anything else.
     #[serde(rename = "input")]
     Input(Input),
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Page {

@@ -30,6 +30,7 @@ pub(super) struct Recorder {
     numbers: BTreeMap<Arc<str>, u32>,
     waits: u32,
     forecasts: u32,
+    signs: u32,
     waiting: Option<Waiting>,
     checkpoint_at: Option<DateTime<Utc>>,
     /// Whether the inputs since the last checkpoint do not tell everything.
@@ -55,6 +56,7 @@ impl Recorder {
             numbers: BTreeMap::new(),
             waits: 0,
             forecasts: 0,
+            signs: 0,
             waiting: None,
             checkpoint_at: None,
             is_broken: false,
@@ -89,6 +91,7 @@ impl Recorder {
         match &pending {
             Pending::Wait(..) => self.waits += 1,
             Pending::Forecast(..) => self.forecasts += 1,
+            Pending::Signs(..) => self.signs += 1,
         }
         if let Some(waiting) = &mut self.waiting {
             waiting.pending.push(pending);
@@ -122,9 +125,10 @@ impl Recorder {
     }
 
     fn insights(&mut self) {
-        let (waits, forecasts) = (std::mem::take(&mut self.waits), std::mem::take(&mut self.forecasts));
-        if waits + forecasts > 0 {
-            self.page.marks.push(Mark::Learned { waits, forecasts });
+        let [waits, forecasts, signs] =
+            [&mut self.waits, &mut self.forecasts, &mut self.signs].map(std::mem::take);
+        if waits + forecasts + signs > 0 {
+            self.page.marks.push(Mark::Learned { waits, forecasts, signs });
         }
     }
 

@@ -96,6 +96,7 @@ pub(super) fn backend(
         capacity_rps,
         capacity: capacity(backend.slo_capacity),
         anomaly: backend.findings.as_ref().map(anomaly),
+        verdict: backend.judged().verdict().name().to_owned(),
         profile: backend.profile().map(|known| profile(&known, backend, mix)),
         slowdown: backend.slowdown(),
         share: decided.map_or(0.0, |decided| if follows { decided.share } else { decided.capacity_share }),

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::compile::{EndpointIntent, GroupIntent, ModelIntent};
+use crate::compile::{EndpointIntent, GroupIntent, HealthIntent, ModelIntent};
 use crate::config::{Balance, Config, Model, Policy};
 use crate::decide::{
     Form, Law, StaticCapacities, WeightDecision, WeightState, decide_weights, whole_weights,
@@ -127,7 +127,8 @@ impl Steering {
     /// What the model's Envoys should do.
     pub(super) fn intent(&self, model: &Model, config: &Config) -> ModelIntent {
         let group = |group: &PublishedGroup| {
-            let locality = config.pool(&group.pool).map(|pool| pool.locality.clone()).unwrap_or_default();
+            let pool = config.pool(&group.pool);
+            let locality = pool.map(|pool| pool.locality.clone()).unwrap_or_default();
             let endpoint = |(address, draining): (&SocketAddr, &bool)| EndpointIntent {
                 address: *address,
                 draining: *draining,
@@ -137,6 +138,7 @@ impl Steering {
                 region: locality.region,
                 zone: locality.zone,
                 name: group.name.clone(),
+                is_checked: pool.is_none_or(|pool| pool.health_checks),
                 weight: group.weight,
                 endpoints: group.members.iter().map(endpoint).collect(),
             }
@@ -144,6 +146,7 @@ impl Steering {
         ModelIntent {
             name: model.name.clone(),
             timeouts: model.timeouts.clone(),
+            health: HealthIntent::of(model, config),
             balance: model.balance.clone(),
             load_metrics: config.load_metrics(model),
             predictive_percent: 0,

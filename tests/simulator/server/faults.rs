@@ -12,6 +12,8 @@ pub struct Faults {
     pub error_rate: f64,
     /// The engine stands still: requests are accepted and never answered, `/health` still says 200.
     pub hang: bool,
+    /// `GET /health` is accepted and never answered.
+    pub health_hang: bool,
     /// `GET /metrics` is accepted and never answered.
     pub metrics_hang: bool,
     /// `GET /metrics` shows NaN, negative and absurd values.
@@ -28,6 +30,7 @@ impl Default for Faults {
             slow_factor: 1.0,
             error_rate: 0.0,
             hang: false,
+            health_hang: false,
             metrics_hang: false,
             metrics_garbage: false,
             metrics_huge: false,

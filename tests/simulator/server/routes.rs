@@ -38,7 +38,7 @@ pub(super) fn router(core: Arc<Core>) -> Router {
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completions))
         .route("/v1/models", get(models))
-        .route("/health", get(|| async { StatusCode::OK }))
+        .route("/health", get(health))
         .route("/metrics", get(metrics))
         .route("/simulator/faults", post(set_faults))
         .route("/simulator/state", get(state))
@@ -110,6 +110,13 @@ async fn models(State(core): State<Arc<Core>>) -> Json<Value> {
         "max_model_len": core.context_tokens(),
     });
     Json(json!({ "object": "list", "data": [model] }))
+}
+
+async fn health(State(core): State<Arc<Core>>) -> StatusCode {
+    if core.faults().health_hang {
+        return pending().await;
+    }
+    StatusCode::OK
 }
 
 async fn metrics(State(core): State<Arc<Core>>) -> Response {

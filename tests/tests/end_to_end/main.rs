@@ -14,6 +14,7 @@ mod existing_envoys;
 mod explain;
 mod failsafe;
 mod gateways;
+mod health;
 mod history;
 mod leases;
 mod membership;

@@ -10,7 +10,7 @@ use super::output::{Aside, Form, GroupShare, WeightState};
 
 /// A backend this much slower than its pool gets a group of its own: within a group Envoy takes all backends for equal.
 const LEAVES_AT: f64 = 1.4;
-/// Below this it comes back: at once when it has no requests, else after a time. Regrouping costs a backend its
+/// Below this it comes back: at once when it has no requests though it was given some, else after a time. Regrouping costs a backend its
 /// connections and Envoy's count of its requests, so it is done seldom.
 const RETURNS_BELOW: f64 = 1.15;
 const RETURNS_AFTER: TimeDelta = TimeDelta::seconds(60);
@@ -27,13 +27,14 @@ const FORM_LASTS: TimeDelta = TimeDelta::seconds(30);
 pub(super) fn alone(
     backends: &[&BackendInput],
     sides: &[Side],
+    sick: &[bool],
     before: &BTreeMap<SocketAddr, Aside>,
     now: DateTime<Utc>,
 ) -> BTreeMap<SocketAddr, Aside> {
     let slownesses = slownesses(backends, sides);
-    let place = |backend: &BackendInput, side: &Side, slowness: f64| {
-        if backend.verdict != Verdict::Usual {
-            return Some(Aside { well_since: None });
+    let place = |backend: &BackendInput, side: &Side, slowness: f64, is_sick: bool| {
+        if is_sick || backend.verdict == Verdict::Warming {
+            return Some(Aside { well_since: None, by_verdict: true });
         }
         let Some(aside) = before.get(&backend.address) else {
             return (slowness > LEAVES_AT).then(Aside::default);
@@ -43,16 +44,19 @@ pub(super) fn alone(
             return Some(*aside);
         }
         if slowness >= RETURNS_BELOW {
-            return Some(Aside::default());
+            return Some(Aside { well_since: None, ..*aside });
         }
         // A clock that was set back begins anew.
         let since = aside.well_since.filter(|since| *since <= now).unwrap_or(now);
-        let is_idle = side.trust > 0.0 && side.in_flight.is_some_and(|count| count < IDLE_BELOW);
-        (!is_idle && now - since < RETURNS_AFTER).then_some(Aside { well_since: Some(since) })
+        let is_idle =
+            !aside.by_verdict && side.trust > 0.0 && side.in_flight.is_some_and(|count| count < IDLE_BELOW);
+        (!is_idle && now - since < RETURNS_AFTER).then_some(Aside { well_since: Some(since), ..*aside })
     };
-    let places = backends.iter().zip(sides).zip(slownesses);
+    let places = backends.iter().zip(sides).zip(slownesses).zip(sick);
     places
-        .filter_map(|((backend, side), slowness)| Some((backend.address, place(backend, side, slowness)?)))
+        .filter_map(|(((backend, side), slowness), sick)| {
+            Some((backend.address, place(backend, side, slowness, *sick)?))
+        })
         .collect()
 }
 
@@ -82,13 +86,11 @@ fn slownesses(backends: &[&BackendInput], sides: &[Side]) -> Vec<f64> {
     backends.iter().zip(sides).map(|of| slowness(of).unwrap_or(1.0)).collect()
 }
 
-/// Whether a backend fails: it is much slower than usual, and most of the model's are not. Where most are it is what is
-/// usual that is mistaken.
-pub(super) fn failing(backends: &[&BackendInput], sides: &[Side]) -> Vec<bool> {
-    let place = |(backend, side): (&&BackendInput, &Side)| {
-        backend.verdict != Verdict::Usual || side.slowdown > LEAVES_AT
-    };
-    let all: Vec<bool> = backends.iter().zip(sides).map(place).collect();
+/// Whether a backend fails: it is sick or much slower than usual, and most of the model's are not. Where most are it is what
+/// is usual that is mistaken.
+pub(super) fn failing(sides: &[Side], sick: &[bool]) -> Vec<bool> {
+    let all: Vec<bool> =
+        sides.iter().zip(sick).map(|(side, sick)| *sick || side.slowdown > LEAVES_AT).collect();
     let most = 2 * all.iter().filter(|failing| **failing).count() > all.len();
     if most { vec![false; all.len()] } else { all }
 }

@@ -2,6 +2,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use clairvoy_forecaster::AnomalyKind;
+
 use super::super::{Mix, Profile};
 
 /// Parameters of the law. The defaults lie on a plateau: within it, they hardly matter.
@@ -76,10 +78,21 @@ pub enum Verdict {
     /// It is, as far as is known.
     #[default]
     Usual,
-    /// It has just started.
+    /// It has just started: it is given a part of its share, which grows.
     Warming,
-    /// Something is wrong with it.
+    /// It does not serve as it should: it is given what shows whether it is well again.
     Sick,
+}
+
+impl Verdict {
+    /// Its name, as it is shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Usual => "usual",
+            Self::Warming => "warming",
+            Self::Sick => "sick",
+        }
+    }
 }
 
 /// What the law sees of one backend.
@@ -107,6 +120,16 @@ pub struct BackendInput {
     pub completed_since: Option<f64>,
     /// Whether it is like its class.
     pub verdict: Verdict,
+    /// How far it has warmed up since it started, 0 to 1.
+    #[serde(default = "wholly")]
+    pub warmed: f64,
+    /// What the verdict goes by, where it goes by more than the time since its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign: Option<AnomalyKind>,
+}
+
+fn wholly() -> f64 {
+    1.0
 }
 
 /// What the law sees of one model.

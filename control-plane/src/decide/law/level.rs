@@ -1,4 +1,5 @@
 use super::super::curve::Curve;
+use super::caps::Cap;
 use super::input::Law;
 use super::output::{Clamp, Terms};
 
@@ -24,6 +25,8 @@ pub(super) struct Side {
     pub(super) ceiling_rps: f64,
     /// Its part of the arrivals by capacity alone.
     pub(super) capacity_part_rps: f64,
+    /// What its verdict leaves it, whatever its telemetry is trusted.
+    pub(super) cap: Option<Cap>,
 }
 
 impl Side {
@@ -38,6 +41,11 @@ impl Side {
 
     /// `r(l)`: grows with the level, or stays.
     fn inflow(&self, level: f64, law: &Law) -> f64 {
+        let inflow = self.uncapped(level, law);
+        self.cap.map_or(inflow, |cap| inflow.min(cap.rps))
+    }
+
+    fn uncapped(&self, level: f64, law: &Law) -> f64 {
         let target = self.curve.in_flight_at(level, law.barrier, law.waiting_price);
         let wanted = self.curve.rate(target) + self.correction(target, law);
         self.trust * wanted.clamp(self.floor_rps, self.ceiling_rps)
@@ -46,14 +54,18 @@ impl Side {
 
     /// The inflow that no level exceeds.
     fn most(&self) -> f64 {
-        self.trust * self.ceiling_rps + (1.0 - self.trust) * self.capacity_part_rps
+        let most = self.trust * self.ceiling_rps + (1.0 - self.trust) * self.capacity_part_rps;
+        self.cap.map_or(most, |cap| most.min(cap.rps))
     }
 
     /// All that makes up the inflow at a level.
     pub(super) fn terms(&self, level: f64, law: &Law) -> Terms {
         let target = self.curve.in_flight_at(level, law.barrier, law.waiting_price);
         let (holding, correction) = (self.curve.rate(target), self.correction(target, law));
-        let clamp = if holding + correction < self.floor_rps {
+        let capped = self.cap.filter(|cap| self.uncapped(level, law) > cap.rps);
+        let clamp = if let Some(cap) = capped {
+            Some(cap.clamp)
+        } else if holding + correction < self.floor_rps {
             Some(Clamp::Floor)
         } else if holding + correction > self.ceiling_rps {
             Some(Clamp::Ceiling)
@@ -70,6 +82,7 @@ impl Side {
             correction_rps: correction,
             floor_rps: self.floor_rps,
             ceiling_rps: self.ceiling_rps,
+            cap_rps: self.cap.map(|cap| cap.rps),
             clamp,
             trust: self.trust,
             inflow_rps: self.inflow(level, law),

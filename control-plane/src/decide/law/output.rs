@@ -20,6 +20,9 @@ pub enum Form {
 pub struct Aside {
     /// Since when it has been like its class again.
     pub well_since: Option<DateTime<Utc>>,
+    /// Whether it was sick or warmed up: then it has few requests or none because it was given none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_verdict: bool,
 }
 
 /// What the law remembers from one evaluation to the next.
@@ -51,6 +54,10 @@ pub enum Clamp {
     Floor,
     /// It gets no more, lest prompts stampede to where it is empty.
     Ceiling,
+    /// It gets no more while it is sick.
+    Sick,
+    /// It gets no more while it warms up.
+    Warming,
 }
 
 /// How the share of one backend came about. Under a policy that goes by no level, only the shares are told.
@@ -74,7 +81,10 @@ pub struct Terms {
     pub floor_rps: f64,
     /// The largest, requests/s.
     pub ceiling_rps: f64,
-    /// The one of the two that it met.
+    /// The most that its verdict leaves it, requests/s; none where that sets no bound.
+    #[serde(default)]
+    pub cap_rps: Option<f64>,
+    /// The bound that it met.
     pub clamp: Option<Clamp>,
     /// How much its telemetry is trusted, 0 to 1: the rest is its capacity share.
     pub trust: f64,

@@ -39,11 +39,11 @@ fn hostile_backend() -> impl Strategy<Value = BackendInput> {
     let maybe = || proptest::option::of(hostile());
     let verdict = prop_oneof![Just(Verdict::Usual), Just(Verdict::Warming), Just(Verdict::Sick)];
     (
-        (1u16..20, 0usize..3, proptest::option::of(hostile_profile()), verdict),
+        (1u16..20, 0usize..3, proptest::option::of(hostile_profile()), verdict, hostile()),
         (hostile(), maybe(), maybe(), maybe(), maybe(), maybe()),
     )
         .prop_map(
-            |((port, pool, profile, verdict), (slowdown, capacity, flight, age, sent, completed))| {
+            |((port, pool, profile, verdict, warmed), (slowdown, capacity, flight, age, sent, completed))| {
                 BackendInput {
                     address: address(port),
                     pool: ["a", "b", "c"][pool].to_owned(),
@@ -56,6 +56,8 @@ fn hostile_backend() -> impl Strategy<Value = BackendInput> {
                     sent_since: sent,
                     completed_since: completed,
                     verdict,
+                    warmed,
+                    sign: None,
                 }
             },
         )
@@ -79,6 +81,17 @@ fn sane_backend(port: u16) -> impl Strategy<Value = BackendInput> {
 
 fn sane_fleet() -> impl Strategy<Value = Vec<BackendInput>> {
     (2u16..10).prop_flat_map(|count| (1..=count).map(sane_backend).collect::<Vec<_>>())
+}
+
+/// A verdict that is worse or as bad, and how far it has warmed up.
+fn state() -> impl Strategy<Value = (Verdict, f64)> {
+    let verdict = prop_oneof![3 => Just(Verdict::Usual), 1 => Just(Verdict::Sick)];
+    (verdict, prop_oneof![2 => Just(1.0), 1 => 0.0..1.0f64])
+}
+
+fn put(backend: &mut BackendInput, (verdict, warmed): (Verdict, f64)) {
+    let warms = verdict == Verdict::Usual && warmed < 1.0;
+    (backend.verdict, backend.warmed) = (if warms { Verdict::Warming } else { verdict }, warmed);
 }
 
 fn fresh(mut backends: Vec<BackendInput>) -> Vec<BackendInput> {
@@ -178,6 +191,47 @@ proptest! {
         slower[index].slowdown *= times;
         let after = decided(&model(slower, arrivals));
         prop_assert!(wanted(&after)[index] <= wanted(&before)[index] + 1e-7, "{before:#?}\n{after:#?}");
+    }
+
+    #[test]
+    fn a_sicker_backend_never_gains(
+        fleet in sane_fleet(),
+        states in proptest::collection::vec(state(), 10),
+        (index, worse) in (0usize..10, state()),
+        arrivals in 0.1..200.0f64,
+    ) {
+        let index = index % fleet.len();
+        let mut fleet = fleet;
+        fleet.iter_mut().zip(&states).for_each(|(backend, state)| put(backend, *state));
+        let before = decided(&model(fleet.clone(), arrivals));
+        is_valid(&before)?;
+        let (verdict, warmed) = states[index];
+        put(&mut fleet[index], (if verdict == Verdict::Sick { verdict } else { worse.0 }, warmed.min(worse.1)));
+        let after = decided(&model(fleet, arrivals));
+        prop_assert!(wanted(&after)[index] <= wanted(&before)[index] + 1e-7, "{before:#?}\n{after:#?}");
+    }
+
+    #[test]
+    fn where_all_are_sick_none_is_worse_off(fleet in sane_fleet(), arrivals in 0.1..200.0f64) {
+        let well = decided(&model(fleet.clone(), arrivals));
+        let mut fleet = fleet;
+        fleet.iter_mut().for_each(|backend| backend.verdict = Verdict::Sick);
+        let sick = decided(&model(fleet, arrivals));
+        prop_assert_eq!(wanted(&well), wanted(&sick));
+        prop_assert_eq!(well.groups, sick.groups);
+    }
+
+    #[test]
+    fn what_is_sick_keeps_no_more_than_probes_it(
+        fleet in sane_fleet(), index in 0usize..10, arrivals in 0.1..200.0f64
+    ) {
+        let mut fleet = fleet;
+        let index = index % fleet.len();
+        fleet[index].verdict = Verdict::Sick;
+        let decision = decided(&model(fleet, arrivals));
+        let backend = &decision.backends[index];
+        prop_assert!(backend.terms.inflow_rps <= backend.terms.floor_rps, "{backend:?}");
+        prop_assert!(backend.terms.wanted_share > 0.0 && backend.group.contains('/'), "{backend:?}");
     }
 
     #[test]

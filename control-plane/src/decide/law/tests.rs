@@ -48,6 +48,8 @@ pub(super) fn backend(port: u16, pool: &str, profile: Profile, in_flight: f64) -
         sent_since: None,
         completed_since: None,
         verdict: Verdict::Usual,
+        warmed: 1.0,
+        sign: None,
     }
 }
 
@@ -236,6 +238,53 @@ fn a_newcomer_rises_step_by_step() {
     let second = fleet.decide();
     assert!(second.publish);
     assert!((0.05..=0.1).contains(&share(&second, 3)), "{}", share(&second, 3));
+}
+
+#[test]
+fn a_sick_backend_keeps_a_probing_share_within_seconds_however_old_its_telemetry_is() {
+    let backends: Vec<_> = (1..=4).map(|port| backend(port, "a", class(0), 0.0)).collect();
+    let mut fleet = Fleet::of(backends, 40.0);
+    fleet.after(60);
+    fleet.model.backends[1].verdict = Verdict::Sick;
+    fleet.model.backends[1].sign = Some(clairvoy_forecaster::AnomalyKind::Silent);
+    let first = fleet.decide();
+    assert!(share(&first, 2) < 0.12 && first.publish, "{}", share(&first, 2));
+    let fourth = fleet.after(3);
+    assert!(share(&fourth, 2) < 0.02, "{}", share(&fourth, 2));
+    let BackendShare { group, reason, terms, .. } = &fourth.backends[1];
+    assert_eq!((group.as_str(), terms.clamp), ("a/127.0.0.1:2", Some(Clamp::Sick)));
+    assert_eq!(reason, "is sick (silent); kept at 0.20 requests/s, to be seen well again");
+    fleet.model.backends[1].age_seconds = Some(30.0);
+    assert!(share(&fleet.after(10), 2) < 0.02, "silence does not make it well");
+    (fleet.model.backends[1].verdict, fleet.model.backends[1].age_seconds) = (Verdict::Usual, Some(0.0));
+    let well = fleet.after(30);
+    assert!(share(&well, 2) > 0.2 && well.groups.len() == 2, "{well:#?}");
+    assert_eq!(fleet.after(40).groups.len(), 1, "after a minute");
+
+    fleet.model.backends.iter_mut().take(3).for_each(|backend| backend.verdict = Verdict::Sick);
+    let most = fleet.after(5);
+    assert!(near(&shares(&most), &[0.25; 4], 0.01) && most.groups.len() == 1, "{:?}", shares(&most));
+    assert!(most.backends[0].reason.contains("as most do"), "{}", most.backends[0].reason);
+}
+
+#[test]
+fn a_backend_that_warms_up_rises_to_its_share_unless_the_others_are_full() {
+    let mut backends: Vec<_> = (1..=4).map(|port| backend(port, "a", class(0), 0.0)).collect();
+    backends[3].verdict = Verdict::Warming;
+    let part = |warmed: f64, arrivals: f64| {
+        let mut backends = backends.clone();
+        backends[3].warmed = warmed;
+        let decision =
+            decide_weights(&model(backends, arrivals), &WeightState::default(), &Law::default(), at(0));
+        (decision.backends[3].terms.wanted_share / 0.25, decision)
+    };
+    let parts: Vec<f64> = [0.0, 0.25, 0.5, 1.0].map(|warmed| part(warmed, 40.0).0).to_vec();
+    assert!(near(&parts, &[0.2, 0.4, 0.6, 1.0], 1e-6), "{parts:?}");
+    let (_, decision) = part(0.5, 40.0);
+    assert_eq!(decision.groups.len(), 2);
+    assert_eq!(decision.backends[3].reason, "has just started; held at 6.00 requests/s while it warms up");
+    // Four serve 74.6 requests/s. At 70 the other three would be above their capacity.
+    assert!(part(0.0, 70.0).0 > 0.9, "{:?}", part(0.0, 70.0));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use clairvoy_forecaster::{DemandForecast, Standing, WaitForecast};
 
 use crate::config::Config;
-use crate::decide::PoolPlan;
+use crate::decide::{PoolPlan, Signs};
 use crate::fleet::Fleet;
 use crate::learn::Insight;
 
@@ -44,6 +44,8 @@ pub(crate) enum Pending {
     Wait(SocketAddr, DateTime<Utc>, WaitForecast),
     /// A forecast of demand.
     Forecast(String, Box<DemandForecast>, Vec<Standing>),
+    /// Scores of what is found of a backend.
+    Signs(SocketAddr, Signs),
 }
 
 impl Pending {
@@ -54,6 +56,7 @@ impl Pending {
             Insight::Forecast(model, forecast, standings) => {
                 Some(Self::Forecast(model.clone(), Box::new(forecast.clone()), standings.clone()))
             }
+            Insight::Signs(address, signs) => Some(Self::Signs(*address, *signs)),
             _ => None,
         }
     }
@@ -64,6 +67,7 @@ impl From<Pending> for Insight {
         match pending {
             Pending::Wait(address, at, wait) => Self::Wait(address, at, wait),
             Pending::Forecast(model, forecast, standings) => Self::Forecast(model, *forecast, standings),
+            Pending::Signs(address, signs) => Self::Signs(address, signs),
         }
     }
 }

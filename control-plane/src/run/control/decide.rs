@@ -24,7 +24,11 @@ impl Core {
             return;
         }
         let config = Arc::clone(&self.config);
-        let mut publish = !std::mem::replace(&mut self.has_begun, true);
+        let begins = !std::mem::replace(&mut self.has_begun, true);
+        if begins {
+            self.fleet.take_for_served();
+        }
+        let mut publish = begins;
         for model in &config.models {
             let demand_rps = self.fleet.demand(&model.name, now).requests_per_second;
             publish |= self.decide_weights(model, demand_rps, now);

@@ -143,6 +143,7 @@ impl Core {
         self.fleet.look_at_reports(&self.connected, now);
         self.close_steps(now);
         self.look_at_classes(now);
+        self.judge(now);
         self.teach(Lesson::Tick(now));
         self.decide(now);
     }

@@ -73,13 +73,15 @@ pub(in crate::run) fn static_groups(steering: &Steering, config: &Config) -> Vec
     let nothing = StaticCapacities { rps: BTreeMap::new(), at: DateTime::UNIX_EPOCH };
     let shares = steering.capacities.as_ref().unwrap_or(&nothing).shares(&pools);
     let group = |(pool, share): (&String, &f64)| {
-        let locality = config.pool(pool).map(|pool| pool.locality.clone()).unwrap_or_default();
+        let settings = config.pool(pool);
+        let locality = settings.map(|pool| pool.locality.clone()).unwrap_or_default();
         let of_pool = steering.published.iter().filter(|group| group.pool == *pool);
         let members: BTreeSet<_> = of_pool.flat_map(|group| &group.members).collect();
         GroupIntent {
             region: locality.region,
             zone: locality.zone,
             name: pool.clone(),
+            is_checked: settings.is_none_or(|pool| pool.health_checks),
             weight: ((share * f64::from(WEIGHTS)).round() as u32).max(1),
             endpoints: members
                 .into_iter()

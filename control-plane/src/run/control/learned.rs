@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use clairvoy_forecaster::{Anomaly, LatencyTarget};
+use clairvoy_forecaster::{Anomaly, AnomalyKind, LatencyTarget};
 
 use crate::config::{Config, Model};
-use crate::fleet::Findings;
+use crate::decide::Verdict;
+use crate::fleet::{Findings, NewVerdict};
 use crate::learn::{Class, Insight};
 use crate::store::ForecastRow;
 
@@ -56,6 +57,11 @@ impl Core {
                 }
             }
             Insight::Anomaly(address, findings) => self.found(address, findings),
+            Insight::Signs(address, signs) => {
+                if let Some(backend) = self.fleet.backend_mut(address) {
+                    backend.take_signs(signs);
+                }
+            }
             Insight::Trained { kind, key, state, at } => {
                 let entry = Entry::ModelState { kind: kind.as_str(), key, at, state };
                 self.effects.push(Effect::Journal(entry));
@@ -71,6 +77,24 @@ impl Core {
         for (pool, state) in self.fleet.look_at_classes(now) {
             let entry = Entry::ModelState { kind: PROFILE, key: pool, at: now, state };
             self.effects.push(Effect::Journal(entry));
+        }
+    }
+
+    /// Judges every backend, and notes who is sick, and who is well again.
+    pub(super) fn judge(&mut self, now: DateTime<Utc>) {
+        if !self.has_begun {
+            self.fleet.take_for_served();
+        }
+        let config = Arc::clone(&self.config);
+        for NewVerdict { address, pool, before, verdict, sign } in self.fleet.judge(&config, now) {
+            if verdict == Verdict::Sick {
+                let by = sign.map_or("sick", AnomalyKind::name).replace('_', " ");
+                let message =
+                    format!("{address} in pool {pool} is taken for sick ({by}): it keeps a probing share");
+                self.note("warning", message);
+            } else if before == Verdict::Sick {
+                self.note("info", format!("{address} in pool {pool} is taken for well again"));
+            }
         }
     }
 

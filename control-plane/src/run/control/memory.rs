@@ -55,6 +55,7 @@ impl Core {
             self.teach(Lesson::CatchUp(model, first_step, values));
         }
         self.reconcile(now);
+        self.fleet.take_for_served();
     }
 
     fn remember_registered(

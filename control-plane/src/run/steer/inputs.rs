@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Model};
-use crate::decide::{BackendInput, Mix, ModelInput, Profile, Verdict};
+use crate::decide::{BackendInput, Mix, ModelInput, Profile};
 use crate::fleet::{Backend, Fleet, Health, Membership};
 use crate::telemetry::Sample;
 
@@ -105,6 +105,7 @@ fn backend_input(
         (None, None) => None,
         (running, waiting) => Some(running.unwrap_or(0.0) + waiting.unwrap_or(0.0)),
     };
+    let judged = backend.judged();
     BackendInput {
         address: backend.address,
         pool: backend.pool.clone(),
@@ -116,7 +117,9 @@ fn backend_input(
         age_seconds: backend.age_seconds(now),
         sent_since: None,
         completed_since: None,
-        verdict: Verdict::Usual,
+        verdict: judged.verdict(),
+        warmed: judged.warmed(),
+        sign: judged.sign(),
     }
 }
 
