@@ -9,6 +9,7 @@
 //! - [`Capacity`]: requests/s that a backend serves, learned from what it served while it was busy.
 //! - [`policy_shares`]: weights of single backends, where Envoy balances by itself.
 //! - [`drain_outlook`]: when the requests that run at a backend will have ended.
+//! - [`shed`](decide_shed): which part of the requests is refused in overload.
 //! - [`replicas`](plan_replicas): how many replicas each pool needs, now and by the forecast.
 
 mod capacity;
@@ -17,6 +18,7 @@ mod law;
 mod policy_shares;
 mod profile;
 mod replicas;
+mod shed;
 mod speed;
 mod static_shares;
 
@@ -32,5 +34,8 @@ pub use profile::{
     Profile,
 };
 pub use replicas::{PoolInput, PoolPlan, plan_replicas};
+pub use shed::{
+    Ahead, InForce, Refused, ShedCause, ShedDecision, ShedInput, ShedLaw, ShedState, ShedTerms, decide_shed,
+};
 pub use speed::Speed;
 pub use static_shares::{PoolCapacity, StaticCapacities};

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::compile::{EndpointIntent, GroupIntent, ModelIntent};
+use crate::compile::{EndpointIntent, GroupIntent, LanesIntent, ModelIntent};
 use crate::config::{Balance, Config, Model, Policy};
 use crate::decide::{
     Form, Law, StaticCapacities, WeightDecision, WeightState, decide_weights, whole_weights,
@@ -148,6 +148,7 @@ impl Steering {
             timeouts: model.timeouts.clone(),
             balance: model.balance.clone(),
             load_metrics: config.load_metrics(model),
+            lanes: LanesIntent::default(),
             predictive_percent: 0,
             groups: self.published.iter().map(group).collect(),
             static_groups: Vec::new(),
