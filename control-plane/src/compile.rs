@@ -9,6 +9,7 @@ mod cluster;
 mod endpoints;
 mod errors;
 mod health;
+mod lanes;
 mod listener;
 mod policy;
 mod proto;
@@ -32,6 +33,7 @@ pub use bootstrap::{
     BootstrapOptions, ClusterChoice, Format, MergeError, MergeOptions, Merged, NodeOptions, Serve,
     SyntaxError, Variant, XDS_CLUSTER, XdsAddress, XdsTls, bootstrap, merge,
 };
+pub use lanes::LanesIntent;
 pub use runtime::{RUNTIME_LAYER, RUNTIME_TTL};
 
 /// What one gateway's Envoys should do.
@@ -59,6 +61,8 @@ pub struct ModelIntent {
     pub balance: ModelBalance,
     /// Metrics of ORCA that Envoys report of its backends, sorted; none: they report none.
     pub load_metrics: Vec<String>,
+    /// Which of its requests can wait, and what is refused.
+    pub lanes: LanesIntent,
     /// Percent of its requests that take the first cluster as long as somebody stands by it, 0 to 100, where routes ask the
     /// runtime layer. The others take the static twin, and so do all within seconds after the control plane is gone.
     pub predictive_percent: u32,

@@ -10,6 +10,7 @@
 //! - [`Capacity`]: requests/s that a backend serves, learned from what it served while it was busy.
 //! - [`policy_shares`]: weights of single backends, where Envoy balances by itself.
 //! - [`drain_outlook`]: when the requests that run at a backend will have ended.
+//! - [`shed`](decide_shed): which part of the requests is refused in overload.
 //! - [`replicas`](plan_replicas): how many replicas each pool needs, now and by the forecast.
 
 mod capacity;
@@ -20,6 +21,7 @@ mod policy_shares;
 mod profile;
 mod replicas;
 mod shares;
+mod shed;
 mod speed;
 mod static_shares;
 mod verdict;
@@ -37,6 +39,9 @@ pub use profile::{
 };
 pub use replicas::{PoolInput, PoolPlan, plan_replicas};
 pub use shares::whole_weights;
+pub use shed::{
+    Ahead, InForce, Refused, ShedCause, ShedDecision, ShedInput, ShedLaw, ShedState, ShedTerms, decide_shed,
+};
 pub use speed::Speed;
 pub use static_shares::{PoolCapacity, StaticCapacities};
 pub use verdict::{Judged, Seen, Signs};

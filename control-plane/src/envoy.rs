@@ -3,7 +3,7 @@
 //! ```text
 //! load reports ─► NodeLoad    requests per model and group since the last report, requests in progress per backend
 //!              └► OrcaTally   what backends say of themselves in their answers; goes on as pushed telemetry
-//! access logs ──► Sampler ──► Tally ─► LogSummary    first bytes, durations, errors, tokens and requests without a
+//! access logs ──► Sampler ──► Tally ─► LogSummary    first bytes, durations, errors, tokens, lanes and requests without a
 //!                             Losses ──┘             backend, once a second
 //! ```
 //!
@@ -14,6 +14,7 @@ mod clusters;
 mod collect;
 mod entry;
 mod groups;
+mod lanes;
 mod load;
 mod losses;
 mod metrics;
@@ -26,6 +27,7 @@ pub use clusters::{model_of_cluster, predictive_key, static_cluster};
 pub use collect::{Collector, EnvoyNews};
 pub use entry::{BODY_TAG, Exchange, ROUTE_TAG, Refused};
 pub use groups::GroupLoad;
+pub use lanes::{Lane, LaneCounts, LaneLog, lane_route, refusal_route, shed_key};
 pub use load::{EndpointLoad, ModelLoad, NodeLoad, node_of, reporter};
 pub use losses::Losses;
 pub use metrics::EnvoyMetrics;

@@ -10,6 +10,7 @@ mod backends;
 mod demand;
 mod gateway;
 mod groups;
+mod lanes;
 mod leases;
 mod membership;
 mod mix;
@@ -24,6 +25,7 @@ pub use backend::{Backend, Findings, Health};
 pub use demand::{Demand, Source};
 pub use gateway::GatewayView;
 pub use groups::GroupTraffic;
+pub use lanes::LaneRates;
 pub use leases::{Expiry, Registration};
 pub use membership::{Membership, Origin};
 pub use reports::Reports;
@@ -39,6 +41,7 @@ use crate::config::{Config, Pool};
 use crate::telemetry::Sample;
 
 use backends::Backends;
+use lanes::LaneTraffic;
 use profiles::PoolClass;
 use tokens::LoggedTokens;
 
@@ -53,6 +56,9 @@ pub struct Fleet {
     arrivals: BTreeMap<String, Arrivals>,
     /// As the Envoys report them.
     reported: BTreeMap<String, Arrivals>,
+    /// As access logs told them.
+    #[serde(default)]
+    lanes: BTreeMap<String, LaneTraffic>,
     reports: Reports,
     /// As access logs told them; only shown.
     #[serde(skip)]
@@ -114,6 +120,7 @@ impl Fleet {
         for arrivals in [&mut self.arrivals, &mut self.reported] {
             arrivals.retain(|name, _| config.models.iter().any(|model| model.name == *name));
         }
+        self.lanes.retain(|name, _| config.models.iter().any(|model| model.name == *name));
         self.logged_tokens.retain(|name, _| config.models.iter().any(|model| model.name == *name));
         self.found.retain(|name, _| config.pool(name).is_some_and(|pool| pool.dns().is_some()));
         self.classes.retain(|name, _| config.pool(name).is_some());
@@ -126,6 +133,8 @@ impl Fleet {
             self.arrivals.entry(model.name.clone()).or_insert_with(|| Arrivals::new(step_seconds));
             let reported = || Arrivals::with_lag(step_seconds, REPORTS_LAG_SECONDS);
             self.reported.entry(model.name.clone()).or_insert_with(reported);
+            let lanes = || LaneTraffic::new(step_seconds, REPORTS_LAG_SECONDS);
+            self.lanes.entry(model.name.clone()).or_insert_with(lanes);
             self.logged_tokens.entry(model.name.clone()).or_default();
             for pool in model.pools.iter().filter_map(|name| config.pool(name)) {
                 for address in &pool.backends {

@@ -18,6 +18,12 @@ struct OfModel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfLane {
+    model: String,
+    lane: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfForecast {
     model: String,
     quantile: &'static str,
@@ -75,6 +81,8 @@ struct OfState {
 pub struct ControlMetrics {
     demand: Family<OfModel, Number>,
     predictive: Family<OfModel, Number>,
+    refused_ratio: Family<OfLane, Number>,
+    refused: Family<OfLane, Number>,
     forecast: Family<OfForecast, Number>,
     forecast_error: Family<OfHorizon, Number>,
     forecast_skill: Family<OfHorizon, Number>,
@@ -127,6 +135,19 @@ impl ControlMetrics {
         let predictive = gauge(
             "clairvoy_model_predictive_ratio",
             "Part of a model's requests that Envoys are told to send by predictions, 0 to 1; the others go by capacity",
+        );
+        let mut of_lane = |name: &str, help: &str| {
+            let family = Family::<OfLane, Number>::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        let refused_ratio = of_lane(
+            "clairvoy_model_refused_ratio",
+            "Part of the requests of a lane that Envoys are told to refuse, 0 to 1",
+        );
+        let refused = of_lane(
+            "clairvoy_model_refused_requests",
+            "Requests of a lane that Envoys logged as refused because of overload, since the start",
         );
         let forecast = {
             let family = Family::<OfForecast, Number>::default();
@@ -233,6 +254,8 @@ impl ControlMetrics {
         Self {
             demand,
             predictive,
+            refused_ratio,
+            refused,
             forecast,
             forecast_error,
             forecast_skill,
@@ -291,6 +314,8 @@ impl ControlMetrics {
     fn read_models(&self, state: &State) {
         self.demand.clear();
         self.predictive.clear();
+        self.refused_ratio.clear();
+        self.refused.clear();
         self.forecast.clear();
         self.forecast_error.clear();
         self.forecast_skill.clear();
@@ -300,6 +325,15 @@ impl ControlMetrics {
             let labels = OfModel { model: model.name.clone() };
             self.demand.get_or_create(&labels).set(model.demand_rps);
             self.predictive.get_or_create(&labels).set(model.predictive_ratio);
+            let shed = &model.shed;
+            for (lane, ratio, refused) in [
+                ("batch", shed.batch_ratio, shed.batch_refused),
+                ("interactive", shed.interactive_ratio, shed.interactive_refused),
+            ] {
+                let labels = OfLane { model: model.name.clone(), lane };
+                self.refused_ratio.get_or_create(&labels).set(ratio);
+                self.refused.get_or_create(&labels).set(refused);
+            }
             if let Some(forecast) = &model.forecast {
                 for (quantile, value) in [("0.5", forecast.cold_start.q50), ("0.9", forecast.cold_start.q90)]
                 {

@@ -25,7 +25,7 @@ mod steer;
 mod tls;
 
 pub use commands::{Command, LeaseRequest, Refusal, Target};
-pub(crate) use control::{Checkpoint, Core, Effect, Input, Order, Pending, decisive};
+pub(crate) use control::{Checkpoint, Core, Effect, Input, Order, Pending, decisive, explain_shed};
 pub(crate) use database::demand_history;
 pub(crate) use page::{Mark, Page};
 pub use rehearsal::{Rehearsal, RehearsedGroup};

@@ -75,6 +75,28 @@ pub struct ModelView {
     /// Why predictions steer nothing although they are meant to.
     #[serde(default)]
     pub fallback: Option<String>,
+    /// What of its requests is refused.
+    #[serde(default)]
+    pub shed: ShedView,
+}
+
+/// What is refused of a model's requests because more come than it can serve.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ShedView {
+    /// Part of the batch requests that Envoys are told to refuse, 0 to 1.
+    pub batch_ratio: f64,
+    /// Part of the interactive requests, likewise.
+    pub interactive_ratio: f64,
+    /// Part of the batch requests that was decided to be refused; on the rungs `shadow` and `advise` no Envoy is told.
+    pub advised_batch_ratio: f64,
+    /// Part of the interactive requests, likewise.
+    pub advised_interactive_ratio: f64,
+    /// Batch requests that Envoys logged as refused, since the start.
+    pub batch_refused: f64,
+    /// Interactive requests, likewise.
+    pub interactive_refused: f64,
+    /// Why; none while nothing is to be refused.
+    pub reason: Option<String>,
 }
 
 /// Who counts a model's demand, or its tokens.
@@ -360,7 +382,7 @@ pub struct DecisionView {
     pub id: String,
     /// When it was made.
     pub at: DateTime<Utc>,
-    /// `weights`, `membership` or `replicas`.
+    /// `weights`, `membership`, `replicas` or `shed`.
     pub kind: String,
     /// The model.
     pub model: String,
@@ -378,11 +400,11 @@ pub struct DecisionView {
 /// One change of a decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
-    /// A backend or a pool.
+    /// A backend, a pool or a lane.
     pub target: String,
-    /// Share or replicas before; none when it is new.
+    /// Share, replicas or refused part before; none when it is new.
     pub from: Option<f64>,
-    /// Share or replicas now; none when it is gone.
+    /// Share, replicas or refused part now; none when it is gone.
     pub to: Option<f64>,
     /// Why.
     pub reason: String,

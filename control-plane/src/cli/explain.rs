@@ -1,4 +1,6 @@
-//! `clairvoy explain`: why a backend had its share.
+//! `clairvoy explain`: why a backend had its share, and why requests for a model were refused.
+
+mod shed;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -17,9 +19,9 @@ use super::export::time;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The backend, as `ip:port`.
-    #[arg(value_name = "BACKEND")]
-    backend: SocketAddr,
+    /// A backend, as `ip:port`: why it had its share. Or a model: why requests for it were refused, or not any more.
+    #[arg(value_name = "BACKEND|MODEL")]
+    what: String,
     /// At this time: such as 2026-11-20T09:00:00Z, or how long ago, such as 2h. Can be given several times.
     #[arg(long, value_name = "TIME", default_value = "0s")]
     at: Vec<String>,
@@ -42,13 +44,17 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = overrides.apply(config::load(&arguments.file.config)?);
     config::check(&config).map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let Ok(backend) = arguments.what.parse::<SocketAddr>() else {
+        runtime.block_on(shed::run(&config, &arguments.what, &times, arguments.json))?;
+        return Ok(ExitCode::SUCCESS);
+    };
     let in_force = runtime.block_on(in_force(&config, &times))?;
     for (at, rows) in times.iter().zip(&in_force) {
-        let (row, explained) = found(arguments.backend, *at, rows)?;
+        let (row, explained) = found(backend, *at, rows)?;
         if arguments.json {
-            println!("{}", as_json(arguments.backend, row, &explained));
+            println!("{}", as_json(backend, row, &explained));
         } else {
-            println!("{}", as_text(arguments.backend, row, &explained));
+            println!("{}", as_text(backend, row, &explained));
         }
     }
     Ok(ExitCode::SUCCESS)

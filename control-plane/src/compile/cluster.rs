@@ -1,16 +1,19 @@
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, circuit_breakers, cluster};
+use envoy_types::pb::envoy::config::core::v3::RoutingPriority;
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::UInt32Value;
 
 use crate::config::{ModelBalance, Policy};
+use crate::envoy::Lane;
 use crate::envoy::static_cluster;
 
 use super::ModelIntent;
+use super::lanes::priority;
 use super::proto::{ads, seconds, span};
 use super::{health, policy};
 
-/// Envoy's default of 1,024 requests a cluster is soon reached by streams that last minutes; queues are the model
-/// servers' business, and what they cannot take is told by their telemetry.
+/// Envoy's default of 1,024 a cluster is soon reached by streams that last minutes; queues are the model servers'
+/// business, and what they cannot take is told by their telemetry.
 const MAX_CONCURRENT: u32 = 1_000_000;
 
 /// The cluster of a model, and its static twin, which has shares of groups by capacity whatever the policy, and checks no
@@ -47,17 +50,27 @@ fn cluster(name: String, balance: &ModelBalance, model: &ModelIntent) -> Cluster
             ..cluster::CommonLbConfig::default()
         }),
         circuit_breakers: Some(CircuitBreakers {
-            thresholds: vec![circuit_breakers::Thresholds {
-                max_connections: Some(UInt32Value { value: MAX_CONCURRENT }),
-                max_pending_requests: Some(UInt32Value { value: MAX_CONCURRENT }),
-                max_requests: Some(UInt32Value { value: MAX_CONCURRENT }),
-                max_retries: Some(UInt32Value { value: MAX_CONCURRENT }),
-                ..circuit_breakers::Thresholds::default()
-            }],
+            thresholds: vec![
+                thresholds(priority(Lane::Batch), model.lanes.max_requests.batch),
+                thresholds(priority(Lane::Interactive), model.lanes.max_requests.interactive),
+            ],
             ..CircuitBreakers::default()
         }),
         outlier_detection: Some(health::outlier_detection(&model.health.outlier_detection)),
         lrs_report_endpoint_metrics: model.load_metrics.clone(),
         ..Cluster::default()
+    }
+}
+
+/// The bounds of a lane. A request without HTTP/2 has a connection of its own, and one that waits for it is pending.
+fn thresholds(priority: RoutingPriority, max_requests: u32) -> circuit_breakers::Thresholds {
+    let number = |value| Some(UInt32Value { value });
+    circuit_breakers::Thresholds {
+        priority: priority.into(),
+        max_connections: number(MAX_CONCURRENT),
+        max_pending_requests: number(max_requests),
+        max_requests: number(max_requests),
+        max_retries: number(MAX_CONCURRENT),
+        ..circuit_breakers::Thresholds::default()
     }
 }

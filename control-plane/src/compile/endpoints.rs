@@ -5,6 +5,7 @@ use envoy_types::pb::envoy::config::{
         endpoint::HealthCheckConfig, lb_endpoint::HostIdentifier,
     },
 };
+use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 use envoy_types::pb::google::protobuf::UInt32Value;
 
 use crate::envoy::static_cluster;
@@ -12,21 +13,43 @@ use crate::envoy::static_cluster;
 use super::proto::address;
 use super::{EndpointIntent, GroupIntent, ModelIntent};
 
-/// The endpoints of a model and the shares of its groups, by predictions and by capacity.
+/// What load reports call the requests that are dropped.
+const DROP_CATEGORY: &str = "overload";
+
+/// The endpoints of a model and the shares of its groups, by predictions and by capacity. Only the first drops requests: an
+/// assignment stays when nobody stands by it, and the twin takes over then.
 pub(super) fn assignments(model: &ModelIntent) -> [ClusterLoadAssignment; 2] {
     [
-        assignment(model.name.clone(), &model.groups, model.health.checks.is_some()),
-        assignment(static_cluster(&model.name), &model.static_groups, false),
+        assignment(
+            model.name.clone(),
+            &model.groups,
+            model.health.checks.is_some(),
+            model.lanes.predictive_refused,
+        ),
+        assignment(static_cluster(&model.name), &model.static_groups, false, 0),
     ]
 }
 
-fn assignment(cluster_name: String, groups: &[GroupIntent], has_checks: bool) -> ClusterLoadAssignment {
+fn assignment(
+    cluster_name: String,
+    groups: &[GroupIntent],
+    has_checks: bool,
+    dropped: u32,
+) -> ClusterLoadAssignment {
+    let drop = cluster_load_assignment::policy::DropOverload {
+        category: DROP_CATEGORY.to_owned(),
+        drop_percentage: Some(FractionalPercent {
+            numerator: dropped,
+            denominator: DenominatorType::Million.into(),
+        }),
+    };
     ClusterLoadAssignment {
         cluster_name,
         endpoints: groups.iter().map(|one| group(one, has_checks && !one.is_checked)).collect(),
         // A group that lost a backend keeps just the share of those that are left; shares are ours to decide.
         policy: Some(cluster_load_assignment::Policy {
             overprovisioning_factor: Some(UInt32Value { value: 100 }),
+            drop_overloads: (dropped > 0).then_some(drop).into_iter().collect(),
             ..cluster_load_assignment::Policy::default()
         }),
         ..ClusterLoadAssignment::default()

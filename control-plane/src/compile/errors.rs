@@ -42,6 +42,28 @@ pub(super) const BAD_JSON: ApiError = ApiError {
     code: Some("invalid_json"),
 };
 
+/// For requests that said that they can wait. Clients of OpenAI's `service_tier: flex` know it.
+pub(super) const BATCH_REFUSED: ApiError = ApiError {
+    status: 429,
+    message: "The model is at its capacity, and requests that can wait are refused. Try again later.",
+    kind: "rate_limit_error",
+    param: None,
+    code: Some("resource_unavailable"),
+};
+
+/// For requests that an assignment told Envoy to drop.
+pub(super) const DROPPED: ApiError = ApiError {
+    status: 503,
+    message: "More requests come than the servers of this model can take. Try again in a moment.",
+    kind: "server_error",
+    param: None,
+    code: Some("overloaded"),
+};
+/// Envoy's flag of these.
+pub(super) const DROPPED_FLAG: &str = "DO";
+/// When they may come again, seconds: by then it is decided anew what is refused.
+pub(super) const DROPPED_RETRY_AFTER: &str = "2";
+
 /// Replies that Envoy makes up by itself, by status.
 pub(super) const LOCAL_REPLIES: [ApiError; 4] = [
     ApiError {

@@ -1,13 +1,10 @@
 use envoy_types::pb::envoy::config::{
     accesslog::v3::{
-        AccessLogFilter, ComparisonFilter, StatusCodeFilter, access_log_filter::FilterSpecifier,
-        comparison_filter,
+        AccessLogFilter, ComparisonFilter, ResponseFlagFilter, StatusCodeFilter,
+        access_log_filter::FilterSpecifier, comparison_filter,
     },
     common::mutation_rules::v3::{HeaderMutation as Mutation, header_mutation},
-    core::v3::{
-        HeaderValue, HeaderValueOption, RuntimeUInt32, SubstitutionFormatString,
-        header_value_option::HeaderAppendAction, substitution_format_string,
-    },
+    core::v3::{RuntimeUInt32, SubstitutionFormatString, substitution_format_string},
     listener::v3::{Filter, FilterChain, Listener, filter},
 };
 use envoy_types::pb::envoy::extensions::filters::{
@@ -30,15 +27,20 @@ use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatcher;
 use envoy_types::pb::google::protobuf::{BoolValue, UInt32Value, Value, value};
 use envoy_types::util::pack_any;
 
-use crate::config::Gateway;
+use crate::config::{Gateway, LaneRules};
 
 use super::access_log::{self, AccessLogIntent};
-use super::errors::{ApiError, LOCAL_REPLIES};
+use super::errors::{ApiError, DROPPED, DROPPED_FLAG, DROPPED_RETRY_AFTER, LOCAL_REPLIES};
+use super::lanes::{LANE_HEADER, signs};
 use super::proto::{address, ads, inline, seconds};
-use super::routes::{MODEL_HEADER, NO_JSON, NO_MODEL};
+use super::routes::{MODEL_HEADER, NO_JSON, NO_MODEL, set_header};
 
-/// Where the body's `model` field is kept between the filters.
+/// Where the body's fields are kept between the filters.
 const NAMESPACE: &str = "clairvoy";
+const MODEL: &str = "model";
+const TIER: &str = "service_tier";
+/// A tier that no rule names.
+const NO_TIER: &str = "!";
 
 /// Longest time for the client to send its whole request: a slow upload of a long prompt, yet no endless one.
 const REQUEST_TIMEOUT_SECONDS: i64 = 300;
@@ -54,8 +56,8 @@ pub(super) fn listener(gateway: &Gateway, log: Option<&AccessLogIntent>) -> List
             route_config_name: gateway.name.clone(),
         })),
         http_filters: vec![
-            http_filter("envoy.filters.http.json_to_metadata", pack_any(read_model())),
-            http_filter("envoy.filters.http.header_mutation", pack_any(model_to_header())),
+            http_filter("envoy.filters.http.json_to_metadata", pack_any(read_body())),
+            http_filter("envoy.filters.http.header_mutation", pack_any(body_to_headers(&gateway.lanes))),
             http_filter("envoy.filters.http.router", pack_any(Router::default())),
         ],
         // Silence is limited by each model's route; the manager's own limit would cut a long prefill.
@@ -64,7 +66,8 @@ pub(super) fn listener(gateway: &Gateway, log: Option<&AccessLogIntent>) -> List
         request_headers_timeout: Some(seconds(REQUEST_HEADERS_TIMEOUT_SECONDS)),
         use_remote_address: Some(BoolValue { value: true }),
         local_reply_config: Some(LocalReplyConfig {
-            mappers: LOCAL_REPLIES.iter().map(local_reply).collect(),
+            // The first that fits counts.
+            mappers: std::iter::once(dropped_reply()).chain(LOCAL_REPLIES.iter().map(local_reply)).collect(),
             body_format: None,
         }),
         access_log: log.map(|log| access_log::logger(&gateway.name, log)).into_iter().collect(),
@@ -87,11 +90,11 @@ pub(super) fn listener(gateway: &Gateway, log: Option<&AccessLogIntent>) -> List
     }
 }
 
-/// Copies the body's `model` into metadata; marks bodies without one, and bodies that are no JSON.
-fn read_model() -> JsonToMetadata {
-    let pair = |text: Option<&str>| KeyValuePair {
+/// Copies the body's `model` and `service_tier` into metadata; marks bodies without a model, and bodies that are no JSON.
+fn read_body() -> JsonToMetadata {
+    let pair = |field: &str, text: Option<&str>| KeyValuePair {
         metadata_namespace: NAMESPACE.to_owned(),
-        key: "model".to_owned(),
+        key: field.to_owned(),
         r#type: ValueType::String.into(),
         value_type: text.map(|text| {
             let kind = value::Kind::StringValue(text.to_owned());
@@ -99,14 +102,15 @@ fn read_model() -> JsonToMetadata {
         }),
         ..KeyValuePair::default()
     };
+    let rule = |field: &str, missing: &str, error: &str| Rule {
+        selectors: vec![Selector { selector: Some(selector::Selector::Key(field.to_owned())) }],
+        on_present: Some(pair(field, None)),
+        on_missing: Some(pair(field, Some(missing))),
+        on_error: Some(pair(field, Some(error))),
+    };
     JsonToMetadata {
         request_rules: Some(MatchRules {
-            rules: vec![Rule {
-                selectors: vec![Selector { selector: Some(selector::Selector::Key("model".to_owned())) }],
-                on_present: Some(pair(None)),
-                on_missing: Some(pair(Some(NO_MODEL))),
-                on_error: Some(pair(Some(NO_JSON))),
-            }],
+            rules: vec![rule(MODEL, NO_MODEL, NO_JSON), rule(TIER, NO_TIER, NO_TIER)],
             // The default is exactly `application/json`: a charset behind it would count as an error.
             allow_content_types_regex: Some(RegexMatcher {
                 regex: "(?i)application/json(\\s*;.*)?".to_owned(),
@@ -118,23 +122,33 @@ fn read_model() -> JsonToMetadata {
     }
 }
 
-/// Overwrites the internal header, so that a client cannot set it.
-fn model_to_header() -> HeaderMutation {
-    let overwrite = HeaderValueOption {
-        header: Some(HeaderValue {
-            key: MODEL_HEADER.to_owned(),
-            value: format!("%DYNAMIC_METADATA({NAMESPACE}:model)%"),
-            ..HeaderValue::default()
-        }),
-        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
-        ..HeaderValueOption::default()
+/// Overwrites the internal headers, so that a client cannot set them.
+fn body_to_headers(rules: &LaneRules) -> HeaderMutation {
+    let field = |field: &str| format!("%DYNAMIC_METADATA({NAMESPACE}:{field})%");
+    let overwrite = |name: &str, value: &str| Mutation {
+        action: Some(header_mutation::Action::Append(set_header(name, value))),
     };
     HeaderMutation {
         mutations: Some(Mutations {
-            request_mutations: vec![Mutation { action: Some(header_mutation::Action::Append(overwrite)) }],
+            request_mutations: vec![
+                overwrite(MODEL_HEADER, &field(MODEL)),
+                overwrite(LANE_HEADER, &signs(rules, &field(TIER))),
+            ],
             ..Mutations::default()
         }),
         ..HeaderMutation::default()
+    }
+}
+
+/// The answer to a request that an assignment told Envoy to drop.
+fn dropped_reply() -> ResponseMapper {
+    let is_dropped = ResponseFlagFilter { flags: vec![DROPPED_FLAG.to_owned()] };
+    ResponseMapper {
+        filter: Some(AccessLogFilter {
+            filter_specifier: Some(FilterSpecifier::ResponseFlagFilter(is_dropped)),
+        }),
+        headers_to_add: vec![set_header("retry-after", DROPPED_RETRY_AFTER)],
+        ..reply(&DROPPED)
     }
 }
 
@@ -153,6 +167,13 @@ fn local_reply(error: &ApiError) -> ResponseMapper {
         filter: Some(AccessLogFilter {
             filter_specifier: Some(FilterSpecifier::StatusCodeFilter(status_is)),
         }),
+        ..reply(error)
+    }
+}
+
+/// An error in place of Envoy's own words.
+fn reply(error: &ApiError) -> ResponseMapper {
+    ResponseMapper {
         body: Some(inline(error.body())),
         body_format_override: Some(SubstitutionFormatString {
             content_type: "application/json".to_owned(),

@@ -14,11 +14,12 @@ use envoy_types::pb::google::protobuf::{BoolValue, UInt32Value};
 use envoy_types::util::pack_any;
 use serde_json::json;
 
-use crate::config::{Gateway, Policy};
-use crate::envoy::{predictive_key, static_cluster};
+use crate::config::{Gateway, LaneRules, Policy};
+use crate::envoy::{Lane, lane_route, predictive_key, static_cluster};
 
 use super::ModelIntent;
 use super::errors::{ApiError, BAD_JSON, MISSING_MODEL, UNKNOWN_MODEL};
+use super::lanes::{LANE_HEADER, lanes, priority, refusal};
 use super::policy::hash_policies;
 use super::proto::{inline, seconds, span};
 
@@ -43,11 +44,14 @@ const RETRIES: u32 = 2;
 /// A list of header matches rather than a matcher tree: the tree's map has no fixed order on the wire, and resource
 /// versions are hashes of bytes.
 pub(super) fn routes(gateway: &Gateway, models: &[ModelIntent]) -> RouteConfiguration {
+    let rules = &gateway.lanes;
     let mut routes = vec![model_list(models)];
-    routes.extend(models.iter().flat_map(|model| model_routes(model, &[exact(MODEL_HEADER, &model.name)])));
+    routes.extend(
+        models.iter().flat_map(|model| model_routes(model, rules, &[exact(MODEL_HEADER, &model.name)])),
+    );
     routes.extend(models.iter().flat_map(|model| {
         let no_model_in_body = header(MODEL_HEADER, string_matcher::MatchPattern::Prefix("!".to_owned()));
-        model_routes(model, &[no_model_in_body, exact(CLIENT_HEADER, &model.name)])
+        model_routes(model, rules, &[no_model_in_body, exact(CLIENT_HEADER, &model.name)])
     }));
     let is_absent = HeaderMatcher {
         name: CLIENT_HEADER.to_owned(),
@@ -63,7 +67,7 @@ pub(super) fn routes(gateway: &Gateway, models: &[ModelIntent]) -> RouteConfigur
             name: "models".to_owned(),
             domains: vec!["*".to_owned()],
             routes,
-            request_headers_to_remove: vec![MODEL_HEADER.to_owned()],
+            request_headers_to_remove: vec![MODEL_HEADER.to_owned(), LANE_HEADER.to_owned()],
             ..VirtualHost::default()
         }],
         // A route may lead to a cluster that arrives a moment later on the same stream.
@@ -72,11 +76,25 @@ pub(super) fn routes(gateway: &Gateway, models: &[ModelIntent]) -> RouteConfigur
     }
 }
 
+/// Batch requests first, which are the ones that carry a sign; as many of them as the runtime layer says are refused. Both
+/// lanes lead to the same clusters: an Envoy that counted their requests apart would not know how busy backends are.
+fn model_routes(model: &ModelIntent, rules: &LaneRules, headers: &[HeaderMatcher]) -> Vec<Route> {
+    let mut routes = Vec::new();
+    for (lane, sign) in lanes(model.lanes.lane, rules) {
+        let headers: Vec<_> = headers.iter().cloned().chain(sign).collect();
+        if lane == Lane::Batch && model.lanes.refuses {
+            routes.push(refusal(&model.name, &model.lanes, headers.clone()));
+        }
+        routes.extend(ways(model, lane, &headers));
+    }
+    routes
+}
+
 /// By predictions as far as the runtime layer says so; the rest, and without the layer all, by capacity. Where Envoy
 /// balances by itself there is one way.
-fn model_routes(model: &ModelIntent, headers: &[HeaderMatcher]) -> Vec<Route> {
+fn ways(model: &ModelIntent, lane: Lane, headers: &[HeaderMatcher]) -> Vec<Route> {
     if !model.falls_back() {
-        return vec![model_route(model, any_path(headers.to_vec()), model.name.clone())];
+        return vec![model_route(model, lane, any_path(headers.to_vec()), model.name.clone())];
     }
     let predictive = RouteMatch {
         runtime_fraction: Some(RuntimeFractionalPercent {
@@ -86,12 +104,12 @@ fn model_routes(model: &ModelIntent, headers: &[HeaderMatcher]) -> Vec<Route> {
         ..any_path(headers.to_vec())
     };
     vec![
-        model_route(model, predictive, model.name.clone()),
-        model_route(model, any_path(headers.to_vec()), static_cluster(&model.name)),
+        model_route(model, lane, predictive, model.name.clone()),
+        model_route(model, lane, any_path(headers.to_vec()), static_cluster(&model.name)),
     ]
 }
 
-fn model_route(model: &ModelIntent, matcher: RouteMatch, cluster: String) -> Route {
+fn model_route(model: &ModelIntent, lane: Lane, matcher: RouteMatch, cluster: String) -> Route {
     let action = RouteAction {
         cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(cluster)),
         // 0 turns off Envoy's default of 15 s, which would cut streams in the middle.
@@ -103,10 +121,15 @@ fn model_route(model: &ModelIntent, matcher: RouteMatch, cluster: String) -> Rou
         }),
         retry_policy: Some(retry_policy()),
         hash_policy: hash_policies(&model.balance),
+        priority: priority(lane).into(),
         ..RouteAction::default()
     };
-    let mut route =
-        Route { r#match: Some(matcher), action: Some(route::Action::Route(action)), ..Route::default() };
+    let mut route = Route {
+        name: lane_route(lane, &model.name),
+        r#match: Some(matcher),
+        action: Some(route::Action::Route(action)),
+        ..Route::default()
+    };
     if !model.load_metrics.is_empty() || model.balance.policy == Policy::Orca {
         route.request_headers_to_add = vec![set_header(LOAD_FORMAT_HEADER, "json")];
         // How busy a backend is, is nothing for clients.
@@ -145,7 +168,7 @@ fn model_list(models: &[ModelIntent]) -> Route {
     json_response(matcher, 200, json!({"object": "list", "data": data}).to_string())
 }
 
-fn error_route(headers: Vec<HeaderMatcher>, error: &ApiError) -> Route {
+pub(super) fn error_route(headers: Vec<HeaderMatcher>, error: &ApiError) -> Route {
     json_response(any_path(headers), error.status, error.body())
 }
 
@@ -162,7 +185,7 @@ fn json_response(matcher: RouteMatch, status: u32, body: String) -> Route {
     }
 }
 
-fn set_header(name: &str, value: &str) -> HeaderValueOption {
+pub(super) fn set_header(name: &str, value: &str) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), ..HeaderValue::default() }),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
@@ -182,7 +205,7 @@ fn exact(name: &str, value: &str) -> HeaderMatcher {
     header(name, string_matcher::MatchPattern::Exact(value.to_owned()))
 }
 
-fn header(name: &str, pattern: string_matcher::MatchPattern) -> HeaderMatcher {
+pub(super) fn header(name: &str, pattern: string_matcher::MatchPattern) -> HeaderMatcher {
     HeaderMatcher {
         name: name.to_owned(),
         header_match_specifier: Some(header_matcher::HeaderMatchSpecifier::StringMatch(StringMatcher {

@@ -31,6 +31,7 @@ fn model(name: &str, predictive_percent: u32) -> ModelIntent {
         },
         balance: ModelBalance::default(),
         load_metrics: Vec::new(),
+        lanes: LanesIntent::default(),
         predictive_percent,
         groups: vec![group("a", 1000, &[(1, false)]), group("a/10.0.0.2:8000", 9000, &[(2, false)])],
         static_groups: vec![group("a", 10_000, &[(1, false), (2, false), (3, true)])],
@@ -63,8 +64,8 @@ fn without_the_runtime_layer_every_way_to_a_model_leads_to_its_static_twin() {
     let resources = compiled(vec![model("chat", 100)]);
     let predictive = ("chat".to_owned(), Some((0, predictive_key("chat"))));
     let fallback = (static_cluster("chat"), None);
-    // By the body's model, and by the client's header.
-    let expected = [predictive.clone(), fallback.clone(), predictive, fallback];
+    // By the body's model, and by the client's header; in both lanes.
+    let expected = vec![[predictive, fallback]; 4].concat();
     assert_eq!(ways(&resources, "chat"), expected);
 }
 
@@ -72,7 +73,7 @@ fn without_the_runtime_layer_every_way_to_a_model_leads_to_its_static_twin() {
 fn where_envoy_balances_by_itself_there_is_one_way() {
     let balance = ModelBalance { policy: crate::config::Policy::RoundRobin, ..ModelBalance::default() };
     let resources = compiled(vec![ModelIntent { balance, ..model("chat", 0) }]);
-    assert_eq!(ways(&resources, "chat"), [("chat".to_owned(), None), ("chat".to_owned(), None)]);
+    assert_eq!(ways(&resources, "chat"), vec![("chat".to_owned(), None); 4]);
     // The twin is there for routes of a user's own, which may name it.
     assert_eq!((resources.clusters.len(), resources.assignments.len()), (2, 2));
 }
@@ -174,4 +175,68 @@ fn each_model_has_a_key_of_its_own_and_none_where_predictions_steer_nothing() {
     assert_eq!(percent("clairvoy.predictive.a"), Some(Kind::NumberValue(100.0)));
     assert_eq!(percent("clairvoy.predictive.c.d"), Some(Kind::NumberValue(30.0)));
     assert_eq!(keys.len(), 2);
+}
+
+/// The names of a model's routes with the priority of each; none where Envoy answers itself.
+fn lanes(resources: &Resources) -> Vec<(String, Option<i32>)> {
+    let routes = resources.routes.virtual_hosts[0].routes.iter().filter(|route| !route.name.is_empty());
+    let priority = |route: &envoy_types::pb::envoy::config::route::v3::Route| match &route.action {
+        Some(route::Action::Route(action)) => Some(action.priority),
+        _ => None,
+    };
+    routes.map(|route| (route.name.clone(), priority(route))).collect()
+}
+
+fn refusing(batch_refused: u32, predictive_refused: u32) -> ModelIntent {
+    let lanes = LanesIntent { refuses: true, batch_refused, predictive_refused, ..LanesIntent::default() };
+    ModelIntent { lanes, ..model("chat", 100) }
+}
+
+#[test]
+fn requests_that_can_wait_have_routes_of_their_own_to_the_same_clusters() {
+    let (batch, interactive) = (("batch/chat".to_owned(), Some(0)), ("interactive/chat".to_owned(), Some(1)));
+    let seen = lanes(&compiled(vec![refusing(0, 0)]));
+    let refused = ("refused/chat".to_owned(), None);
+    let once = [refused, batch.clone(), batch.clone(), interactive.clone(), interactive.clone()];
+    assert_eq!(seen, [once.clone(), once].concat());
+    assert_eq!(lanes(&compiled(vec![model("chat", 100)])).len(), 8, "where nothing may be refused");
+    let of_lane = |lane| {
+        let lanes = LanesIntent { lane, ..LanesIntent::default() };
+        self::lanes(&compiled(vec![ModelIntent { lanes, ..model("chat", 100) }]))
+    };
+    assert_eq!(of_lane(crate::config::ModelLane::Batch), vec![batch; 4]);
+    assert_eq!(of_lane(crate::config::ModelLane::Interactive), vec![interactive; 4]);
+}
+
+#[test]
+fn batch_is_refused_by_the_layer_and_the_rest_by_the_cluster_that_ends_with_it() {
+    let quiet = compiled(vec![refusing(0, 0)]);
+    let resources = compiled(vec![refusing(620_000, 125_000)]);
+    assert_eq!(resources.routes, quiet.routes, "routes do not change with what is refused");
+    let fields = resources.runtime.layer.unwrap().fields;
+    let Some(Kind::StructValue(fraction)) = &fields["clairvoy.shed.batch.chat"].kind else {
+        panic!("{fields:?}")
+    };
+    assert_eq!(fraction.fields["numerator"].kind, Some(Kind::NumberValue(620_000.0)));
+    assert_eq!(fraction.fields["denominator"].kind, Some(Kind::StringValue("MILLION".to_owned())));
+    let drops = |index: usize| {
+        let policy = resources.assignments[index].policy.as_ref().unwrap();
+        policy.drop_overloads.iter().map(|drop| drop.drop_percentage.unwrap().numerator).collect::<Vec<_>>()
+    };
+    assert_eq!((drops(0), drops(1)), (vec![125_000], vec![]), "the twin takes all");
+    assert!(quiet.assignments.iter().all(|one| one.policy.as_ref().unwrap().drop_overloads.is_empty()));
+    assert_eq!(quiet.runtime.layer.unwrap().fields.len(), 1);
+}
+
+#[test]
+fn each_lane_has_bounds_of_its_own() {
+    let max_requests = crate::config::MaxRequests { interactive: 500, batch: 20 };
+    let lanes = LanesIntent { max_requests, ..LanesIntent::default() };
+    let resources = compiled(vec![ModelIntent { lanes, ..model("chat", 100) }]);
+    for cluster in &resources.clusters {
+        let thresholds = &cluster.circuit_breakers.as_ref().unwrap().thresholds;
+        let bound =
+            |index: usize| (thresholds[index].priority, thresholds[index].max_requests.unwrap().value);
+        assert_eq!((bound(0), bound(1)), ((0, 20), (1, 500)), "{}", cluster.name);
+    }
 }

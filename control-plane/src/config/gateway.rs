@@ -4,6 +4,8 @@ use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::LaneRules;
+
 /// One listener that Envoys open for clients.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +24,9 @@ pub struct Gateway {
     #[serde(default = "default_max_body_bytes")]
     #[garde(range(min = 1024, max = 1024 * 1024 * 1024))]
     pub max_body_bytes: u32,
+    /// Which of its requests can wait.
+    #[serde(default)]
+    pub lanes: LaneRules,
 }
 
 impl Default for Gateway {
@@ -31,6 +36,7 @@ impl Default for Gateway {
             node_cluster: None,
             listen: default_listen(),
             max_body_bytes: default_max_body_bytes(),
+            lanes: LaneRules::default(),
         }
     }
 }

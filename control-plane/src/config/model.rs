@@ -2,7 +2,7 @@ use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HealthChecks, ModelBalance, OutlierDetection, Policy, Span};
+use super::{HealthChecks, MaxRequests, ModelBalance, ModelLane, OutlierDetection, Policy, Shedding, Span};
 
 /// A model that clients ask for by name.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
@@ -38,6 +38,17 @@ pub struct Model {
     #[serde(default = "a_tenth")]
     #[garde(range(min = 0.01, max = 1.0))]
     pub canary_share: f64,
+    /// Which of its requests can wait (default `by_request`).
+    #[serde(default)]
+    pub lane: ModelLane,
+    /// Most requests that an Envoy has running in each lane.
+    #[serde(default)]
+    #[garde(dive)]
+    pub max_requests: MaxRequests,
+    /// What is refused when more comes than it can serve.
+    #[serde(default)]
+    #[garde(dive)]
+    pub shedding: Shedding,
 }
 
 impl Model {
@@ -49,6 +60,15 @@ impl Model {
     /// Whether Envoys are told the shares that are decided; else those by capacity.
     pub fn follows_decisions(&self) -> bool {
         self.steers() || !self.balance.policy.has_groups()
+    }
+
+    /// Part of its requests to which decisions to refuse apply, 0 to 1, whatever the policy.
+    pub fn enforced_share(&self) -> f64 {
+        match self.rung {
+            Rung::Shadow | Rung::Advise => 0.0,
+            Rung::Canary => self.canary_share,
+            Rung::Enforce => 1.0,
+        }
     }
 
     /// Percent of its requests that predictions are to steer while they are fresh.

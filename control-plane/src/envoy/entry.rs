@@ -8,6 +8,7 @@ use envoy_types::pb::google::protobuf::Duration;
 
 use super::Reading;
 use super::clusters::model_of_cluster;
+use super::lanes::{Lane, read_route};
 use super::load::socket;
 
 /// The custom tag with the time from the first byte sent to the backend until the first byte of its answer's body, in
@@ -17,6 +18,8 @@ pub const BODY_TAG: &str = "clairvoy.body_us";
 /// microseconds.
 pub const ROUTE_TAG: &str = "clairvoy.route_us";
 
+/// What Envoy calls a request that an assignment told it to drop.
+const DROPPED: &str = "drop_overload";
 /// Nothing is believed to have taken longer, seconds.
 const LONGEST_SECONDS: f64 = 86_400.0;
 
@@ -25,8 +28,12 @@ const LONGEST_SECONDS: f64 = 86_400.0;
 pub struct Exchange {
     /// The backend that was asked last; none when none was found.
     pub backend: Option<SocketAddr>,
-    /// The model whose cluster the route named.
+    /// The model whose route or cluster took it.
     pub model: String,
+    /// Its lane; none where the route is not one of ours.
+    pub lane: Option<Lane>,
+    /// True when Envoy refused it because it was told that more comes than can be served.
+    pub refused: bool,
     /// True when the request is over; false for what is told of one that still runs.
     pub is_over: bool,
     /// When the backend was sent its first byte.
@@ -95,9 +102,18 @@ impl Exchange {
             && !(reset || unreachable || flags.downstream_connection_termination);
         let (prompt_tokens, output_tokens) =
             if is_over && backend.is_some() { how.tokens(entry) } else { (None, None) };
+        let route = read_route(&common.route_name);
+        // A refusal asks no cluster.
+        let model = match route {
+            Some((_, model, _)) => model,
+            None => model_of_cluster(&common.upstream_cluster),
+        };
+        let is_dropped = response.is_some_and(|response| response.response_code_details == DROPPED);
         Ok(Self {
             backend,
-            model: model_of_cluster(&common.upstream_cluster).to_owned(),
+            model: model.to_owned(),
+            lane: route.map(|(lane, ..)| lane),
+            refused: is_dropped || route.is_some_and(|(.., refuses)| refuses),
             is_over,
             arrived_at,
             first_byte_seconds,

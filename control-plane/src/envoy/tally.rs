@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::Exchange;
+use super::lanes::{self, LaneLog};
 
 /// Backends and clusters of which is told at once; of more there is nothing.
 const MOST_NAMES: usize = 100_000;
@@ -21,6 +22,9 @@ pub struct LogSummary {
     pub backends: BTreeMap<SocketAddr, BackendLog>,
     /// Requests that no backend took, by model.
     pub unplaced: BTreeMap<String, f64>,
+    /// Requests that ended, by model and lane.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lanes: BTreeMap<String, LaneLog>,
 }
 
 fn one_second() -> f64 {
@@ -29,7 +33,7 @@ fn one_second() -> f64 {
 
 impl Default for LogSummary {
     fn default() -> Self {
-        Self { seconds: 1.0, backends: BTreeMap::new(), unplaced: BTreeMap::new() }
+        Self { seconds: 1.0, backends: BTreeMap::new(), unplaced: BTreeMap::new(), lanes: BTreeMap::new() }
     }
 }
 
@@ -105,12 +109,14 @@ impl LogSummary {
                 *self.unplaced.entry(model).or_default() += requests;
             }
         }
+        lanes::append(&mut self.lanes, later.lanes);
         left_out
     }
 
     /// Makes every entry stand for `factor` of them.
     fn scale(&mut self, factor: f64) {
         self.unplaced.values_mut().for_each(|requests| *requests *= factor);
+        self.lanes.values_mut().for_each(|log| *log = log.scaled(factor));
         for log in self.backends.values_mut() {
             let counts = [&mut log.requests, &mut log.errors, &mut log.tokens.prompt, &mut log.tokens.output];
             counts.into_iter().for_each(|count| *count *= factor);
@@ -173,7 +179,8 @@ struct Seen {
 impl Tally {
     /// Adds an entry that stands for `weight` ones.
     pub fn add(&mut self, exchange: &Exchange, weight: f64) {
-        let LogSummary { backends, unplaced, .. } = &mut self.summary;
+        let LogSummary { backends, unplaced, lanes, .. } = &mut self.summary;
+        lanes::count(lanes, exchange, weight);
         if exchange.unplaced {
             if let Some(requests) = unplaced.get_mut(&exchange.model) {
                 *requests += weight;
@@ -213,7 +220,8 @@ impl Tally {
             backend.first_bytes.extend(first_bytes(seen));
         }
         summary.scale(factor);
-        (!summary.backends.is_empty() || !summary.unplaced.is_empty()).then_some(summary)
+        let is_empty = summary.backends.is_empty() && summary.unplaced.is_empty() && summary.lanes.is_empty();
+        (!is_empty).then_some(summary)
     }
 }
 
@@ -309,6 +317,26 @@ mod tests {
         let first = backend.first_bytes[0];
         assert!(first.requests == 4.5 && (first.mean_seconds - 0.1).abs() < 1e-9, "{first:?}");
         assert_eq!(summary.unplaced["chat"], 1.5);
+    }
+
+    #[test]
+    fn what_ended_is_counted_by_lane_and_refusals_apart() {
+        let mut tally = Tally::default();
+        let mut told = |route: &str, details: &str, status| {
+            let mut entry = entry(status, 0, 100_000);
+            entry.common_properties.as_mut().unwrap().route_name = route.to_owned();
+            entry.response.as_mut().unwrap().response_code_details = details.to_owned();
+            tally.add(&read(&entry), 1.0);
+        };
+        told("interactive/org/chat", "via_upstream", 200);
+        told("interactive/org/chat", "drop_overload", 503);
+        told("batch/org/chat", "via_upstream", 200);
+        told("refused/org/chat", "direct_response", 429);
+        told("of-a-user", "via_upstream", 200);
+        let lanes = tally.take(2.0).unwrap().lanes;
+        let counts = |admitted, refused| lanes::LaneCounts { admitted, refused };
+        let log = LaneLog { interactive: counts(2.0, 2.0), batch: counts(2.0, 2.0) };
+        assert_eq!(lanes, [("org/chat".to_owned(), log)].into());
     }
 
     #[test]

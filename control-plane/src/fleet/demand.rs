@@ -2,9 +2,10 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::envoy::{LogSummary, NodeLoad, Tokens};
+use crate::envoy::{LaneLog, LogSummary, NodeLoad, Tokens};
 
-use super::{Fleet, Step};
+use super::lanes::LaneTraffic;
+use super::{Fleet, LaneRates, Step};
 
 /// Time over which present rates are taken, seconds; before everyone has reported for as long, they are not used.
 const WINDOW_SECONDS: f64 = 10.0;
@@ -30,8 +31,10 @@ pub enum Source {
 /// The present demand of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Demand {
-    /// Requests/s over ten seconds.
+    /// Requests/s over ten seconds that were offered: refused ones, too, as far as access logs tell them.
     pub requests_per_second: f64,
+    /// Those of them that Envoys refused because they were told to, and the lanes.
+    pub lanes: LaneRates,
     /// Output tokens/s over the last ten seconds.
     pub tokens_per_second: f64,
     /// Prompt tokens/s over the last ten seconds; none where access logs tell none.
@@ -40,6 +43,13 @@ pub struct Demand {
     pub tokens_source: Source,
     /// Who counted the requests.
     pub source: Source,
+}
+
+impl Demand {
+    /// Requests/s that are to be shared out: those that are not refused.
+    pub fn admitted_rps(&self) -> f64 {
+        (self.requests_per_second - self.lanes.refused_rps()).max(0.0)
+    }
 }
 
 impl Fleet {
@@ -72,12 +82,37 @@ impl Fleet {
                 tokens.observe(log.tokens, now);
             }
         }
+        self.observe_lanes(summary, now);
         // No endpoint was sent these, so no load report has them.
         for (model, requests) in &summary.unplaced {
             if let Some(arrivals) = self.reported.get_mut(model) {
                 arrivals.count(now, *requests, summary.seconds.min(LONGEST_INTERVAL_SECONDS));
             }
         }
+    }
+
+    /// Refused requests are demand all the same: without them what is offered would seem to be gone, now and in forecasts.
+    fn observe_lanes(&mut self, summary: &LogSummary, now: DateTime<Utc>) {
+        let seconds = summary.seconds.min(LONGEST_INTERVAL_SECONDS);
+        for (model, log) in &summary.lanes {
+            let Some(traffic) = self.lanes.get_mut(model) else { continue };
+            let Some((batch, interactive)) = traffic.observe(log, seconds, now) else { continue };
+            if batch + interactive <= 0.0 {
+                continue;
+            }
+            // Load reports have the requests that a cluster dropped, and none that a route refused.
+            if let Some(arrivals) = self.reported.get_mut(model) {
+                arrivals.count(now, batch, seconds);
+            }
+            if let Some(arrivals) = self.arrivals.get_mut(model) {
+                arrivals.count(now, batch + interactive, seconds);
+            }
+        }
+    }
+
+    /// Requests of each lane that access logs told of a model since the start.
+    pub fn lane_totals(&self, model: &str) -> LaneLog {
+        self.lanes.get(model).map(LaneTraffic::total).unwrap_or_default()
     }
 
     /// Looks which of the connected Envoys report: once a second.
@@ -94,8 +129,10 @@ impl Fleet {
             self.arrivals.get(model).map_or((0.0, 0.0), |arrivals| arrivals.rates(told_until));
         let logged = self.logged_tokens.get(model).and_then(|tokens| tokens.rates(now));
         let output = logged.map(|tokens| tokens.output).filter(|output| *output > 0.0);
+        let lanes = |until| self.lanes.get(model).map(|lanes| lanes.rates(until, now)).unwrap_or_default();
         let servers = Demand {
             requests_per_second: counted,
+            lanes: lanes(told_until),
             tokens_per_second: output.unwrap_or(counted_tokens),
             prompt_tokens_per_second: logged.map(|tokens| tokens.prompt).filter(|prompt| *prompt > 0.0),
             tokens_source: if output.is_some() { Source::Envoys } else { Source::Servers },
@@ -109,7 +146,7 @@ impl Fleet {
         if self.servers_are_seen(model, now) && is_past(reported, counted, WINDOW_SECONDS) {
             return servers;
         }
-        Demand { requests_per_second: reported, source: Source::Envoys, ..servers }
+        Demand { requests_per_second: reported, lanes: lanes(until), source: Source::Envoys, ..servers }
     }
 
     /// Whether all that arrives is counted: without that, what is measured is only a part of the demand.

@@ -4,7 +4,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 
 use crate::config;
-use crate::envoy::{BackendLog, EndpointLoad, GroupLoad, LogSummary, ModelLoad, NodeLoad, Tokens, reporter};
+use crate::envoy::{
+    BackendLog, EndpointLoad, GroupLoad, LaneCounts, LaneLog, LogSummary, ModelLoad, NodeLoad, Tokens,
+    reporter,
+};
 use crate::telemetry::Sample;
 
 use super::{Fleet, Source};
@@ -138,6 +141,44 @@ fn tokens_of_access_logs_go_before_those_that_the_servers_count() {
     assert_eq!(demand.prompt_tokens_per_second, Some(300.0));
     assert_eq!(fleet.backend(BACKEND.parse().unwrap()).unwrap().gateway.tokens, tokens);
     assert_eq!(fleet.demand("m", at(60.0)).tokens_source, Source::Servers, "long ago");
+}
+
+#[test]
+fn refused_requests_are_demand_whoever_counts() {
+    let lanes = |batch, interactive| {
+        let counts = |refused| LaneCounts { admitted: 0.0, refused };
+        let log = LaneLog { batch: counts(batch), interactive: counts(interactive) };
+        LogSummary { lanes: [("m".to_owned(), log)].into(), ..LogSummary::default() }
+    };
+    let mut fleet = fleet();
+    let mut steps = Vec::new();
+    for second in (0..40).map(f64::from) {
+        fleet.observe(BACKEND.parse().unwrap(), sample(second, 2.0), at(second));
+        fleet.observe_log(&lanes(3.0, 1.0), at(second));
+        if second % 2.0 == 0.0 {
+            // Two and one a second: Envoys report what a cluster has dropped.
+            fleet.observe_load(&report("a", second, 6.0, 2.0, 0.0));
+        }
+        fleet.look_at_reports(&nodes(&["a"]), at(second + 0.5));
+        steps.extend(fleet.close_steps(at(second + 0.6)));
+    }
+    let demand = fleet.demand("m", at(39.0));
+    assert_eq!(demand.source, Source::Envoys);
+    assert!((demand.requests_per_second - 6.0).abs() < 0.1, "{demand:?}");
+    assert!((demand.admitted_rps() - 2.0).abs() < 0.1, "{demand:?}");
+    let (_, last) = steps.last().unwrap();
+    assert!((last.requests_per_second.unwrap() - 6.0).abs() < 0.1, "{steps:?}");
+
+    let mut alone = self::fleet();
+    for second in (0..40).map(f64::from) {
+        alone.observe(BACKEND.parse().unwrap(), sample(second, 2.0), at(second));
+        alone.observe_log(&lanes(3.0, 1.0), at(second));
+        alone.close_steps(at(second + 0.6));
+    }
+    let demand = alone.demand("m", at(39.0));
+    assert_eq!(demand.source, Source::Servers);
+    assert!((demand.requests_per_second - 6.0).abs() < 0.1, "{demand:?}");
+    assert!((demand.admitted_rps() - 2.0).abs() < 0.1, "{demand:?}");
 }
 
 #[test]

@@ -15,7 +15,8 @@ use super::*;
 use crate::config::{self, Config};
 use crate::discovery::{Answer, Looked, LookupFailure};
 use crate::envoy::{
-    BackendLog, EndpointLoad, FirstBytes, GroupLoad, LogSummary, ModelLoad, NodeLoad, Responses, Tokens,
+    BackendLog, EndpointLoad, FirstBytes, GroupLoad, LaneCounts, LaneLog, LogSummary, ModelLoad, NodeLoad,
+    Responses, Tokens,
 };
 use crate::learn::{Insight, Learner, Lesson};
 use crate::packed::unpacked;
@@ -293,7 +294,13 @@ fn told(second: i64, now: DateTime<Utc>) -> Vec<Input> {
         let shown = BackendLog { first_bytes: Vec::new(), ..log };
         let backends = [(BACKENDS[0].parse().unwrap(), log), (BACKENDS[1].parse().unwrap(), shown)].into();
         let unplaced = [("chat".to_owned(), 1.0)].into();
-        inputs.push(Input::Log { at: now, summary: LogSummary { seconds: 1.0, backends, unplaced } });
+        let counts = |admitted, refused| LaneCounts { admitted, refused };
+        let lanes = LaneLog { interactive: counts(3.0, 0.0), batch: counts(1.0, 2.0) };
+        let lanes = [("chat".to_owned(), lanes)].into();
+        inputs.push(Input::Log {
+            at: now,
+            summary: LogSummary { backends, unplaced, lanes, ..LogSummary::default() },
+        });
     }
     inputs
 }

@@ -11,6 +11,7 @@ mod intents;
 mod learned;
 mod memory;
 mod reliance;
+mod shed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -37,6 +38,8 @@ pub(crate) use input::{Input, Order};
 pub(super) use intents::static_groups;
 pub(super) use learned::PROFILE;
 use reliance::Reliance;
+use shed::Shed;
+pub(crate) use shed::explain_shed;
 
 /// What decides, and all that it remembers.
 pub(crate) struct Core {
@@ -50,6 +53,8 @@ pub(crate) struct Core {
     pub(super) steering: BTreeMap<String, Steering>,
     /// How far Envoys may rely on it.
     pub(super) reliance: BTreeMap<String, Reliance>,
+    /// What is refused of it.
+    sheds: BTreeMap<String, Shed>,
     forecasts: BTreeMap<String, Issued>,
     pub(super) plans: BTreeMap<String, PoolPlan>,
     /// Replicas last signalled, by pool.
@@ -117,6 +122,7 @@ impl Core {
             classes: BTreeMap::new(),
             steering: BTreeMap::new(),
             reliance: BTreeMap::new(),
+            sheds: BTreeMap::new(),
             forecasts: BTreeMap::new(),
             plans: BTreeMap::new(),
             signalled: BTreeMap::new(),

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::compile::{EndpointIntent, GroupIntent, HealthIntent, ModelIntent};
+use crate::compile::{EndpointIntent, GroupIntent, HealthIntent, LanesIntent, ModelIntent};
 use crate::config::{Balance, Config, Model, Policy};
 use crate::decide::{
     Form, Law, StaticCapacities, WeightDecision, WeightState, decide_weights, whole_weights,
@@ -149,6 +149,7 @@ impl Steering {
             health: HealthIntent::of(model, config),
             balance: model.balance.clone(),
             load_metrics: config.load_metrics(model),
+            lanes: LanesIntent::default(),
             predictive_percent: 0,
             groups: self.published.iter().map(group).collect(),
             static_groups: Vec::new(),

@@ -13,7 +13,7 @@ pub struct DecisionRow {
     pub id: Uuid,
     /// When it was made.
     pub at: DateTime<Utc>,
-    /// `weights`, `membership` or `replicas`.
+    /// `weights`, `membership`, `replicas` or `shed`.
     pub kind: String,
     /// The model's name.
     pub model: String,
@@ -107,6 +107,27 @@ impl Store {
             "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision
              WHERE model = $1 AND kind IN ('weights', 'membership') AND at <= $2
              ORDER BY at DESC, id DESC LIMIT 1",
+        )
+        .bind(model)
+        .bind(at)
+        .fetch_optional(self.pool())
+        .await
+        .map_err(StoreError::query("read a decision"))
+    }
+
+    /// Returns the decision about what is refused of a model's requests that was in force at a time; none before the first
+    /// that is kept.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn shedding_in_force(
+        &self,
+        model: &str,
+        at: DateTime<Utc>,
+    ) -> Result<Option<DecisionRow>, StoreError> {
+        sqlx::query_as(
+            "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision
+             WHERE model = $1 AND kind = 'shed' AND at <= $2 ORDER BY at DESC, id DESC LIMIT 1",
         )
         .bind(model)
         .bind(at)

@@ -19,6 +19,7 @@ mod history;
 mod leases;
 mod membership;
 mod orca;
+mod overload;
 mod page;
 mod policies;
 mod push;

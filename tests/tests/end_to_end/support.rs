@@ -2,6 +2,7 @@
 
 mod certificates;
 mod clairvoy;
+mod class;
 mod dns;
 mod envoy;
 mod http;
@@ -16,6 +17,7 @@ mod wait;
 
 pub(crate) use certificates::Authority;
 pub(crate) use clairvoy::{Clairvoy, backend};
+pub(crate) use class::{Ask, Class, Sign};
 pub(crate) use dns::Dns;
 pub(crate) use envoy::{Envoy, Host, bootstrap, validate};
 pub(crate) use http::{Chat, client, content_type, error_of, keeping_client};

@@ -57,7 +57,7 @@ fn times_that_cannot_be_are_refused() {
     };
     let log = BackendLog { requests: 1.0, first_bytes: vec![first_bytes], ..BackendLog::default() };
     let backends = [(BACKENDS[0].parse().unwrap(), log)].into();
-    let summary = LogSummary { seconds: 1.0, backends, unplaced: [].into() };
+    let summary = LogSummary { backends, ..LogSummary::default() };
     let address = BACKENDS[0].parse().unwrap();
     let order = Order::Lease { pool: "a".to_owned(), address, length: TimeDelta::MAX };
     let learn = Order::Learn { histories: vec![("chat".to_owned(), i64::MAX, vec![Some(1.0)])] };

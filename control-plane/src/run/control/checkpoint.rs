@@ -16,6 +16,7 @@ use crate::learn::Insight;
 use super::super::steer::Steering;
 use super::learned::classes;
 use super::reliance::Reliance;
+use super::shed::Shed;
 use super::{Core, Discovered, Issued};
 
 /// All that the core remembers, apart from what is only shown. The learner's part is kept beside it.
@@ -28,6 +29,8 @@ pub(crate) struct Checkpoint<'a> {
     steering: Cow<'a, BTreeMap<String, Steering>>,
     #[serde(default)]
     reliance: Cow<'a, BTreeMap<String, Reliance>>,
+    #[serde(default)]
+    sheds: Cow<'a, BTreeMap<String, Shed>>,
     forecasts: Cow<'a, BTreeMap<String, Issued>>,
     plans: Cow<'a, BTreeMap<String, PoolPlan>>,
     signalled: Cow<'a, BTreeMap<String, u32>>,
@@ -93,6 +96,7 @@ impl Core {
             connected: Cow::Borrowed(&self.connected),
             steering: Cow::Borrowed(&self.steering),
             reliance: Cow::Borrowed(&self.reliance),
+            sheds: Cow::Borrowed(&self.sheds),
             forecasts: Cow::Borrowed(&self.forecasts),
             plans: Cow::Borrowed(&self.plans),
             signalled: Cow::Borrowed(&self.signalled),
@@ -113,6 +117,7 @@ impl Core {
             connected: checkpoint.connected.into_owned(),
             steering: checkpoint.steering.into_owned(),
             reliance: checkpoint.reliance.into_owned(),
+            sheds: checkpoint.sheds.into_owned(),
             forecasts: checkpoint.forecasts.into_owned(),
             plans: checkpoint.plans.into_owned(),
             signalled: checkpoint.signalled.into_owned(),

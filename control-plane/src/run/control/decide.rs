@@ -30,9 +30,10 @@ impl Core {
         }
         let mut publish = begins;
         for model in &config.models {
-            let demand_rps = self.fleet.demand(&model.name, now).requests_per_second;
-            publish |= self.decide_weights(model, demand_rps, now);
-            self.decide_replicas(model, demand_rps, now);
+            let demand = self.fleet.demand(&model.name, now);
+            publish |= self.decide_weights(model, demand.admitted_rps(), now);
+            publish |= self.decide_shedding(model, &demand, now);
+            self.decide_replicas(model, demand.requests_per_second, now);
         }
         if publish {
             self.effects.push(Effect::Publish);
@@ -109,7 +110,13 @@ impl Core {
         }));
     }
 
-    fn record(&mut self, model: &str, pool: Option<String>, steered: Steered, now: DateTime<Utc>) -> Uuid {
+    pub(super) fn record(
+        &mut self,
+        model: &str,
+        pool: Option<String>,
+        steered: Steered,
+        now: DateTime<Utc>,
+    ) -> Uuid {
         self.numbered =
             if self.numbered.0 == now { (now, self.numbered.1.wrapping_add(1)) } else { (now, 0) };
         let mut row = DecisionRow {

@@ -108,6 +108,7 @@ impl Core {
         self.fleet.reconcile(&config, now);
         self.steering.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.reliance.retain(|model, _| config.models.iter().any(|known| known.name == *model));
+        self.sheds.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.forecasts.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.plans.retain(|pool, _| config.pool(pool).is_some());
         self.classes = classes(&config);

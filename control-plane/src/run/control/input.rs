@@ -86,8 +86,8 @@ impl Input {
                 };
                 let backends = summary.backends.iter().filter(|(_, log)| log.has_answers());
                 let backends = backends.map(|(address, log)| (*address, decisive(log))).collect();
-                let (seconds, unplaced) = (summary.seconds, summary.unplaced.clone());
-                Self::Log { at: *at, summary: LogSummary { seconds, backends, unplaced } }
+                let LogSummary { seconds, unplaced, lanes, .. } = summary.clone();
+                Self::Log { at: *at, summary: LogSummary { seconds, backends, unplaced, lanes } }
             }
             Self::Config { at, config } => Self::Config { at: *at, config: Arc::new(decisive(config)) },
             other => other.clone(),

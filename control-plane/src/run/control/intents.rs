@@ -28,6 +28,7 @@ impl Core {
                 // Where nothing is to be steered, nothing that was predicted leaves the house.
                 groups: if model.follows_decisions() { intent.groups } else { static_groups.clone() },
                 static_groups,
+                lanes: self.lanes_intent(model, steers),
                 ..intent
             })
         };

@@ -39,6 +39,7 @@ impl Controller {
             EnvoyNews::Log(mut summary) => {
                 summary.backends.retain(|address, _| fleet.backend(*address).is_some());
                 summary.unplaced.retain(|model, _| fleet.has_model(model));
+                summary.lanes.retain(|model, _| fleet.has_model(model));
                 Input::Log { at: now, summary }
             }
         };

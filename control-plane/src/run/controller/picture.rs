@@ -151,6 +151,7 @@ impl Controller {
             rung: model.rung.name().to_owned(),
             predictive_ratio: f64::from(reliance.map_or(0, |reliance| reliance.percent)) / 100.0,
             fallback: reliance.and_then(|reliance| reliance.cause).map(|cause| cause.to_string()),
+            shed: self.core.shed_view(model),
         }
     }
 

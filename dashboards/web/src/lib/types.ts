@@ -212,7 +212,7 @@ export interface Nack {
   at: string;
 }
 
-export type DecisionKind = 'weights' | 'membership' | 'replicas';
+export type DecisionKind = 'weights' | 'membership' | 'replicas' | 'shed';
 
 export interface Decision {
   id: string;

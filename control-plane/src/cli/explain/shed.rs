@@ -1,0 +1,71 @@
+use anyhow::{Context as _, bail};
+use chrono::{DateTime, Utc};
+use serde_json::json;
+
+use crate::config::Config;
+use crate::decide::ShedDecision;
+use crate::run::{database_settings, explain_shed};
+use crate::store::{DecisionRow, Store};
+
+/// Prints why requests of a model were refused, or not, at each time.
+pub(super) async fn run(
+    config: &Config,
+    model: &str,
+    times: &[DateTime<Utc>],
+    as_lines: bool,
+) -> anyhow::Result<()> {
+    if config.models.iter().all(|known| known.name != model) {
+        bail!("{model} is neither a backend, as `ip:port`, nor a model");
+    }
+    let store = Store::open_as_it_is(database_settings(config)).await?;
+    for at in times {
+        let Some(row) = store.shedding_in_force(model, *at).await? else {
+            bail!(
+                "no decision is kept by which requests for {model} were refused at {} or before",
+                at.to_rfc3339()
+            );
+        };
+        let decision = explain_shed(&row).map_err(anyhow::Error::msg).context("cannot be made again")?;
+        println!("{}", if as_lines { json(&row, &decision).to_string() } else { text(&row, &decision) });
+    }
+    store.close().await?;
+    Ok(())
+}
+
+fn json(row: &DecisionRow, decision: &ShedDecision) -> serde_json::Value {
+    json!({
+        "model": row.model,
+        "decision": row.id,
+        "at": row.at,
+        "rung": row.rung(),
+        "batch": decision.batch,
+        "interactive": decision.interactive,
+        "reason": decision.reason,
+        "terms": decision.terms,
+    })
+}
+
+fn text(row: &DecisionRow, decision: &ShedDecision) -> String {
+    let terms = &decision.terms;
+    let mut lines = vec![
+        format!("model {}: decision {} of {}", row.model, row.id, row.at.to_rfc3339()),
+        format!("{}\n", decision.reason),
+    ];
+    let rows = [
+        ("requests that come, refused ones too", terms.offered_rps, "requests/s"),
+        ("those of them that can wait", terms.offered_batch_rps, "requests/s"),
+        ("requests that come when this has taken effect", terms.ahead_rps, "requests/s"),
+        ("+ what serves those that wait at the backends", terms.waiting_rps, "requests/s"),
+        ("what the backends serve with full batches", terms.capacity_rps, "requests/s"),
+        ("= load", 100.0 * terms.load, "%"),
+        ("what chance makes of it", 100.0 * terms.noise, "%"),
+        ("requests that should be let in", terms.aim_rps, "requests/s"),
+        ("requests above that", terms.excess_rps, "requests/s"),
+        ("part of batch that makes up for it", 100.0 * terms.wanted_batch, "%"),
+        ("part of interactive, for what is left over", 100.0 * terms.wanted_interactive, "%"),
+        ("part of batch that is refused, after the ramp", 100.0 * decision.batch, "%"),
+        ("part of interactive", 100.0 * decision.interactive, "%"),
+    ];
+    lines.extend(rows.map(|(what, value, unit)| format!("{what:<58}{value:>10.3} {unit}")));
+    lines.join("\n")
+}

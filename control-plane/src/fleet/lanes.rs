@@ -1,0 +1,130 @@
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::envoy::LaneLog;
+
+use super::Arrivals;
+
+/// Time after which a request counts half in the parts of the lanes, seconds.
+const HALF_LIFE_SECONDS: f64 = 30.0;
+/// A model of which access logs have told nothing for this time is one whose refusals are not counted.
+const HEARD_WITHIN: TimeDelta = TimeDelta::seconds(30);
+/// More requests in one summary are none.
+const MOST_REQUESTS: f64 = 1e8;
+/// Longer than this no summary waits, seconds.
+const LONGEST_SECONDS: f64 = 3600.0;
+
+/// What access logs tell of the lanes of one model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct LaneTraffic {
+    /// Requests that Envoys refused because they were told to, by second.
+    batch_refused: Arrivals,
+    interactive_refused: Arrivals,
+    /// Offered requests of late: batch, and all. Each counts half after a time.
+    recent: (f64, f64),
+    heard_at: Option<DateTime<Utc>>,
+    /// All since the start of the process, or the checkpoint it goes on from.
+    total: LaneLog,
+}
+
+/// Requests/s that were refused, and which part of the offered ones can wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LaneRates {
+    /// Of the lane `batch`, over ten seconds.
+    pub batch_refused_rps: f64,
+    /// Of the lane `interactive`, over ten seconds.
+    pub interactive_refused_rps: f64,
+    /// Whether access logs tell of the model, so that these are all.
+    pub is_counted: bool,
+    /// Part of the offered requests that is batch, of late; none before any was logged.
+    pub batch_part: Option<f64>,
+}
+
+impl LaneRates {
+    /// All that was refused, requests/s.
+    pub fn refused_rps(&self) -> f64 {
+        self.batch_refused_rps + self.interactive_refused_rps
+    }
+}
+
+impl LaneTraffic {
+    pub(super) fn new(step_seconds: u32, lag_seconds: u32) -> Self {
+        let arrivals = || Arrivals::with_lag(step_seconds, lag_seconds);
+        Self {
+            batch_refused: arrivals(),
+            interactive_refused: arrivals(),
+            recent: (0.0, 0.0),
+            heard_at: None,
+            total: LaneLog::default(),
+        }
+    }
+
+    /// Takes what was told in the time up to `now`. Returns the refused of both lanes, where that can be: batch, interactive.
+    pub(super) fn observe(&mut self, log: &LaneLog, seconds: f64, now: DateTime<Utc>) -> Option<(f64, f64)> {
+        let counts =
+            [log.batch.admitted, log.batch.refused, log.interactive.admitted, log.interactive.refused];
+        if !counts.iter().all(|count| (0.0..=MOST_REQUESTS).contains(count)) {
+            return None;
+        }
+        let elapsed = self.heard_at.map_or(0.0, |before| (now - before).as_seconds_f64().max(0.0));
+        let kept = (-elapsed / HALF_LIFE_SECONDS).exp2();
+        self.recent = (kept * self.recent.0 + log.batch.offered(), kept * self.recent.1 + log.offered());
+        self.heard_at = Some(now);
+        self.total.add(*log);
+        let seconds = seconds.min(LONGEST_SECONDS);
+        self.batch_refused.count(now, log.batch.refused, seconds);
+        self.interactive_refused.count(now, log.interactive.refused, seconds);
+        Some((log.batch.refused, log.interactive.refused))
+    }
+
+    /// Rates over the ten seconds before `until`.
+    pub(super) fn rates(&self, until: DateTime<Utc>, now: DateTime<Utc>) -> LaneRates {
+        let (batch, all) = self.recent;
+        LaneRates {
+            batch_refused_rps: self.batch_refused.rates(until).0,
+            interactive_refused_rps: self.interactive_refused.rates(until).0,
+            is_counted: self.heard_at.is_some_and(|at| now - at <= HEARD_WITHIN),
+            batch_part: Some(batch / all).filter(|part| part.is_finite()),
+        }
+    }
+
+    pub(super) fn total(&self) -> LaneLog {
+        self.total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envoy::LaneCounts;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::<Utc>::UNIX_EPOCH + TimeDelta::seconds(1_000_000 + second)
+    }
+
+    fn log(admitted: f64, refused: f64) -> LaneLog {
+        LaneLog {
+            interactive: LaneCounts { admitted: 1.0, refused: 0.0 },
+            batch: LaneCounts { admitted, refused },
+        }
+    }
+
+    #[test]
+    fn refusals_are_counted_by_second_and_lanes_as_parts_of_what_was_offered() {
+        let mut traffic = LaneTraffic::new(10, 40);
+        assert_eq!(traffic.rates(at(0), at(0)), LaneRates::default());
+        for second in 1..=20 {
+            traffic.observe(&log(1.0, 2.0), 1.0, at(second));
+        }
+        let rates = traffic.rates(at(20), at(20));
+        assert!((rates.batch_refused_rps - 2.0).abs() < 1e-9 && rates.is_counted, "{rates:?}");
+        assert!((rates.batch_part.unwrap() - 0.75).abs() < 1e-9);
+        assert!(!traffic.rates(at(51), at(51)).is_counted);
+        assert_eq!(traffic.total().refused(), 40.0);
+        assert_eq!(traffic.observe(&log(f64::NAN, 0.0), 1.0, at(60)), None);
+        for second in 60..=400 {
+            traffic.observe(&log(0.0, 0.0), 1.0, at(second));
+        }
+        assert!(traffic.rates(at(400), at(400)).batch_part.unwrap() < 0.01);
+    }
+}

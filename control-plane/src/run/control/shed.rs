@@ -1,0 +1,253 @@
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::compile::LanesIntent;
+use crate::config::{Model, ModelLane, Shedding};
+use crate::decide::{Ahead, InForce, Refused, ShedDecision, ShedInput, ShedLaw, ShedState, decide_shed};
+use crate::fleet::{Backend, Demand};
+use crate::store::DecisionRow;
+use crate::view::{Change, ShedView};
+
+use super::super::steer::{Steered, pool_capacity, share_capacity};
+use super::Core;
+
+/// A part that moves by less is not published, unless it begins or ends.
+const DEAD_BAND: f64 = 0.02;
+/// In parts of this many requests Envoys are told what to refuse.
+const MILLION: f64 = 1e6;
+
+/// What is refused of one model's requests.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(in crate::run) struct Shed {
+    state: ShedState,
+    /// Parts of the lanes as they were last published, before the rung: batch, interactive.
+    published: (f64, f64),
+    /// Why, in the words of the last decision.
+    reason: String,
+}
+
+impl Shed {
+    /// Whether a part has moved by enough to be published.
+    fn has_moved(&self, decision: &ShedDecision) -> bool {
+        let moved = |before: f64, after: f64| {
+            before != after && ((before - after).abs() >= DEAD_BAND || before * after == 0.0 || after == 1.0)
+        };
+        moved(self.published.0, decision.batch) || moved(self.published.1, decision.interactive)
+    }
+
+    fn sheds(&self) -> bool {
+        self.published != (0.0, 0.0)
+    }
+}
+
+/// What is recorded of a decision to refuse.
+#[derive(Deserialize)]
+struct Inputs {
+    law: ShedLaw,
+    previous: ShedState,
+    #[serde(flatten)]
+    input: ShedInput,
+}
+
+/// Makes a decision to refuse again from its record.
+///
+/// # Errors
+/// Says why it cannot be made again.
+pub(crate) fn explain_shed(row: &DecisionRow) -> Result<ShedDecision, String> {
+    let inputs = Inputs::deserialize(&row.inputs)
+        .map_err(|error| format!("its record is of another version of Clairvoy: {error}"))?;
+    Ok(decide_shed(&inputs.input, &inputs.previous, &inputs.law, row.at))
+}
+
+impl Core {
+    /// Decides what is refused of a model's requests; true when Envoys are to be told.
+    pub(super) fn decide_shedding(&mut self, model: &Model, demand: &Demand, now: DateTime<Utc>) -> bool {
+        // Of a report the rates are half its interval old, in the mean.
+        let lag_seconds = self.fleet.reports().lag().as_seconds_f64() / 2.0;
+        let law = ShedLaw { lag_seconds, ..law(&model.shedding) };
+        let input = self.shed_input(model, demand, now);
+        let shed = self.sheds.entry(model.name.clone()).or_default();
+        let previous = shed.state.clone();
+        let decision = decide_shed(&input, &previous, &law, now);
+        shed.state = decision.state.clone();
+        shed.reason = decision.reason.clone();
+        if !shed.has_moved(&decision) {
+            return false;
+        }
+        let (before, after) = (shed.published, (decision.batch, decision.interactive));
+        shed.published = after;
+        let (began, ended) = (before == (0.0, 0.0), after == (0.0, 0.0));
+        let change = |lane: &str, from: f64, to: f64| Change {
+            target: lane.to_owned(),
+            from: Some(from),
+            to: Some(to),
+            reason: decision.reason.clone(),
+        };
+        let changes = [change("batch", before.0, after.0), change("interactive", before.1, after.1)];
+        let inputs = json!({ "law": law, "previous": previous });
+        let mut steered = Steered {
+            kind: "shed",
+            summary: summary(after, &decision.reason),
+            changes: changes.into_iter().filter(|change| change.from != change.to).collect(),
+            inputs: merged(inputs, &input),
+        };
+        if model.enforced_share() < 1.0 {
+            steered.inputs["rung"] = model.rung.name().into();
+        }
+        self.record(&model.name, None, steered, now);
+        let is_told = model.enforced_share() > 0.0;
+        let name = &model.name;
+        if began {
+            let verb = if is_told { "are" } else { "would be" };
+            let message = format!("requests for model {name} {verb} refused: {}", decision.reason);
+            self.note("warning", message);
+        } else if ended {
+            let verb = if is_told { "are" } else { "would be" };
+            self.note(
+                "info",
+                format!("no requests for model {name} {verb} refused any more: {}", decision.reason),
+            );
+        }
+        is_told
+    }
+
+    fn shed_input(&self, model: &Model, demand: &Demand, now: DateTime<Utc>) -> ShedInput {
+        let name = model.name.as_str();
+        let of_model: Vec<&Backend> = self.fleet.of_model(name).collect();
+        let latest = self.steering.get(name).and_then(|steering| steering.latest.as_ref());
+        let shares = latest.map(|latest| latest.backends.as_slice()).unwrap_or_default();
+        let mix = self.fleet.mix(name, now);
+        // Requests/s at its present speed; the law has a guess for those of which nothing is known.
+        let capacity = |share: &crate::decide::BackendShare| {
+            let backend = self.fleet.backend(share.address)?;
+            let is_known = backend.profile().is_some()
+                || pool_capacity(&self.config, &of_model, &backend.pool).is_some();
+            let by_pool = || share_capacity(&self.config, &of_model, &backend.pool, &mix);
+            let by_law = Some(share.terms.capacity_rps).filter(|rps| *rps > 0.0);
+            by_law.or_else(|| Some(by_pool()? / backend.slowdown().max(0.1))).filter(|_| is_known)
+        };
+        let known: Vec<f64> = shares.iter().filter_map(capacity).collect();
+        let mean = known.iter().sum::<f64>() / known.len().max(1) as f64;
+        let samples = || shares.iter().filter_map(|share| self.fleet.backend(share.address)?.sample.as_ref());
+        let waiting: f64 = samples().filter_map(|sample| sample.queue_depth).sum();
+        let running: Vec<f64> = samples().filter_map(|sample| sample.running).collect();
+        let places: f64 = shares.iter().map(|share| share.terms.places).sum();
+        let reliance = self.reliance.get(name);
+        let relied_on = reliance.map_or(0, |reliance| reliance.percent);
+        let lanes = demand.lanes;
+        let batch_part = match model.lane {
+            ModelLane::ByRequest => lanes.batch_part,
+            ModelLane::Interactive => Some(0.0),
+            ModelLane::Batch => Some(1.0),
+        };
+        let in_force = self.in_force(model, relied_on);
+        ShedInput {
+            admitted_rps: demand.admitted_rps(),
+            refused: lanes.is_counted.then_some(Refused {
+                batch_rps: lanes.batch_refused_rps,
+                interactive_rps: lanes.interactive_refused_rps,
+            }),
+            batch_part,
+            in_force: InForce { at: now, batch: in_force.0, interactive: in_force.1 },
+            forecast: self.nearest_forecast(name, now),
+            capacity_rps: (2 * known.len() >= shares.len().max(1)).then_some(mean * shares.len() as f64),
+            backends: shares.len(),
+            in_flight: (!running.is_empty()).then(|| running.iter().sum::<f64>() + waiting),
+            waiting,
+            places: (places > 0.0).then_some(places),
+            // What goes by capacity shares is not dropped.
+            most_interactive: if model.steers() && relied_on > 0 { model.shedding.interactive } else { 0.0 },
+            is_fresh: reliance.is_some_and(|reliance| reliance.cause.is_none()),
+        }
+    }
+
+    /// Parts of the lanes that Envoys refuse.
+    fn in_force(&self, model: &Model, relied_on: u32) -> (f64, f64) {
+        let (batch, interactive) = self.sheds.get(&model.name).map_or((0.0, 0.0), |shed| shed.published);
+        (batch * model.enforced_share(), interactive * f64::from(relied_on) / 100.0)
+    }
+
+    /// The forecast of the nearest step that is not over, from now on.
+    fn nearest_forecast(&self, model: &str, now: DateTime<Utc>) -> Option<Ahead> {
+        let step_seconds = self.step_seconds();
+        let forecast = &self.fresh_forecast(model, now)?.forecast;
+        let ahead = forecast.points.iter().filter_map(|point| {
+            let middle = point.target_step as f64 + 0.5 * f64::from(point.target_steps.max(1));
+            let seconds = middle * step_seconds as f64 - now.timestamp_millis() as f64 / 1000.0;
+            (seconds > 0.0).then_some(Ahead { rps: point.quantiles.q50(), seconds })
+        });
+        ahead.min_by(|left, right| left.seconds.total_cmp(&right.seconds))
+    }
+
+    /// What Envoys are to do about the lanes of a model.
+    pub(super) fn lanes_intent(&self, model: &Model, steers: bool) -> LanesIntent {
+        let (batch, interactive) = match self.sheds.get(&model.name) {
+            Some(shed) if steers && model.shedding.enabled => shed.published,
+            _ => (0.0, 0.0),
+        };
+        let share = model.enforced_share();
+        let millionths = |part: f64| (MILLION * part.clamp(0.0, 1.0)).round() as u32;
+        LanesIntent {
+            lane: model.lane,
+            max_requests: model.max_requests,
+            refuses: model.shedding.enabled,
+            retry_after_seconds: model.shedding.retry_after.0.as_secs().max(1),
+            batch_refused: millionths(batch * share),
+            predictive_refused: millionths(if model.steers() { interactive } else { 0.0 }),
+        }
+    }
+
+    /// What is shown of the lanes of a model.
+    pub(in crate::run) fn shed_view(&self, model: &Model) -> ShedView {
+        let relied_on = self.reliance.get(&model.name).map_or(0, |reliance| reliance.percent);
+        let in_force = self.in_force(model, relied_on);
+        let shed = self.sheds.get(&model.name);
+        let advised = shed.map_or((0.0, 0.0), |shed| shed.published);
+        let total = self.fleet.lane_totals(&model.name);
+        ShedView {
+            batch_ratio: in_force.0,
+            interactive_ratio: in_force.1,
+            advised_batch_ratio: advised.0,
+            advised_interactive_ratio: advised.1,
+            batch_refused: total.batch.refused,
+            interactive_refused: total.interactive.refused,
+            reason: shed.filter(|shed| shed.sheds()).map(|shed| shed.reason.clone()),
+        }
+    }
+}
+
+fn law(shedding: &Shedding) -> ShedLaw {
+    ShedLaw {
+        enabled: shedding.enabled,
+        begin_utilisation: shedding.begin_utilisation,
+        target_utilisation: shedding.target_utilisation,
+        ramp_per_second: shedding.ramp,
+        ..ShedLaw::default()
+    }
+}
+
+fn merged(mut inputs: serde_json::Value, input: &ShedInput) -> serde_json::Value {
+    if let (Some(all), Ok(serde_json::Value::Object(more))) =
+        (inputs.as_object_mut(), serde_json::to_value(input))
+    {
+        all.extend(more);
+    }
+    inputs
+}
+
+fn summary((batch, interactive): (f64, f64), reason: &str) -> String {
+    match (batch > 0.0, interactive > 0.0) {
+        (false, false) => format!("nothing is refused any more: {reason}"),
+        (_, false) => format!("{:.0} % of batch is refused: {reason}", 100.0 * batch),
+        (_, true) => format!(
+            "{:.0} % of batch and {:.0} % of interactive is refused: {reason}",
+            100.0 * batch,
+            100.0 * interactive
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;
