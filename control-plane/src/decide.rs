@@ -9,6 +9,7 @@
 //! - [`Capacity`]: requests/s that a backend serves, learned from what it served while it was busy.
 //! - [`policy_shares`]: weights of single backends, where Envoy balances by itself.
 //! - [`drain_outlook`]: when the requests that run at a backend will have ended.
+//! - [`zones`](decide_zones): whose requests make up the share of a group: each zone of Envoys prefers what is near.
 //! - [`replicas`](plan_replicas): how many replicas each pool needs, now and by the forecast.
 
 mod capacity;
@@ -19,6 +20,7 @@ mod profile;
 mod replicas;
 mod speed;
 mod static_shares;
+mod zones;
 
 pub use capacity::{Capacity, fill_unknown};
 pub use drain::{DrainOutlook, drain_outlook};
@@ -34,3 +36,7 @@ pub use profile::{
 pub use replicas::{PoolInput, PoolPlan, plan_replicas};
 pub use speed::Speed;
 pub use static_shares::{PoolCapacity, StaticCapacities};
+pub use zones::{
+    GroupTotal, LatencyRule, MOST_ZONES, NodeZone, NotAZone, OTHER_REGION_MS, SAME_REGION_MS, SAME_ZONE_MS,
+    Zone, ZoneFlow, ZoneTerms, ZonesDecision, ZonesInput, ZonesState, decide_zones,
+};

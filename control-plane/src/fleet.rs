@@ -12,6 +12,7 @@ mod groups;
 mod leases;
 mod membership;
 mod mix;
+mod node_zones;
 mod profiles;
 mod reports;
 mod silence;
@@ -24,6 +25,7 @@ pub use gateway::GatewayView;
 pub use groups::GroupTraffic;
 pub use leases::{Expiry, Registration};
 pub use membership::{Membership, Origin};
+pub use node_zones::NodeZones;
 pub use reports::Reports;
 
 use std::collections::{BTreeMap, BTreeSet};

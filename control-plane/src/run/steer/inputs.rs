@@ -8,13 +8,15 @@ use crate::decide::{BackendInput, Mix, ModelInput, Profile, Verdict};
 use crate::fleet::{Backend, Fleet, Health, Membership};
 use crate::telemetry::Sample;
 
+use super::spare::{is_spare, stands_by};
 use super::{PublishedGroup, members};
 
-/// The backends that share the model's traffic. When most of them look dead it is our view that fails rather than the
+/// The backends that share the model's traffic; spare ones do not. When most of them look dead it is our view that fails rather than the
 /// fleet: then all that should serve do. And after a start nobody has been looked at yet: what serves already keeps its
-/// place until its telemetry speaks against it.
+/// place until its telemetry speaks against it. Where all are dead for sure and spare ones are not, none shares it.
 pub(super) fn serving<'a>(
     fleet: &'a Fleet,
+    config: &Config,
     model: &str,
     published: &[PublishedGroup],
     now: DateTime<Utc>,
@@ -23,8 +25,12 @@ pub(super) fn serving<'a>(
     let wanted: Vec<&Backend> = fleet
         .backends()
         .filter(|backend| backend.model == model && backend.membership == Membership::Active)
+        .filter(|backend| !is_spare(backend, config))
         .collect();
     let down = wanted.iter().filter(|backend| backend.health(now) == Health::Down).count();
+    if down == wanted.len() && stands_by(fleet, config, model, now) {
+        return Vec::new();
+    }
     let believed = |backend: &&&Backend| {
         let keeps_place =
             backend.health(now) == Health::Waiting && placed.get(&backend.address) == Some(&false);
@@ -36,11 +42,17 @@ pub(super) fn serving<'a>(
 
 /// Backends that stay in their group to finish their streams: those that leave, and those that look dead.
 /// With their pools.
-pub(super) fn draining(fleet: &Fleet, model: &str, serving: &[&Backend]) -> BTreeMap<SocketAddr, String> {
+pub(super) fn draining(
+    fleet: &Fleet,
+    config: &Config,
+    model: &str,
+    serving: &[&Backend],
+) -> BTreeMap<SocketAddr, String> {
     let serves: BTreeSet<SocketAddr> = serving.iter().map(|backend| backend.address).collect();
     fleet
         .backends()
         .filter(|backend| backend.model == model && !serves.contains(&backend.address))
+        .filter(|backend| !is_spare(backend, config))
         .filter(|backend| backend.membership != Membership::Active || backend.sample.is_some())
         .map(|backend| (backend.address, backend.pool.clone()))
         .collect()
