@@ -27,6 +27,7 @@ use envoy_types::pb::envoy::config::{
 use envoy_types::pb::envoy::service::runtime::v3::Runtime;
 
 use crate::config::{Config, Gateway, Model, ModelBalance, OutlierDetection, Span, Timeouts};
+use crate::decide::Zone;
 
 pub use access_log::{AccessLogIntent, BearerToken};
 pub use bootstrap::{
@@ -70,6 +71,10 @@ pub struct ModelIntent {
     pub groups: Vec<GroupIntent>,
     /// The same endpoints in groups with shares by capacity.
     pub static_groups: Vec<GroupIntent>,
+    /// Groups of both clusters that take requests only while none of the others can.
+    pub spare_groups: Vec<GroupIntent>,
+    /// What the Envoys of some zones are told instead.
+    pub views: Vec<ViewIntent>,
 }
 
 impl ModelIntent {
@@ -127,6 +132,15 @@ impl HealthIntent {
     }
 }
 
+/// The shares by predictions for the Envoys of one zone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ViewIntent {
+    /// The zone.
+    pub zone: Zone,
+    /// The weight of each of the model's `groups`, in their order, each at least 1.
+    pub weights: Vec<u32>,
+}
+
 /// Backends of equal predicted speed in one zone: one Envoy locality.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupIntent {
@@ -168,6 +182,12 @@ pub struct Resources {
     pub assignments: Vec<ClusterLoadAssignment>,
     /// The runtime layer that tells which models' requests go by predictions. It is to have a TTL of [`RUNTIME_TTL`].
     pub runtime: Runtime,
+}
+
+/// Compiles what the Envoys of a zone have instead of the assignments of the same names that [`compile`] makes. All other
+/// resources are the same for all zones of a gateway.
+pub fn compile_zone(models: &[ModelIntent], zone: &Zone) -> Vec<ClusterLoadAssignment> {
+    models.iter().filter_map(|model| endpoints::view(model, zone)).collect()
 }
 
 /// Compiles the resources of one gateway.

@@ -28,6 +28,7 @@ mod spool;
 mod tls;
 mod token;
 mod validate;
+mod zones;
 
 pub use balance::Balance;
 pub use discovery::{Discovery, DnsDiscovery, DnsRecord, Refresh};
@@ -52,3 +53,4 @@ pub use signals::{Signals, Webhook};
 pub use spool::{Size, Spool};
 pub use tls::{GatewayClient, ListenerTls, PoolClient, is_named};
 pub use token::PoolToken;
+pub use zones::{Rtt, Zones};

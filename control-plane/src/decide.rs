@@ -11,6 +11,7 @@
 //! - [`policy_shares`]: weights of single backends, where Envoy balances by itself.
 //! - [`drain_outlook`]: when the requests that run at a backend will have ended.
 //! - [`shed`](decide_shed): which part of the requests is refused in overload.
+//! - [`zones`](decide_zones): whose requests make up the share of a group: each zone of Envoys prefers what is near.
 //! - [`replicas`](plan_replicas): how many replicas each pool needs, now and by the forecast.
 
 mod capacity;
@@ -25,6 +26,7 @@ mod shed;
 mod speed;
 mod static_shares;
 mod verdict;
+mod zones;
 
 pub use capacity::{Capacity, fill_unknown};
 pub use drain::{DrainOutlook, drain_outlook};
@@ -45,3 +47,7 @@ pub use shed::{
 pub use speed::Speed;
 pub use static_shares::{PoolCapacity, StaticCapacities};
 pub use verdict::{Judged, Seen, Signs};
+pub use zones::{
+    GroupTotal, LatencyRule, MOST_ZONES, NodeZone, NotAZone, OTHER_REGION_MS, SAME_REGION_MS, SAME_ZONE_MS,
+    Zone, ZoneFlow, ZoneTerms, ZonesDecision, ZonesInput, ZonesState, decide_zones,
+};

@@ -22,6 +22,7 @@ mod orca;
 mod reading;
 mod sampler;
 mod tally;
+mod zone_group;
 
 pub use clusters::{model_of_cluster, predictive_key, static_cluster};
 pub use collect::{Collector, EnvoyNews};
@@ -35,6 +36,7 @@ pub use orca::{OrcaReading, OrcaTally};
 pub use reading::Reading;
 pub use sampler::Sampler;
 pub use tally::{BackendLog, FirstBytes, LogSummary, Responses, Tally, Tokens};
+pub use zone_group::{parts_of_group, zone_group};
 
 use crate::config::{Config, Gateway};
 

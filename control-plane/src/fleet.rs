@@ -14,6 +14,7 @@ mod lanes;
 mod leases;
 mod membership;
 mod mix;
+mod node_zones;
 mod profiles;
 mod reports;
 mod silence;
@@ -28,6 +29,7 @@ pub use groups::GroupTraffic;
 pub use lanes::LaneRates;
 pub use leases::{Expiry, Registration};
 pub use membership::{Membership, Origin};
+pub use node_zones::NodeZones;
 pub use reports::Reports;
 pub use verdicts::NewVerdict;
 

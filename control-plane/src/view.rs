@@ -3,6 +3,7 @@
 mod demand;
 mod profile;
 mod proxies;
+mod zones;
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use demand::{ActualPoint, Demand, ForecastPoint, IssuedPoint, LatestForecast};
 pub use profile::ProfileView;
 pub use proxies::{NackView, ProxyState, ProxyView, QuarantineView};
+pub use zones::{ZoneShareView, ZoneView};
 
 /// Everything that is shown live; one is sent each second.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -66,6 +68,9 @@ pub struct ModelView {
     pub forecast: Option<ForecastView>,
     /// Shares of its groups, as published.
     pub shares: Vec<ShareView>,
+    /// Zones whose Envoys have shares of their own, with a `zone_preference`.
+    #[serde(default)]
+    pub zones: Vec<ZoneView>,
     /// How far predictions may steer its traffic: `shadow`, `advise`, `canary` or `enforce`.
     #[serde(default)]
     pub rung: String,

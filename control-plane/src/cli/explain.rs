@@ -2,6 +2,8 @@
 
 mod shed;
 
+mod zone;
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -10,12 +12,13 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use crate::config::{self, Config};
-use crate::decide::{Clamp, Terms};
+use crate::decide::{Clamp, Terms, Zone};
 use crate::run::{Explained, Overrides, database_settings, explain};
 use crate::store::{DecisionRow, Store};
 
 use super::ConfigFile;
 use super::export::time;
+use zone::Zoned;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -25,6 +28,9 @@ pub(super) struct Arguments {
     /// At this time: such as 2026-11-20T09:00:00Z, or how long ago, such as 2h. Can be given several times.
     #[arg(long, value_name = "TIME", default_value = "0s")]
     at: Vec<String>,
+    /// As the Envoys of this zone were told it: `region/zone`.
+    #[arg(long, value_name = "ZONE")]
+    zone: Option<Zone>,
     /// Print JSON, a line for each time.
     #[arg(long)]
     json: bool,
@@ -49,27 +55,40 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let in_force = runtime.block_on(in_force(&config, &times))?;
-    for (at, rows) in times.iter().zip(&in_force) {
-        let (row, explained) = found(backend, *at, rows)?;
+    for (at, decisions) in times.iter().zip(&in_force) {
+        let (row, explained) = found(backend, *at, &decisions.shares)?;
+        let zoned = match &arguments.zone {
+            Some(zone) => Some(Zoned::find(zone, backend, &row.model, &decisions.zones)?),
+            None => None,
+        };
         if arguments.json {
-            println!("{}", as_json(backend, row, &explained));
+            println!("{}", as_json(backend, row, &explained, zoned.as_ref()));
         } else {
-            println!("{}", as_text(backend, row, &explained));
+            println!("{}", as_text(backend, row, &explained, zoned.as_ref()));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The decisions that were in force at each time, one a model.
-async fn in_force(config: &Config, times: &[DateTime<Utc>]) -> anyhow::Result<Vec<Vec<DecisionRow>>> {
+/// The decisions that were in force at a time, one a model at most.
+#[derive(Debug, Default)]
+struct Decisions {
+    /// About shares.
+    shares: Vec<DecisionRow>,
+    /// About what the Envoys of single zones are told.
+    zones: Vec<DecisionRow>,
+}
+
+async fn in_force(config: &Config, times: &[DateTime<Utc>]) -> anyhow::Result<Vec<Decisions>> {
     let store = Store::open_as_it_is(database_settings(config)).await?;
     let mut all = Vec::with_capacity(times.len());
     for at in times {
-        let mut rows = Vec::new();
+        let mut decisions = Decisions::default();
         for model in &config.models {
-            rows.extend(store.shares_in_force(&model.name, *at).await?);
+            decisions.shares.extend(store.shares_in_force(&model.name, *at).await?);
+            decisions.zones.extend(store.zones_in_force(&model.name, *at).await?);
         }
-        all.push(rows);
+        all.push(decisions);
     }
     store.close().await?;
     Ok(all)
@@ -99,7 +118,12 @@ fn found(
     bail!("{backend} is in no decision that can be made again: {}", failed.join("; "))
 }
 
-fn as_json(backend: SocketAddr, row: &DecisionRow, explained: &Explained) -> serde_json::Value {
+fn as_json(
+    backend: SocketAddr,
+    row: &DecisionRow,
+    explained: &Explained,
+    zoned: Option<&Zoned<'_>>,
+) -> serde_json::Value {
     let part = explained.part(backend);
     json!({
         "backend": backend,
@@ -116,10 +140,16 @@ fn as_json(backend: SocketAddr, row: &DecisionRow, explained: &Explained) -> ser
         "arrivals_rps": explained.model.arrivals_rps,
         "mix": explained.model.mix,
         "law": explained.law,
+        "zone": zoned.map(Zoned::as_json),
     })
 }
 
-fn as_text(backend: SocketAddr, row: &DecisionRow, explained: &Explained) -> String {
+fn as_text(
+    backend: SocketAddr,
+    row: &DecisionRow,
+    explained: &Explained,
+    zoned: Option<&Zoned<'_>>,
+) -> String {
     let Some(part) = explained.part(backend) else { return String::new() };
     let mut lines = vec![
         format!("{backend}, model {}: decision {} of {}", row.model, row.id, row.at.to_rfc3339()),
@@ -128,6 +158,7 @@ fn as_text(backend: SocketAddr, row: &DecisionRow, explained: &Explained) -> Str
             part.group, part.weight, part.of, part.members
         ),
     ];
+    lines.extend(zoned.map(Zoned::as_text));
     let Some(share) = part.share else {
         lines.push("it takes no new requests: it drains, or looks dead".to_owned());
         return lines.join("\n");

@@ -8,6 +8,7 @@ use envoy_types::pb::envoy::config::{
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 use envoy_types::pb::google::protobuf::UInt32Value;
 
+use crate::decide::Zone;
 use crate::envoy::static_cluster;
 
 use super::proto::address;
@@ -20,19 +21,33 @@ const DROP_CATEGORY: &str = "overload";
 /// assignment stays when nobody stands by it, and the twin takes over then.
 pub(super) fn assignments(model: &ModelIntent) -> [ClusterLoadAssignment; 2] {
     [
-        assignment(
-            model.name.clone(),
-            &model.groups,
-            model.health.checks.is_some(),
-            model.lanes.predictive_refused,
-        ),
-        assignment(static_cluster(&model.name), &model.static_groups, false, 0),
+        predictive(model, &model.groups),
+        assignment(static_cluster(&model.name), &model.static_groups, &model.spare_groups, false, 0),
     ]
 }
 
+/// The assignment by predictions for the Envoys of a zone; none where it is the one of all.
+pub(super) fn view(model: &ModelIntent, zone: &Zone) -> Option<ClusterLoadAssignment> {
+    let view = model.views.iter().find(|view| view.zone == *zone)?;
+    let groups = model.groups.iter().zip(&view.weights);
+    let groups: Vec<GroupIntent> =
+        groups.map(|(group, weight)| GroupIntent { weight: *weight, ..group.clone() }).collect();
+    Some(predictive(model, &groups))
+}
+
+fn predictive(model: &ModelIntent, groups: &[GroupIntent]) -> ClusterLoadAssignment {
+    let has_checks = model.health.checks.is_some();
+    let dropped = model.lanes.predictive_refused;
+    assignment(model.name.clone(), groups, &model.spare_groups, has_checks, dropped)
+}
+
+/// Spare groups have no weight: such a group gets nothing while a weighted one has a host that can be used, and everything
+/// when none has. Priorities would pass on the part of every ejected host, at the factor that groups need
+/// (docs/envoy-balance.md).
 fn assignment(
     cluster_name: String,
     groups: &[GroupIntent],
+    spare: &[GroupIntent],
     has_checks: bool,
     dropped: u32,
 ) -> ClusterLoadAssignment {
@@ -43,9 +58,18 @@ fn assignment(
             denominator: DenominatorType::Million.into(),
         }),
     };
+    let serves = |group: &GroupIntent| group.endpoints.iter().any(|endpoint| !endpoint.draining);
+    let any_serves = groups.iter().any(serves);
+    let locality = |one: &GroupIntent| group(one, has_checks && !one.is_checked);
+    let mut endpoints: Vec<LocalityLbEndpoints> = groups.iter().map(locality).collect();
+    endpoints.extend(spare.iter().map(|spare| {
+        let weighted = locality(spare);
+        let load_balancing_weight = weighted.load_balancing_weight.filter(|_| !any_serves);
+        LocalityLbEndpoints { load_balancing_weight, ..weighted }
+    }));
     ClusterLoadAssignment {
         cluster_name,
-        endpoints: groups.iter().map(|one| group(one, has_checks && !one.is_checked)).collect(),
+        endpoints,
         // A group that lost a backend keeps just the share of those that are left; shares are ours to decide.
         policy: Some(cluster_load_assignment::Policy {
             overprovisioning_factor: Some(UInt32Value { value: 100 }),

@@ -35,6 +35,8 @@ fn model(name: &str, predictive_percent: u32) -> ModelIntent {
         predictive_percent,
         groups: vec![group("a", 1000, &[(1, false)]), group("a/10.0.0.2:8000", 9000, &[(2, false)])],
         static_groups: vec![group("a", 10_000, &[(1, false), (2, false), (3, true)])],
+        spare_groups: Vec::new(),
+        views: Vec::new(),
     }
 }
 

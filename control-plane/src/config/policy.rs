@@ -48,7 +48,7 @@ impl Policy {
 }
 
 /// How a model is balanced.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelBalance {
     /// The policy (default `predictive`).
@@ -58,6 +58,9 @@ pub struct ModelBalance {
     /// With `orca`: metrics of the reports of which the highest is the utilisation where `application_utilization` is
     /// not told, such as `named_metrics.kv_cache_usage_perc`. Left out: the CPU's.
     pub utilisation: Vec<String>,
+    /// With `predictive`: part of the requests that goes the way of the shortest round trips, 0 to 1, each zone of Envoys
+    /// having shares of its own (default 0: all have the same). Groups get what they would get without it.
+    pub zone_preference: f64,
 }
 
 /// What makes requests alike.

@@ -39,6 +39,10 @@ pub struct Pool {
     #[serde(default)]
     #[garde(dive)]
     pub locality: Locality,
+    /// Takes requests only while no other backend of the model can (default false). For the policies `predictive` and
+    /// `static`.
+    #[serde(default)]
+    pub spare: bool,
     /// Requests/s that one backend serves within the SLO. Left out: learned from what it served when it was busy.
     #[serde(default)]
     #[garde(inner(range(min = 0.000_001, max = 1_000_000.0)))]

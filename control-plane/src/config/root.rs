@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AccessLog, Balance, Database, Forecast, Gateway, Listen, LoadReports, Model, Pool, Push, Signals, Span,
-    Spool,
+    Spool, Zones,
 };
 
 /// The whole configuration file of Clairvoy.
@@ -28,6 +28,8 @@ pub struct Config {
     pub forecast: Forecast,
     /// How traffic is shared out.
     pub balance: Balance,
+    /// How far apart zones are.
+    pub zones: Zones,
     /// The models.
     pub models: Vec<Model>,
     /// The pools of backends that serve them.

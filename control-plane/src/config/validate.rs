@@ -25,6 +25,7 @@ impl Validate for Config {
         self.check_balance_of_models(&root, &mut fault);
         self.check_health(&root, &mut fault);
         self.check_lanes(&root, &mut fault);
+        self.check_zones(&root, &mut fault);
         self.check_pools(&root, &mut fault);
         self.check_discovery(&root, &mut fault);
         self.check_webhooks(&root, &mut fault);

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use clairvoy_xds::LoadReport;
 
+use crate::decide::Zone;
+
 use super::clusters::model_of_cluster;
 use super::groups::{GroupLoad, GroupSums};
 
@@ -16,6 +18,9 @@ use super::groups::{GroupLoad, GroupSums};
 pub struct NodeLoad {
     /// Who reports: see [`reporter`].
     pub node_id: String,
+    /// Where it says that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
     /// When the report came in.
     pub at: DateTime<Utc>,
     /// By model. A model without requests need not be there.
@@ -51,7 +56,7 @@ pub struct EndpointLoad {
 }
 
 /// Between a gateway's name and a `node.id`; no name has it.
-const BEHIND_GATEWAY: char = '\u{1f}';
+pub(super) const BEHIND_GATEWAY: char = '\u{1f}';
 
 /// The name of an Envoy among all that report: Envoys of several gateways may have one `node.id`.
 pub fn reporter(gateway: &str, node_id: &str) -> String {
@@ -88,6 +93,7 @@ impl NodeLoad {
         let (groups, more) = groups.finish();
         let load = Self {
             node_id: reporter(gateway, &report.node.id),
+            zone: Zone::of_node(&report.node.region, &report.node.zone),
             at: report.at.into(),
             models,
             endpoints: endpoints.into_values().collect(),
@@ -180,7 +186,7 @@ pub(super) mod tests {
     #[test]
     fn clusters_of_one_model_are_one_and_endpoints_are_summed() {
         let report = LoadReport {
-            node: Arc::new(ReportingNode { id: "a".into(), ..ReportingNode::default() }),
+            node: Arc::new(ReportingNode { id: "a".into(), zone: "b".into(), ..ReportingNode::default() }),
             at: SystemTime::UNIX_EPOCH + Duration::from_secs(100),
             cluster_stats: vec![
                 stats("chat", "", &[3, 4], 2),
@@ -197,6 +203,7 @@ pub(super) mod tests {
         assert_eq!(load.models["chat"], chat);
         assert_eq!(load.models["other"].requests, 0.0);
         assert_eq!((node_of(&load.node_id), load.at.timestamp()), ("a", 100));
+        assert_eq!(load.zone.map(|zone| zone.to_string()).as_deref(), Some("/b"));
         let endpoint = |port: u16, times: f64| EndpointLoad {
             address: SocketAddr::from(([10, 0, 0, 1], port)),
             in_progress: 2.0 * times,

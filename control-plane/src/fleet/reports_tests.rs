@@ -32,6 +32,7 @@ fn fleet() -> Fleet {
 fn report(node: &str, second: f64, requests: f64, interval_seconds: f64, in_progress: f64) -> NodeLoad {
     let load = ModelLoad { requests, dropped: 0.0, interval_seconds };
     NodeLoad {
+        zone: None,
         node_id: node.to_owned(),
         at: at(second),
         models: BTreeMap::from([("m".to_owned(), load)]),

@@ -132,6 +132,8 @@ fn reason(part: &str, path: &str) -> &'static str {
     let has = |word: &str| path.contains(word);
     if part == "changes" {
         "the inputs are the same: the program decides otherwise"
+    } else if has(".zones") {
+        "Envoys of other zones were connected, or had other requests"
     } else if has(".law") {
         "the settings of `balance` differ"
     } else if has("capacity") {

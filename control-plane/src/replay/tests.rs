@@ -241,6 +241,15 @@ fn who_is_sick_is_replayed_and_a_checkpoint_knows_it() {
     }
 }
 
+/// Two Envoys in two zones.
+fn connected() -> Input {
+    Input::Connected {
+        nodes: ["envoy".to_owned(), "other".to_owned()].into(),
+        report_seconds: 2,
+        zones: ["eu/a", "eu/b"].map(|zone| (zone.parse().unwrap(), 1)).into(),
+    }
+}
+
 /// What DNS, Envoys and a backend with a lease tell in a second.
 fn told(second: i64, now: DateTime<Utc>) -> Vec<Input> {
     let address = |last: u16| SocketAddr::from(([10, 0, 1, 1], last));
@@ -253,7 +262,7 @@ fn told(second: i64, now: DateTime<Utc>) -> Vec<Input> {
         5 => inputs.push(looked(Answer::Backends([address(1), address(2), address(3)].into()))),
         90 => inputs.push(looked(Answer::Backends([address(1)].into()))),
         140 => inputs.push(looked(Answer::Failed(LookupFailure::NoSuchName("b.test.".to_owned())))),
-        20 => inputs.push(Input::Connected { nodes: ["envoy".to_owned()].into(), report_seconds: 2 }),
+        20 => inputs.push(connected()),
         100 => {
             let (pool, length) = ("a".to_owned(), TimeDelta::seconds(30));
             let order = Order::Lease { pool, address: address(9), length };
@@ -262,9 +271,9 @@ fn told(second: i64, now: DateTime<Utc>) -> Vec<Input> {
         _ => {}
     }
     if second >= 22 && second % 2 == 0 {
-        let load = ModelLoad { requests: 30.0, dropped: 0.0, interval_seconds: 2.0 };
+        let load_of_model = ModelLoad { requests: 30.0, dropped: 0.0, interval_seconds: 2.0 };
         let endpoints = vec![EndpointLoad { address: address(1), in_progress: 3.0, errors: 1.0 }];
-        let models = [("chat".to_owned(), load)].into();
+        let models = [("chat".to_owned(), load_of_model)].into();
         let groups = vec![GroupLoad {
             model: "chat".to_owned(),
             group: "a".to_owned(),
@@ -273,8 +282,17 @@ fn told(second: i64, now: DateTime<Utc>) -> Vec<Input> {
             in_progress: 3.0,
             interval_seconds: 2.0,
         }];
-        let node_id = "envoy".to_owned();
-        inputs.push(Input::Load(NodeLoad { node_id, at: now, models, endpoints, groups }));
+        let load = |node: &str, zone: &str, models| NodeLoad {
+            node_id: node.to_owned(),
+            zone: zone.parse().ok(),
+            at: now,
+            models,
+            endpoints: endpoints.clone(),
+            groups: groups.clone(),
+        };
+        let elsewhere = ModelLoad { requests: 10.0 + (second / 20) as f64, ..load_of_model };
+        inputs.push(Input::Load(load("envoy", "eu/a", models)));
+        inputs.push(Input::Load(load("other", "eu/b", [("chat".to_owned(), elsewhere)].into())));
     }
     if second >= 22 {
         let first_bytes = FirstBytes {
@@ -308,8 +326,9 @@ fn told(second: i64, now: DateTime<Utc>) -> Vec<Input> {
 fn settings_with_dns() -> Config {
     config::parse(&format!(
         "forecast: {{ step: 10s, season: 20m, horizons: [10s, 20s, 60s] }}\n\
-         models: [{{ name: chat, pools: [a, b] }}]\npools:\n  - {{ name: a, backends: {BACKENDS:?} }}\n  \
-         - name: b\n    discovery: {{ hold: 20s, dns: {{ name: b.test., type: srv }} }}\n"
+         models: [{{ name: chat, pools: [a, b], balance: {{ zone_preference: 1 }} }}]\npools:\n  \
+         - {{ name: a, backends: {BACKENDS:?}, locality: {{ region: eu, zone: a }} }}\n  \
+         - name: b\n    locality: {{ region: eu, zone: b }}\n    discovery: {{ hold: 20s, dns: {{ name: b.test., type: srv }} }}\n"
     ))
     .unwrap()
 }
@@ -319,6 +338,7 @@ fn what_dns_leases_and_envoys_told_is_replayed() {
     for checkpoint_at in [0, 70, 120] {
         let (mut rows, decided) = live_with(settings_with_dns(), 200, checkpoint_at, told);
         let all: String = decided.iter().map(|row| row.summary.clone() + "\n").collect();
+        assert!(all.contains("2 zones: mean round trip"), "{all}");
         let (_, replay, comparison) = replayed(file(&rows).as_slice(), None).unwrap();
         assert_eq!(comparison.difference(), None, "{all}");
         assert_eq!(comparison.equal(), decided.len() as u64);

@@ -12,6 +12,7 @@ mod learned;
 mod memory;
 mod reliance;
 mod shed;
+mod zones;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ use clairvoy_forecaster::{DemandForecast, Standing};
 
 use crate::config::Config;
 use crate::decide::PoolPlan;
-use crate::fleet::{Fleet, Origin};
+use crate::fleet::{Fleet, NodeZones, Origin};
 use crate::learn::{Class, Lesson};
 use crate::signal::ReplicaPlanEvent;
 use crate::store::DecisionRow;
@@ -48,6 +49,8 @@ pub(crate) struct Core {
     pub(super) discovered: Discovered,
     /// `node.id`s of the connected Envoys that belong to a gateway.
     pub(super) connected: BTreeSet<String>,
+    /// Where they are, and what arrives there.
+    zones: NodeZones,
     /// What the learner is to know of each pool.
     classes: BTreeMap<String, Arc<Class>>,
     pub(super) steering: BTreeMap<String, Steering>,
@@ -119,6 +122,7 @@ impl Core {
             fleet: Fleet::default(),
             discovered: Discovered::default(),
             connected: BTreeSet::new(),
+            zones: NodeZones::default(),
             classes: BTreeMap::new(),
             steering: BTreeMap::new(),
             reliance: BTreeMap::new(),

@@ -6,6 +6,7 @@ mod gateways;
 mod inbox;
 mod picture;
 mod publish;
+mod zones;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use clairvoy_xds::{ClientEvent, Intake, XdsServer};
 
 use crate::compile::BearerToken;
 use crate::config::{Config, ConfigError};
+use crate::decide::Zone;
 use crate::discovery::{DiscoveryMetrics, Looked};
 use crate::envoy::{EnvoyMetrics, EnvoyNews};
 use crate::learn::{Insight, LearnerHandle};
@@ -35,6 +37,7 @@ use super::commands::Command;
 use super::control::{Core, Input};
 use super::database::Memory;
 use super::journal::{Entry, Journal};
+use super::listen::ZoneGroups;
 use super::recent::{Events, Recent};
 use super::recorder::Recorder;
 use super::show::Frame;
@@ -70,6 +73,8 @@ pub(super) struct Inputs {
 /// Where the controller's output goes.
 pub(super) struct Outputs {
     pub(super) xds: XdsServer,
+    /// Shared with the function that gives an Envoy its group.
+    pub(super) zone_groups: ZoneGroups,
     /// What Envoys report to; its interval follows their number.
     pub(super) load_reports: Intake,
     pub(super) envoy_metrics: EnvoyMetrics,
@@ -107,7 +112,9 @@ pub(super) struct Controller {
     counts: Counts,
     writer: TelemetryWriter,
     published_once: bool,
-    /// Gateways whose newest state is published.
+    /// How many Envoys there are in the zones that are known.
+    zones: Vec<(Zone, u32)>,
+    /// Gateways, and zones of them, whose newest state is published.
     stood_by: BTreeSet<String>,
     /// Envoys that take no runtime layer, of which was told.
     without_layer: BTreeSet<String>,
@@ -146,6 +153,7 @@ impl Controller {
             counts: Counts::default(),
             writer: TelemetryWriter::start(settings),
             published_once: false,
+            zones: Vec::new(),
             stood_by: BTreeSet::new(),
             without_layer: BTreeSet::new(),
             is_leaving: false,

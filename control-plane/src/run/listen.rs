@@ -1,5 +1,6 @@
 //! What is listened on: addresses, and who is let in to the discovery server.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use arc_swap::ArcSwap;
 use axum::extract::Request;
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::{self, Next};
+use envoy_types::pb::envoy::config::core::v3::Node;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +21,8 @@ use clairvoy_xds::{
 
 use crate::api::Token;
 use crate::config::{Config, Listen};
-use crate::envoy::gateway_for;
+use crate::decide::Zone;
+use crate::envoy::{gateway_for, parts_of_group, zone_group};
 use crate::push::Surface;
 
 use super::envoys::EnvoyServices;
@@ -45,17 +48,37 @@ pub(super) async fn push_listeners(config: &Config) -> anyhow::Result<Vec<(Surfa
     Ok(listeners)
 }
 
+/// Groups of Envoys in zones that have a state of their own, by name.
+pub(super) type ZoneGroups = Arc<ArcSwap<BTreeSet<String>>>;
+
 /// The discovery server; an Envoy belongs to the gateway that names its `node.cluster`, or to the one that names none,
-/// unless its certificate says otherwise.
-pub(super) fn xds_server(config: &Arc<ArcSwap<Config>>, registry: &mut Registry) -> XdsServer {
-    let config = Arc::clone(config);
+/// unless its certificate says otherwise; and to the group of its zone, where that has a state of its own.
+pub(super) fn xds_server(
+    config: &Arc<ArcSwap<Config>>,
+    groups: &ZoneGroups,
+    registry: &mut Registry,
+) -> XdsServer {
+    let (config, groups) = (Arc::clone(config), Arc::clone(groups));
     let mut options = ServerOptions::by_client(move |node, peer| {
         let identities = peer.map_or(&[][..], |peer: &Peer| &peer.identities);
-        gateway_for(&config.load(), &node.cluster, identities).map(|gateway| gateway.name.into())
+        group_of(&config.load(), &groups.load(), node, identities)
     });
     // The one layer is small, and what is late in the network is then never refused.
     options.full_heartbeats = true;
     XdsServer::with_metrics(options, XdsMetrics::register(registry))
+}
+
+fn group_of(
+    config: &Config,
+    zone_groups: &BTreeSet<String>,
+    node: &Node,
+    identities: &[String],
+) -> Option<Arc<str>> {
+    let gateway = gateway_for(config, &node.cluster, identities)?;
+    let zone = node.locality.as_ref().and_then(|place| Zone::of_node(&place.region, &place.zone));
+    let group = zone.map(|zone| zone_group(&gateway.name, &zone));
+    let group = group.filter(|group| zone_groups.contains(group));
+    Some(group.unwrap_or(gateway.name).into())
 }
 
 /// Serves discovery, load reports and access logs until `stop`, and then sends the proxies elsewhere, one after the other.
@@ -93,13 +116,20 @@ pub(super) async fn serve_xds(
 pub(super) struct Door {
     pub(super) listen: Listen,
     pub(super) token: Option<Token>,
+    pub(super) zone_groups: ZoneGroups,
 }
 
 impl Door {
     /// A certificate for some gateways shows the clients of those only.
     fn narrow(&self, request: &mut Request) {
         if let Some(gateways) = self.listen.only_gateways(identities(request)) {
-            let visible = VisibleGroups::new(gateways);
+            let mut groups: Vec<String> = gateways.into_iter().map(Into::into).collect();
+            let zones = self.zone_groups.load();
+            let is_visible =
+                |group: &&String| groups.iter().any(|gateway| gateway == parts_of_group(group).0);
+            let of_zones: Vec<String> = zones.iter().filter(is_visible).cloned().collect();
+            groups.extend(of_zones);
+            let visible = VisibleGroups::new(groups);
             request.extensions_mut().insert(visible);
         }
     }
@@ -121,4 +151,35 @@ impl Door {
 fn identities(request: &Request) -> &[String] {
     let connection = request.extensions().get::<Connection>();
     connection.map_or(&[][..], |connection| &connection.peer.identities)
+}
+
+#[cfg(test)]
+mod tests {
+    use envoy_types::pb::envoy::config::core::v3::Locality;
+
+    use super::*;
+
+    #[test]
+    fn an_envoy_belongs_to_its_zone_where_that_has_a_state_and_else_to_its_gateway() {
+        let text = "gateways: [{ name: east, node_cluster: e }, { name: west, node_cluster: w, listen: 127.0.0.1:10001 }]\n\
+                    models: [{ name: m, pools: [p] }]\npools: [{ name: p }]\n";
+        let config = crate::config::parse(text).unwrap();
+        let zone: Zone = "eu/a".parse().unwrap();
+        let groups = BTreeSet::from([zone_group("east", &zone)]);
+        let group = |cluster: &str, place: Option<(&str, &str)>| {
+            let locality = place.map(|(region, zone)| Locality {
+                region: region.to_owned(),
+                zone: zone.to_owned(),
+                ..Locality::default()
+            });
+            let node = Node { cluster: cluster.to_owned(), locality, ..Node::default() };
+            group_of(&config, &groups, &node, &[])
+        };
+        assert_eq!(group("e", Some(("eu", "a"))).as_deref(), Some(zone_group("east", &zone).as_str()));
+        for place in [None, Some(("", "")), Some(("eu", "b")), Some(("eu/a", ""))] {
+            assert_eq!(group("e", place).as_deref(), Some("east"), "{place:?}");
+        }
+        assert_eq!(group("w", Some(("eu", "a"))).as_deref(), Some("west"), "another gateway");
+        assert_eq!(group("x", Some(("eu", "a"))), None);
+    }
 }

@@ -47,6 +47,8 @@ pub(super) fn plan(
         .pools
         .iter()
         .filter_map(|name| config.pool(name))
+        // Spare ones serve nothing that can be planned by.
+        .filter(|pool| !pool.spare)
         .map(|pool| {
             let cold_start_seconds = pool.replicas.cold_start.as_seconds();
             let ahead =

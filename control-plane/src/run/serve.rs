@@ -30,7 +30,7 @@ use super::database;
 use super::envoys::Intakes;
 use super::files::raise_limit;
 use super::journal::Journal;
-use super::listen::{Door, bind, push_listeners, serve_xds, xds_server};
+use super::listen::{Door, ZoneGroups, bind, push_listeners, serve_xds, xds_server};
 use super::parts::Parts;
 use super::reload;
 use super::secrets::{endpoints, page_secrets, pool_tokens, push_senders, token};
@@ -108,7 +108,8 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let mut registry = Registry::default();
 
     let live_config = Arc::new(ArcSwap::from(Arc::clone(&config)));
-    let xds = xds_server(&live_config, &mut registry);
+    let zone_groups = ZoneGroups::default();
+    let xds = xds_server(&live_config, &zone_groups, &mut registry);
     let intakes = Intakes::new(&mut registry, &config.telemetry)?;
     let envoy_metrics = EnvoyMetrics::register(&mut registry);
     let mut transport = TransportOptions::default();
@@ -185,6 +186,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let (services, mut collecting) = intakes.collect(collector, sampler, stop.clone());
     let outputs = Outputs {
         xds: xds.clone(),
+        zone_groups: Arc::clone(&zone_groups),
         load_reports: services.load_reports.clone(),
         envoy_metrics,
         // Envoys that are known by their certificates never see the token.
@@ -238,7 +240,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
         async move { serve_api(api_listener, tls, router(api), &config.listen, stop).await }
     });
     parts.spawn("the watch of certificates", tls::watch(certificates, tls_metrics, stop.clone()));
-    let door = Door { listen: config.listen.clone(), token };
+    let door = Door { listen: config.listen.clone(), token, zone_groups };
     parts.try_spawn("the discovery server", {
         let served = serve_xds(xds.clone(), services.clone(), xds_listener, door, transport, stop.clone());
         async move { Ok(served.await?) }

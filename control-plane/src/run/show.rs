@@ -9,6 +9,7 @@ use clairvoy_xds::{ClientStatus, Quarantined, ResourceType, SyncState};
 
 use crate::config::{Model, Rung};
 use crate::decide::{Certainty, Mix, Profile};
+use crate::envoy::parts_of_group;
 use crate::fleet::{Backend, Findings, Health, Membership};
 use crate::view::{
     AnomalyView, BackendState, BackendView, CapacityView, NackView, ProfileView, ProxyState, ProxyView,
@@ -146,8 +147,10 @@ fn anomaly(findings: &Findings) -> AnomalyView {
 }
 
 pub(super) fn quarantined(held: &Quarantined) -> QuarantineView {
+    let (gateway, zone) = parts_of_group(&held.group);
     QuarantineView {
-        gateway: held.group.to_string(),
+        gateway: gateway.to_owned(),
+        zone: zone.map(str::to_owned),
         kind: held.resource_type.to_string(),
         resource: held.resource.to_string(),
         since: held.since.into(),

@@ -1,7 +1,9 @@
 mod explain;
 mod inputs;
 mod policy;
+mod spare;
 mod words;
+mod zones;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,8 +23,9 @@ use crate::view::Change;
 use inputs::{Place, draining, model_input, serving};
 use policy::decide_by_policy;
 use words::{changes, summary};
+use zones::ZoneViews;
 
-pub(crate) use explain::{Explained, explain};
+pub(crate) use explain::{Explained, ExplainedZone, explain, explain_zone};
 pub(super) use inputs::{pool_capacity, share_capacity};
 
 /// Weights of a model's groups add up to this.
@@ -41,6 +44,12 @@ pub(super) struct Steering {
     /// What the shares are made of that Envoys fall back to.
     #[serde(default)]
     pub(super) capacities: Option<StaticCapacities>,
+    /// What the Envoys of single zones are told.
+    #[serde(default)]
+    views: ZoneViews,
+    /// Groups that take requests when no other can.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) spare: Vec<PublishedGroup>,
     #[serde(skip)]
     pub(super) latest: Option<WeightDecision>,
 }
@@ -78,7 +87,7 @@ impl Steering {
         running_seconds: f64,
         now: DateTime<Utc>,
     ) -> Option<Steered> {
-        let serving = serving(fleet, &model.name, &self.published, now);
+        let serving = serving(fleet, config, &model.name, &self.published, now);
         let input = model_input(model, &serving, config, fleet, demand_rps, running_seconds, now);
         let seen = input.backends.iter().filter(|backend| backend.age_seconds.is_some()).count();
         let holds = running_seconds < HOLD_SECONDS && seen * 2 < serving.len() && !self.published.is_empty();
@@ -90,7 +99,7 @@ impl Steering {
             Policy::Predictive => decide_weights(&input, &self.state, &law, now),
             policy => decide_by_policy(policy, &input, &serving, &self.state, &config.balance),
         };
-        let draining = draining(fleet, &model.name, &serving, &self.published);
+        let draining = draining(fleet, config, &model.name, &serving, &self.published);
         let groups = groups(&decision, &draining);
         let joined_or_left = members(&groups) != members(&self.published);
         if !joined_or_left && !decision.publish {
@@ -126,23 +135,6 @@ impl Steering {
 
     /// What the model's Envoys should do.
     pub(super) fn intent(&self, model: &Model, config: &Config) -> ModelIntent {
-        let group = |group: &PublishedGroup| {
-            let pool = config.pool(&group.pool);
-            let locality = pool.map(|pool| pool.locality.clone()).unwrap_or_default();
-            let endpoint = |(address, draining): (&SocketAddr, &bool)| EndpointIntent {
-                address: *address,
-                draining: *draining,
-                weight: group.endpoint_weights.get(address).copied().unwrap_or(1),
-            };
-            GroupIntent {
-                region: locality.region,
-                zone: locality.zone,
-                name: group.name.clone(),
-                is_checked: pool.is_none_or(|pool| pool.health_checks),
-                weight: group.weight,
-                endpoints: group.members.iter().map(endpoint).collect(),
-            }
-        };
         ModelIntent {
             name: model.name.clone(),
             timeouts: model.timeouts.clone(),
@@ -151,9 +143,29 @@ impl Steering {
             load_metrics: config.load_metrics(model),
             lanes: LanesIntent::default(),
             predictive_percent: 0,
-            groups: self.published.iter().map(group).collect(),
+            groups: self.published.iter().map(|group| group_intent(group, config)).collect(),
             static_groups: Vec::new(),
+            spare_groups: self.spare_intents(config),
+            views: self.view_intents(),
         }
+    }
+}
+
+fn group_intent(group: &PublishedGroup, config: &Config) -> GroupIntent {
+    let pool = config.pool(&group.pool);
+    let locality = pool.map(|pool| pool.locality.clone()).unwrap_or_default();
+    let endpoint = |(address, draining): (&SocketAddr, &bool)| EndpointIntent {
+        address: *address,
+        draining: *draining,
+        weight: group.endpoint_weights.get(address).copied().unwrap_or(1),
+    };
+    GroupIntent {
+        region: locality.region,
+        zone: locality.zone,
+        name: group.name.clone(),
+        is_checked: pool.is_none_or(|pool| pool.health_checks),
+        weight: group.weight,
+        endpoints: group.members.iter().map(endpoint).collect(),
     }
 }
 

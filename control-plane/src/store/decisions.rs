@@ -105,7 +105,29 @@ impl Store {
     ) -> Result<Option<DecisionRow>, StoreError> {
         sqlx::query_as(
             "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision
-             WHERE model = $1 AND kind IN ('weights', 'membership') AND at <= $2
+             WHERE model = $1 AND kind IN ('weights', 'membership') AND at <= $2 AND NOT inputs ? 'part'
+             ORDER BY at DESC, id DESC LIMIT 1",
+        )
+        .bind(model)
+        .bind(at)
+        .fetch_optional(self.pool())
+        .await
+        .map_err(StoreError::query("read a decision"))
+    }
+
+    /// Returns the decision about what the Envoys of single zones are told that was in force at a time; none when they all
+    /// had the shares of the fleet.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn zones_in_force(
+        &self,
+        model: &str,
+        at: DateTime<Utc>,
+    ) -> Result<Option<DecisionRow>, StoreError> {
+        sqlx::query_as(
+            "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision
+             WHERE model = $1 AND kind IN ('weights', 'membership') AND at <= $2 AND inputs ? 'zones'
              ORDER BY at DESC, id DESC LIMIT 1",
         )
         .bind(model)

@@ -59,6 +59,9 @@ pub struct NackView {
 pub struct QuarantineView {
     /// Gateway.
     pub gateway: String,
+    /// The zone whose Envoys refused it, as `region/zone`, where they have shares of their own.
+    #[serde(default)]
+    pub zone: Option<String>,
     /// Resource type, for example `Cluster`.
     #[serde(rename = "type")]
     pub kind: String,

@@ -34,3 +34,4 @@ mod telemetry;
 mod tls;
 mod tokens;
 mod webhooks;
+mod zones;

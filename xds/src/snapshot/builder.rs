@@ -124,6 +124,13 @@ impl SnapshotBuilder {
         self
     }
 
+    /// Says that localities may be without a weight beside others that have one. Where localities are weighted these get
+    /// nothing as long as an endpoint of the others can be used, and everything when none can.
+    pub fn allow_spare_localities(&mut self) -> &mut Self {
+        self.allowed.spare_localities = true;
+        self
+    }
+
     /// Says that every assignment may be without endpoints.
     pub fn allow_empty_assignments(&mut self) -> &mut Self {
         self.allowed.all_empty_assignments = true;

@@ -21,6 +21,8 @@ pub(super) struct Allowed {
     /// Assignments that may have no endpoints.
     pub(super) empty_assignments: BTreeSet<String>,
     pub(super) all_empty_assignments: bool,
+    /// Localities may have no weight beside others that have one.
+    pub(super) spare_localities: bool,
 }
 
 /// Finds references to what is not there, assignments that nobody or nothing is behind, and weights that do
@@ -92,7 +94,7 @@ fn check_assignments(resources: &Resources, allowed: &Allowed, faults: &mut Vec<
             });
             continue;
         };
-        if cluster.own.locality_weighted {
+        if cluster.own.locality_weighted && !allowed.spare_localities {
             let unweighted = assignment.own.unweighted_localities.iter();
             faults.extend(unweighted.map(|locality| Fault::MissingWeight {
                 resource_type: ResourceType::ClusterLoadAssignment,

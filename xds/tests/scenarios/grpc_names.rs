@@ -8,7 +8,9 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::common_lb_config::{
     LocalityConfigSpecifier, LocalityWeightedLbConfig,
 };
 use envoy_types::pb::envoy::config::core::v3::Locality;
-use envoy_types::pb::envoy::config::endpoint::v3::LocalityLbEndpoints;
+use envoy_types::pb::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment as AssignmentConfig, LocalityLbEndpoints,
+};
 use envoy_types::pb::envoy::config::listener::v3::{
     ApiListener, Listener as ListenerConfig, filter::ConfigType,
 };
@@ -81,8 +83,8 @@ async fn p1_a_client_follows_the_names_to_the_endpoints() {
     in_sync(&server).await;
 }
 
-/// The faults of cluster `a` with these localities: zone, weight, priority and port of an endpoint of weight 1.
-fn faults_of(cluster: ClusterConfig, localities: &[(&str, Option<u32>, u32, u16)]) -> Vec<Fault> {
+/// The assignment of cluster `a` with these localities: zone, weight, priority and port of an endpoint of weight 1.
+fn assignment_of(localities: &[(&str, Option<u32>, u32, u16)]) -> AssignmentConfig {
     let locality = |(zone, weight, priority, port): &(&str, Option<u32>, u32, u16)| LocalityLbEndpoints {
         locality: Some(Locality { zone: (*zone).into(), ..Default::default() }),
         load_balancing_weight: weight.map(|value| UInt32Value { value }),
@@ -91,8 +93,13 @@ fn faults_of(cluster: ClusterConfig, localities: &[(&str, Option<u32>, u32, u16)
     };
     let mut assignment = fixtures::assignment("a", 1);
     assignment.endpoints = localities.iter().map(locality).collect();
+    assignment
+}
+
+/// The faults of the cluster with such an assignment.
+fn faults_of(cluster: ClusterConfig, localities: &[(&str, Option<u32>, u32, u16)]) -> Vec<Fault> {
     let mut builder = SnapshotBuilder::new();
-    builder.cluster(cluster).assignment(assignment);
+    builder.cluster(cluster).assignment(assignment_of(localities));
     builder.build().err().map(|invalid| invalid.faults).unwrap_or_default()
 }
 
@@ -155,7 +162,11 @@ fn p2_a_locality_without_weight_is_not_passed_over_in_silence() {
     };
     let faults = faults_of(weighted.clone(), &[("x", Some(1), 0, 1), ("y", None, 0, 2)]);
     assert!(matches!(&faults[..], [Fault::MissingWeight { .. }]), "{faults:?}");
-    assert!(faults_of(weighted, &[("x", Some(1), 0, 1), ("y", Some(1), 0, 2)]).is_empty());
+    assert!(faults_of(weighted.clone(), &[("x", Some(1), 0, 1), ("y", Some(1), 0, 2)]).is_empty());
+    let mut builder = SnapshotBuilder::new();
+    let spare = assignment_of(&[("x", Some(1), 0, 1), ("y", None, 0, 2)]);
+    builder.cluster(weighted).assignment(spare).allow_spare_localities();
+    assert!(builder.build().is_ok(), "it is meant to be a spare");
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ fn times_that_cannot_be_are_refused() {
         Input::Log { at: at(1), summary },
         Input::Order { at: at(1), order },
         Input::Order { at: at(1), order: learn },
-        Input::Connected { nodes: ["a".to_owned()].into(), report_seconds: u64::MAX },
+        Input::Connected { nodes: ["a".to_owned()].into(), report_seconds: u64::MAX, zones: Vec::new() },
     ] {
         let said = refusal(vec![scope(true), config_row(settings("")), Row(Kind::Input(Box::new(input)))]);
         assert!(said.contains("the file says what cannot be"), "{said}");

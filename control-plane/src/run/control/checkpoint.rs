@@ -10,7 +10,7 @@ use clairvoy_forecaster::{DemandForecast, Standing, WaitForecast};
 
 use crate::config::Config;
 use crate::decide::{PoolPlan, Signs};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, NodeZones};
 use crate::learn::Insight;
 
 use super::super::steer::Steering;
@@ -26,6 +26,8 @@ pub(crate) struct Checkpoint<'a> {
     fleet: Cow<'a, Fleet>,
     discovered: Cow<'a, Discovered>,
     connected: Cow<'a, BTreeSet<String>>,
+    #[serde(default)]
+    zones: Cow<'a, NodeZones>,
     steering: Cow<'a, BTreeMap<String, Steering>>,
     #[serde(default)]
     reliance: Cow<'a, BTreeMap<String, Reliance>>,
@@ -80,6 +82,7 @@ pub(crate) fn decisive(config: &Config) -> Config {
     Config {
         forecast: config.forecast.clone(),
         balance: config.balance.clone(),
+        zones: config.zones.clone(),
         models: config.models.clone(),
         pools: config.pools.clone(),
         ..Config::default()
@@ -94,6 +97,7 @@ impl Core {
             fleet: Cow::Borrowed(&self.fleet),
             discovered: Cow::Borrowed(&self.discovered),
             connected: Cow::Borrowed(&self.connected),
+            zones: Cow::Borrowed(&self.zones),
             steering: Cow::Borrowed(&self.steering),
             reliance: Cow::Borrowed(&self.reliance),
             sheds: Cow::Borrowed(&self.sheds),
@@ -115,6 +119,7 @@ impl Core {
             fleet: checkpoint.fleet.into_owned(),
             discovered: checkpoint.discovered.into_owned(),
             connected: checkpoint.connected.into_owned(),
+            zones: checkpoint.zones.into_owned(),
             steering: checkpoint.steering.into_owned(),
             reliance: checkpoint.reliance.into_owned(),
             sheds: checkpoint.sheds.into_owned(),

@@ -42,17 +42,23 @@ impl Core {
 
     fn decide_weights(&mut self, model: &Model, demand_rps: f64, now: DateTime<Utc>) -> bool {
         let running = (now - self.started_at).as_seconds_f64();
+        let zones = self.node_zones(model);
         let steering = self.steering.entry(model.name.clone()).or_default();
         let steered = steering.evaluate(model, &self.config, &self.fleet, demand_rps, running, now);
+        let steered = steering.share_out(model, &self.config, zones, steered);
+        let spare = steering.stand_by(model, &self.config, &self.fleet, now);
         let taken_anew = self.take_capacities(&model.name, now);
         let relied = self.rely(&model.name, model.predictive_percent(), now);
-        if (steered.is_some() || taken_anew)
+        if (steered.is_some() || spare.is_some() || taken_anew)
             && let Some(Ok(state)) = self.steering.get(&model.name).map(serde_json::to_value)
         {
             let entry = Entry::ModelState { kind: WEIGHTS, key: model.name.clone(), at: now, state };
             self.effects.push(Effect::Journal(entry));
         }
-        let publish = taken_anew || relied || steered.is_some();
+        let publish = taken_anew || relied || steered.is_some() || spare.is_some();
+        if let Some(spare) = spare {
+            self.record(&model.name, None, spare, now);
+        }
         if let Some(mut steered) = steered {
             if steered.kind == "weights" && model.rung != Rung::Enforce {
                 steered.inputs["rung"] = model.rung.name().into();

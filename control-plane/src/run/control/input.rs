@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::decide::Zone;
 use crate::discovery::Looked;
 use crate::envoy::{BackendLog, LogSummary, NodeLoad};
 use crate::fleet::Registration;
@@ -34,7 +35,13 @@ pub(crate) enum Input {
     /// Envoys told a second of access logs.
     Log { at: DateTime<Utc>, summary: LogSummary },
     /// Other Envoys are connected than before the last tick, or they are asked to report at another interval.
-    Connected { nodes: BTreeSet<String>, report_seconds: u64 },
+    Connected {
+        nodes: BTreeSet<String>,
+        report_seconds: u64,
+        /// How many of them there are in each zone that is known.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        zones: Vec<(Zone, u32)>,
+    },
     /// An operator or the API wants something.
     Order { at: DateTime<Utc>, order: Order },
     /// Another configuration is in force.
@@ -71,6 +78,7 @@ impl Input {
         match self {
             Self::Load(load) => Self::Load(NodeLoad {
                 node_id: load.node_id.clone(),
+                zone: load.zone.clone(),
                 at: load.at,
                 models: load.models.clone(),
                 endpoints: Vec::new(),
@@ -115,10 +123,14 @@ impl Core {
                 self.signalled.remove(&pool);
             }
             Input::Looked { at, looked } => self.looked(looked, at),
-            Input::Load(load) => self.fleet.observe_load(&load),
+            Input::Load(load) => {
+                self.hear_zone(&load);
+                self.fleet.observe_load(&load);
+            }
             Input::Log { at, summary } => self.logged(&summary, at),
-            Input::Connected { nodes, report_seconds } => {
+            Input::Connected { nodes, report_seconds, zones } => {
                 self.connected = nodes;
+                self.zones.count(zones);
                 self.fleet.set_report_interval(report_seconds as f64);
             }
             Input::Order { at, order } => return self.obey(order, at),
@@ -141,6 +153,7 @@ impl Core {
         self.pass_time(now);
         self.sweep(now);
         self.fleet.look_at_reports(&self.connected, now);
+        self.look_at_zones(now);
         self.close_steps(now);
         self.look_at_classes(now);
         self.judge(now);

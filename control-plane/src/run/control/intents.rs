@@ -27,6 +27,7 @@ impl Core {
                 },
                 // Where nothing is to be steered, nothing that was predicted leaves the house.
                 groups: if model.follows_decisions() { intent.groups } else { static_groups.clone() },
+                views: if model.follows_decisions() { intent.views } else { Vec::new() },
                 static_groups,
                 lanes: self.lanes_intent(model, steers),
                 ..intent

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use clairvoy_xds::{ClientStatus, ResourceType};
 
 use crate::compile::{AccessLogIntent, RUNTIME_LAYER};
+use crate::decide::Zone;
 use crate::envoy::EnvoyNews;
 
 use super::super::control::{Core, Input};
@@ -31,8 +32,10 @@ impl Controller {
                 load.models.retain(|model, _| fleet.has_model(model));
                 load.endpoints.retain(|endpoint| fleet.backend(endpoint.address).is_some());
                 load.groups.retain(|told| {
-                    let published = steering.get(&told.model).map(|steering| &steering.published);
-                    published.is_some_and(|groups| groups.iter().any(|group| group.name == told.group))
+                    let steering = steering.get(&told.model);
+                    let mut groups =
+                        steering.into_iter().flat_map(|model| model.published.iter().chain(&model.spare));
+                    groups.any(|group| group.name == told.group)
                 });
                 Input::Load(load)
             }
@@ -58,16 +61,38 @@ impl Controller {
             .collect();
         self.look_for_old_bootstraps(&clients, &nodes, now);
         let report_seconds = report_seconds(nodes.len(), self.report_seconds);
-        if report_seconds == self.report_seconds && nodes == self.core.connected {
+        let zones = self.zones_of(&clients);
+        if report_seconds == self.report_seconds && nodes == self.core.connected && zones == self.zones {
             return;
         }
+        self.zones.clone_from(&zones);
         if report_seconds != self.report_seconds {
             self.report_seconds = report_seconds;
             // Both intervals are lawful.
             let interval = Duration::from_secs(report_seconds);
             let _ = self.outputs.load_reports.set_load_reporting_interval(interval);
         }
-        let _ = self.feed(Input::Connected { nodes, report_seconds }, now);
+        let _ = self.feed(Input::Connected { nodes, report_seconds, zones }, now);
+    }
+
+    /// How many Envoys are in each zone that is known, as far as any model asks for it.
+    fn zones_of(&self, clients: &[ClientStatus]) -> Vec<(Zone, u32)> {
+        let config = &self.core.config;
+        if !config.prefers_zones() {
+            return Vec::new();
+        }
+        let of_gateways = clients.iter().filter(|client| client.group.is_some());
+        let nodes: BTreeSet<(&str, Zone)> = of_gateways
+            .filter_map(|client| {
+                Some((client.node_id.as_str(), Zone::of_node(&client.region, &client.zone)?))
+            })
+            .filter(|(_, zone)| config.knows(zone))
+            .collect();
+        let mut zones = BTreeMap::<Zone, u32>::new();
+        for (_, zone) in nodes {
+            *zones.entry(zone).or_default() += 1;
+        }
+        zones.into_iter().collect()
     }
 
     /// Notes Envoys that take routes, but not the runtime layer: each once while it is connected.

@@ -19,7 +19,7 @@ use crate::view::{
 use super::super::control::static_groups;
 use super::super::plan::{self, at_cold_start};
 use super::super::show::{self, Frame};
-use super::super::steer::pool_capacity;
+use super::super::steer::{Steering, pool_capacity};
 use super::Controller;
 
 /// Decisions and events in the live picture.
@@ -148,6 +148,7 @@ impl Controller {
             slo_ttft_seconds: model.slo.ttft_p95.as_seconds(),
             forecast,
             shares: shares.unwrap_or_default(),
+            zones: self.core.steering.get(&model.name).map(Steering::zone_views).unwrap_or_default(),
             rung: model.rung.name().to_owned(),
             predictive_ratio: f64::from(reliance.map_or(0, |reliance| reliance.percent)) / 100.0,
             fallback: reliance.and_then(|reliance| reliance.cause).map(|cause| cause.to_string()),

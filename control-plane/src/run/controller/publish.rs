@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -6,6 +7,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use clairvoy_xds::{ClientEvent, ClientStatus, ResourceType, SnapshotBuilder, SyncState};
 
 use crate::compile::{Intent, RUNTIME_TTL, compile};
+use crate::envoy::parts_of_group;
 
 use super::super::show::takes;
 use super::{Controller, clock};
@@ -19,15 +21,12 @@ impl Controller {
     pub(super) fn publish(&mut self, now: DateTime<Utc>) {
         let models = self.core.intents(!self.is_leaving, now);
         self.stood_by.clear();
+        let mut groups = BTreeSet::new();
         for gateway in self.core.config.gateways() {
             let name = gateway.name.clone();
             let resources =
                 compile(&Intent { gateway, models: models.clone(), access_log: self.access_log() });
-            let mut builder = SnapshotBuilder::new();
-            // A model whose backends are all gone keeps its route, which then answers that there are none.
-            builder.allow_empty_assignments();
-            // It is in the Envoys' bootstrap.
-            builder.external_cluster(self.core.config.telemetry.access_log.cluster.as_str());
+            let mut builder = self.builder();
             if let Some(last) = self.outputs.xds.newest(&name) {
                 builder.based_on(&last);
             }
@@ -41,15 +40,29 @@ impl Controller {
             builder.runtime_with_ttl(resources.runtime, RUNTIME_TTL);
             match builder.build() {
                 Ok(snapshot) => {
+                    groups.extend(self.publish_zones(&name, &models, &snapshot, now));
                     self.outputs.xds.publish(&name, snapshot);
                     self.published_once = true;
                     self.stood_by.insert(name);
                 }
                 Err(faults) => {
-                    self.note("error", format!("gateway {name} keeps its last state: {faults}"), now)
+                    self.note("error", format!("gateway {name} keeps its last state: {faults}"), now);
+                    let before = self.outputs.zone_groups.load();
+                    groups.extend(before.iter().filter(|group| parts_of_group(group).0 == name).cloned());
                 }
             }
         }
+        self.regroup_zones(groups);
+    }
+
+    /// A builder that takes what Clairvoy makes.
+    pub(super) fn builder(&self) -> SnapshotBuilder {
+        let mut builder = SnapshotBuilder::new();
+        // A model whose backends are all gone keeps its route, which then answers that there are none.
+        builder.allow_empty_assignments().allow_spare_localities();
+        // It is in the Envoys' bootstrap.
+        builder.external_cluster(self.core.config.telemetry.access_log.cluster.as_str());
+        builder
     }
 
     /// Stands by what was published, for another few seconds. Envoys whose gateway nobody stands by go over to capacity

@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 
 use crate::config::Policy;
-use crate::decide::{BackendShare, Law, ModelInput, WeightDecision, WeightState, decide_weights};
+use crate::decide::{
+    BackendShare, Law, ModelInput, WeightDecision, WeightState, Zone, ZoneTerms, decide_weights, decide_zones,
+};
 use crate::store::DecisionRow;
 
 use super::inputs::Place;
+use super::zones::{ZonesRecord, told};
 use super::{PublishedGroup, groups};
 
 /// A decision about shares, made again from its record.
@@ -88,5 +91,46 @@ impl Explained {
             members: group.members.values().filter(|draining| !**draining).count(),
             own_weight: group.endpoint_weights.get(&backend).copied(),
         })
+    }
+}
+
+/// What the Envoys of one zone were told, made again from its record.
+#[derive(Clone, Debug)]
+pub(crate) struct ExplainedZone {
+    /// What came of it for the zone; none where it had the shares of the fleet.
+    pub(crate) terms: Option<ZoneTerms>,
+    groups: Vec<PublishedGroup>,
+    weights: Option<Vec<u32>>,
+}
+
+/// What is recorded of a decision about zones.
+#[derive(Deserialize)]
+struct OfZones {
+    zones: ZonesRecord,
+    groups: Vec<PublishedGroup>,
+}
+
+/// Makes a decision about zones again.
+///
+/// # Errors
+/// Says why it cannot be made again.
+pub(crate) fn explain_zone(row: &DecisionRow, zone: &Zone) -> Result<ExplainedZone, String> {
+    let inputs = OfZones::deserialize(&row.inputs)
+        .map_err(|error| format!("its record is of another version of Clairvoy: {error}"))?;
+    let decision = decide_zones(&inputs.zones.input, &inputs.zones.previous);
+    Ok(ExplainedZone {
+        weights: told(&inputs.groups, &decision.state, zone),
+        terms: decision.terms.into_iter().find(|terms| terms.zone == *zone),
+        groups: inputs.groups,
+    })
+}
+
+impl ExplainedZone {
+    /// The weight of a backend's group, as the Envoys of the zone were told, and that of all groups together; none when the
+    /// zone had the shares of the fleet.
+    pub(crate) fn weight(&self, backend: SocketAddr) -> Option<(u32, u32)> {
+        let weights = self.weights.as_ref()?;
+        let at = self.groups.iter().position(|group| group.members.contains_key(&backend))?;
+        Some((*weights.get(at)?, weights.iter().sum()))
     }
 }

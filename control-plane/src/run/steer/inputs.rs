@@ -9,21 +9,28 @@ use crate::decide::{BackendInput, Mix, ModelInput, Profile};
 use crate::fleet::{Backend, Fleet, Health, Membership};
 use crate::telemetry::Sample;
 
+use super::spare::{is_spare, stands_by};
 use super::{PublishedGroup, members};
 
-/// The backends that share the model's traffic. When most of them look dead it is our view that fails rather than the
+/// The backends that share the model's traffic; spare ones do not. When most of them look dead it is our view that fails rather than the
 /// fleet: then all that should serve do. And after a start nobody has been looked at yet: what serves already keeps its
-/// place until its telemetry speaks against it.
+/// place until its telemetry speaks against it. Where all are dead for sure and spare ones are not, none shares it.
 pub(super) fn serving<'a>(
     fleet: &'a Fleet,
+    config: &Config,
     model: &str,
     published: &[PublishedGroup],
     now: DateTime<Utc>,
 ) -> Vec<&'a Backend> {
     let placed = members(published);
-    let wanted: Vec<&Backend> =
-        fleet.of_model(model).filter(|backend| backend.membership == Membership::Active).collect();
+    let wanted: Vec<&Backend> = fleet
+        .of_model(model)
+        .filter(|backend| backend.membership == Membership::Active && !is_spare(backend, config))
+        .collect();
     let down = wanted.iter().filter(|backend| backend.health(now) == Health::Down).count();
+    if down == wanted.len() && stands_by(fleet, config, model, now) {
+        return Vec::new();
+    }
     let believed = |backend: &&&Backend| {
         let keeps_place = backend.health(now) == Health::Waiting
             && placed.get(&backend.address) == Some(&(backend.pool.as_str(), false));
@@ -44,6 +51,7 @@ pub(super) struct Place {
 /// Envoy would take each for a new one.
 pub(super) fn draining(
     fleet: &Fleet,
+    config: &Config,
     model: &str,
     serving: &[&Backend],
     published: &[PublishedGroup],
@@ -58,7 +66,7 @@ pub(super) fn draining(
     };
     fleet
         .of_model(model)
-        .filter(|backend| !serves.contains(&backend.address))
+        .filter(|backend| !serves.contains(&backend.address) && !is_spare(backend, config))
         .filter(|backend| backend.membership != Membership::Active || backend.sample.is_some())
         .map(|backend| (backend.address, place(backend)))
         .collect()

@@ -113,7 +113,8 @@ fn static_shares_are_by_capacity_whatever_the_groups() {
 fn telemetry_that_goes_stale_is_told_once_and_published() {
     let mut core = core("enforce");
     core.effects();
-    core.take(Input::Connected { nodes: ["envoy".to_owned()].into(), report_seconds: 2 }).unwrap();
+    core.take(Input::Connected { nodes: ["envoy".to_owned()].into(), report_seconds: 2, zones: Vec::new() })
+        .unwrap();
     predict(&mut core);
     core.take(Input::Tick { at: at(1) }).unwrap();
     let effects = core.effects();
@@ -129,7 +130,8 @@ fn telemetry_that_goes_stale_is_told_once_and_published() {
 #[test]
 fn predicted_waits_that_are_late_take_nothing_from_what_steers() {
     let mut core = core("enforce");
-    core.take(Input::Connected { nodes: ["envoy".to_owned()].into(), report_seconds: 2 }).unwrap();
+    core.take(Input::Connected { nodes: ["envoy".to_owned()].into(), report_seconds: 2, zones: Vec::new() })
+        .unwrap();
     let addresses: Vec<SocketAddr> = core.fleet.backends().map(|backend| backend.address).collect();
     let mut percents = Vec::new();
     for second in 1..30 {

@@ -32,7 +32,8 @@ impl World {
         let mut core = Core::new(Arc::new(config.unwrap()), at(0.0));
         core.reconcile(at(0.0));
         let nodes = ["envoy".to_owned()].into();
-        core.take(Input::Connected { nodes, report_seconds: 2 }).unwrap();
+        core.take(Input::Connected { nodes, report_seconds: 2, zones: std::collections::BTreeMap::new() })
+            .unwrap();
         Self { core, second: 0.0, waiting: 0.0, rows: Vec::new(), notes: Vec::new() }
     }
 
@@ -73,6 +74,7 @@ impl World {
                 let dropped = 2.0 * interactive * dropped;
                 let load = ModelLoad { requests: 2.0 * admitted + dropped, dropped, interval_seconds: 2.0 };
                 self.take(Input::Load(NodeLoad {
+                    zone: None,
                     node_id: "envoy".to_owned(),
                     at: now,
                     models: [("m".to_owned(), load)].into(),
