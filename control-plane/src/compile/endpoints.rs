@@ -15,6 +15,8 @@ use super::{EndpointIntent, GroupIntent, ModelIntent};
 
 /// What load reports call the requests that are dropped.
 const DROP_CATEGORY: &str = "overload";
+const MILLION: u32 = 1_000_000;
+const THOUSAND: u32 = 1_000;
 
 /// The endpoints of a model and the shares of its groups, by predictions and by capacity. Only the first drops requests: an
 /// assignment stays when nobody stands by it, and the twin takes over then.
@@ -25,35 +27,41 @@ pub(super) fn assignments(model: &ModelIntent) -> [ClusterLoadAssignment; 2] {
     ]
 }
 
+/// An assignment that drops a part of the requests, in millionths.
+///
+/// Envoy hands what is dropped to its workers only together with a change of hosts or weights. So each part, in steps of a
+/// thousandth, has a factor of its own by which the weights of all groups are multiplied; their shares stay.
 fn assignment(cluster_name: String, groups: &[GroupIntent], dropped: u32) -> ClusterLoadAssignment {
+    let thousandths = (dropped.min(MILLION) + THOUSAND / 2) / THOUSAND;
     let drop = cluster_load_assignment::policy::DropOverload {
         category: DROP_CATEGORY.to_owned(),
         drop_percentage: Some(FractionalPercent {
-            numerator: dropped,
+            numerator: thousandths * THOUSAND,
             denominator: DenominatorType::Million.into(),
         }),
     };
     ClusterLoadAssignment {
         cluster_name,
-        endpoints: groups.iter().map(group).collect(),
+        endpoints: groups.iter().map(|one| group(one, 1 + thousandths)).collect(),
         // A group that lost a backend keeps just the share of those that are left; shares are ours to decide.
         policy: Some(cluster_load_assignment::Policy {
             overprovisioning_factor: Some(UInt32Value { value: 100 }),
-            drop_overloads: (dropped > 0).then_some(drop).into_iter().collect(),
+            drop_overloads: (thousandths > 0).then_some(drop).into_iter().collect(),
             ..cluster_load_assignment::Policy::default()
         }),
         ..ClusterLoadAssignment::default()
     }
 }
 
-fn group(group: &GroupIntent) -> LocalityLbEndpoints {
+fn group(group: &GroupIntent, factor: u32) -> LocalityLbEndpoints {
     LocalityLbEndpoints {
         locality: Some(Locality {
             region: group.region.clone(),
             zone: group.zone.clone(),
             sub_zone: group.name.clone(),
         }),
-        load_balancing_weight: Some(UInt32Value { value: group.weight.max(1) }),
+        // Ten thousand together, and a factor of a thousand at most: far below 2^32.
+        load_balancing_weight: Some(UInt32Value { value: group.weight.max(1).saturating_mul(factor) }),
         lb_endpoints: group.endpoints.iter().map(endpoint).collect(),
         ..LocalityLbEndpoints::default()
     }
