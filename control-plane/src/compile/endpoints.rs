@@ -16,6 +16,8 @@ use super::{EndpointIntent, GroupIntent, ModelIntent};
 
 /// What load reports call the requests that are dropped.
 const DROP_CATEGORY: &str = "overload";
+const MILLION: u32 = 1_000_000;
+const THOUSAND: u32 = 1_000;
 
 /// The endpoints of a model and the shares of its groups, by predictions and by capacity. Only the first drops requests: an
 /// assignment stays when nobody stands by it, and the twin takes over then.
@@ -41,6 +43,11 @@ fn predictive(model: &ModelIntent, groups: &[GroupIntent]) -> ClusterLoadAssignm
     assignment(model.name.clone(), groups, &model.spare_groups, has_checks, dropped)
 }
 
+/// An assignment that drops a part of the requests, in millionths.
+///
+/// Envoy hands what is dropped to its workers only together with a change of hosts or weights. So each part, in steps of a
+/// thousandth, has a factor of its own by which the weights of all groups are multiplied; their shares stay.
+///
 /// Spare groups have no weight: such a group gets nothing while a weighted one has a host that can be used, and everything
 /// when none has. Priorities would pass on the part of every ejected host, at the factor that groups need
 /// (docs/envoy-balance.md).
@@ -51,16 +58,17 @@ fn assignment(
     has_checks: bool,
     dropped: u32,
 ) -> ClusterLoadAssignment {
+    let thousandths = (dropped.min(MILLION) + THOUSAND / 2) / THOUSAND;
     let drop = cluster_load_assignment::policy::DropOverload {
         category: DROP_CATEGORY.to_owned(),
         drop_percentage: Some(FractionalPercent {
-            numerator: dropped,
+            numerator: thousandths * THOUSAND,
             denominator: DenominatorType::Million.into(),
         }),
     };
     let serves = |group: &GroupIntent| group.endpoints.iter().any(|endpoint| !endpoint.draining);
     let any_serves = groups.iter().any(serves);
-    let locality = |one: &GroupIntent| group(one, has_checks && !one.is_checked);
+    let locality = |one: &GroupIntent| group(one, 1 + thousandths, has_checks && !one.is_checked);
     let mut endpoints: Vec<LocalityLbEndpoints> = groups.iter().map(locality).collect();
     endpoints.extend(spare.iter().map(|spare| {
         let weighted = locality(spare);
@@ -73,21 +81,22 @@ fn assignment(
         // A group that lost a backend keeps just the share of those that are left; shares are ours to decide.
         policy: Some(cluster_load_assignment::Policy {
             overprovisioning_factor: Some(UInt32Value { value: 100 }),
-            drop_overloads: (dropped > 0).then_some(drop).into_iter().collect(),
+            drop_overloads: (thousandths > 0).then_some(drop).into_iter().collect(),
             ..cluster_load_assignment::Policy::default()
         }),
         ..ClusterLoadAssignment::default()
     }
 }
 
-fn group(group: &GroupIntent, is_left_out: bool) -> LocalityLbEndpoints {
+fn group(group: &GroupIntent, factor: u32, is_left_out: bool) -> LocalityLbEndpoints {
     LocalityLbEndpoints {
         locality: Some(Locality {
             region: group.region.clone(),
             zone: group.zone.clone(),
             sub_zone: group.name.clone(),
         }),
-        load_balancing_weight: Some(UInt32Value { value: group.weight.max(1) }),
+        // Ten thousand together, and a factor of a thousand at most: far below 2^32.
+        load_balancing_weight: Some(UInt32Value { value: group.weight.max(1).saturating_mul(factor) }),
         lb_endpoints: group.endpoints.iter().map(|one| endpoint(one, is_left_out)).collect(),
         ..LocalityLbEndpoints::default()
     }

@@ -215,7 +215,7 @@ fn batch_is_refused_by_the_layer_and_the_rest_by_the_cluster_that_ends_with_it()
     let quiet = compiled(vec![refusing(0, 0)]);
     let resources = compiled(vec![refusing(620_000, 125_000)]);
     assert_eq!(resources.routes, quiet.routes, "routes do not change with what is refused");
-    let fields = resources.runtime.layer.unwrap().fields;
+    let fields = resources.runtime.layer.clone().unwrap().fields;
     let Some(Kind::StructValue(fraction)) = &fields["clairvoy.shed.batch.chat"].kind else {
         panic!("{fields:?}")
     };
@@ -226,6 +226,16 @@ fn batch_is_refused_by_the_layer_and_the_rest_by_the_cluster_that_ends_with_it()
         policy.drop_overloads.iter().map(|drop| drop.drop_percentage.unwrap().numerator).collect::<Vec<_>>()
     };
     assert_eq!((drops(0), drops(1)), (vec![125_000], vec![]), "the twin takes all");
+    let weights = |resources: &Resources, index: usize| {
+        let groups = resources.assignments[index].endpoints.iter();
+        groups.map(|group| group.load_balancing_weight.unwrap().value).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        weights(&resources, 0),
+        [126_000, 1_134_000],
+        "Envoy looks at a drop only when a weight changes"
+    );
+    assert_eq!((weights(&quiet, 0), weights(&resources, 1)), (vec![1_000, 9_000], vec![10_000]));
     assert!(quiet.assignments.iter().all(|one| one.policy.as_ref().unwrap().drop_overloads.is_empty()));
     assert_eq!(quiet.runtime.layer.unwrap().fields.len(), 1);
 }

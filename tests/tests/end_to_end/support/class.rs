@@ -47,6 +47,10 @@ impl Ask {
 
     /// Sends it, with one more header.
     pub(crate) async fn send(&self, more: Option<(&str, &str)>) -> Response {
+        self.try_send(more).await.unwrap()
+    }
+
+    async fn try_send(&self, more: Option<(&str, &str)>) -> reqwest::Result<Response> {
         let mut body = json!({
             "model": "chat",
             "messages": [{ "role": "user", "content": "Hello" }],
@@ -64,12 +68,13 @@ impl Ask {
         if let Some((name, value)) = more {
             request = request.header(name, value);
         }
-        request.send().await.unwrap()
+        request.send().await
     }
 
     async fn outcome(&self, outcomes: &Mutex<Vec<Outcome>>) {
         let sent = Instant::now();
-        let response = self.send(None).await;
+        // Only when the test has ended is there nobody to answer.
+        let Ok(response) = self.try_send(None).await else { return };
         let (at, status) = (Instant::now(), response.status());
         let retry_after = response.headers().get(header::RETRY_AFTER);
         let retry_after = retry_after.map(|value| value.to_str().unwrap().to_owned());

@@ -32,8 +32,7 @@ impl World {
         let mut core = Core::new(Arc::new(config.unwrap()), at(0.0));
         core.reconcile(at(0.0));
         let nodes = ["envoy".to_owned()].into();
-        core.take(Input::Connected { nodes, report_seconds: 2, zones: std::collections::BTreeMap::new() })
-            .unwrap();
+        core.take(Input::Connected { nodes, report_seconds: 2, zones: Vec::new() }).unwrap();
         Self { core, second: 0.0, waiting: 0.0, rows: Vec::new(), notes: Vec::new() }
     }
 
