@@ -146,7 +146,6 @@ mod tests {
             interval_seconds: 1.0,
             queue_depth: Some(if hangs { 2.0 } else { 0.0 }),
             running: Some(if hangs { 1.0 } else { 2.0 }),
-            kv_used: Some(0.1),
             inter_token_seconds: (!hangs).then_some(0.04),
             output_tokens: output,
             completed: output / 30.0,
