@@ -15,7 +15,7 @@
 //! the capacity share stays. Nothing but capacity counts before a whole window of telemetry was seen.
 //!
 //! A [`Verdict`] bounds `r_i` from above, however old telemetry is: a sick backend keeps what shows whether it is well again,
-//! and one that has just started a part of its capacity share that grows.
+//! and one that has just started a part of its capacity share that grows, and at least where that begins.
 
 mod capacity;
 mod caps;

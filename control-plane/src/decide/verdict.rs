@@ -11,6 +11,8 @@ const CLEAR: f64 = 1.25;
 const LASTS: TimeDelta = TimeDelta::seconds(5);
 /// A sick backend is well again when nothing was found for this long, all the while it answered.
 const CALM: TimeDelta = TimeDelta::seconds(60);
+/// So long a gap in its telemetry is none.
+const GAP: TimeDelta = TimeDelta::seconds(15);
 /// Nothing is held against a backend that has not answered for this long: nothing is known of it any more.
 const FORGOTTEN: TimeDelta = TimeDelta::seconds(300);
 /// A leak harms nobody before the KV cache is about full, and longer prompts look like one: it counts from this part in use
@@ -111,9 +113,11 @@ impl Judged {
             return Self { warmed, ..Self::default() };
         };
         if !seen.answers {
-            // What was found last is not news, and silence makes nobody well.
-            let sick = before.sick.map(|sick| Sick { calm_since: None, ..sick });
-            return Self { sick, suspect_since: None, cold_since: None, warmed, ..before };
+            // What was found last is not news, and silence makes nobody well. A gap, though, does not begin anew what lasts.
+            let is_brief = before.answered_at.is_some_and(|at| now - at <= GAP);
+            let calm_since = |sick: &Sick| sick.calm_since.filter(|_| is_brief);
+            let sick = before.sick.map(|sick| Sick { calm_since: calm_since(&sick), ..sick });
+            return Self { sick, warmed, ..before };
         }
         let found = harm(seen, before.sick.is_some());
         let suspect_since = since(before.suspect_since, found.is_some_and(|(_, score)| score >= CLEAR), now);
@@ -223,6 +227,8 @@ mod tests {
     fn what_does_not_answer_stays_what_it_was_until_nothing_is_known_of_it() {
         let hangs = Seen { answers: false, ..silent(9.0) };
         assert_eq!(last(&[(100, hangs)]), Verdict::Usual, "old findings are no news");
+        let gaps = [(3, silent(2.0)), (2, hangs), (1, silent(2.0))];
+        assert_eq!(last(&gaps), Verdict::Sick, "a gap does not begin anew what lasts");
         let calm = Seen { answers: false, ..seen(Signs::default()) };
         assert_eq!(last(&[(6, silent(2.0)), (300, calm)]), Verdict::Sick);
         assert_eq!(last(&[(6, silent(2.0)), (301, calm)]), Verdict::Usual);

@@ -188,6 +188,11 @@ impl Backend {
         let kv_tokens = self.engine_size().kv_tokens;
         let resident = sample.kv_used.zip(kv_tokens).map(|(used, tokens)| used * tokens);
         self.traffic.observe(sample, resident);
+        // What hangs, and the interval in which that ends, tell neither how long iterations take nor what fits into a batch.
+        if self.standing.hangs(sample) {
+            self.learner.observe_fill(0.0, 0.0, None, 0.0);
+            return;
+        }
         let Some(running) = sample.running else { return };
         let before = self.sample.as_ref().and_then(|sample| sample.running).unwrap_or(running);
         let mix = self.traffic.mix();

@@ -74,7 +74,12 @@ async fn a_sick_backend_loses_its_share_before_any_request_fails_and_gets_it_bac
         if well { Ok(()) } else { Err(format!("{:#?}", backend(&state, sick))) }
     })
     .await;
-    clairvoy.state_where("it has its share again", |state| backend(state, sick).unwrap().share > 0.2).await;
+    until("it is back in its group, with its share", 120, async || {
+        let state = clairvoy.state().await?;
+        let found = backend(&state, sick).unwrap();
+        if found.group == "a" && found.share > 0.2 { Ok(()) } else { Err(format!("{found:#?}")) }
+    })
+    .await;
     let before = requests(&envoy, sick).await;
     load.more(60).await;
     assert!(requests(&envoy, sick).await - before >= 8);

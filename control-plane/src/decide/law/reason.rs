@@ -28,7 +28,8 @@ pub(super) fn reason(model: &ModelInput, backend: &BackendInput, terms: &Terms, 
     }
     match (terms.clamp, terms.in_flight) {
         (Some(Clamp::Floor), _) => {
-            parts.push(format!("kept at {:.2} requests/s, to be seen again", terms.floor_rps));
+            let why = if backend.verdict == Verdict::Warming { "get warm" } else { "be seen again" };
+            parts.push(format!("kept at {:.2} requests/s, to {why}", terms.floor_rps));
         }
         (Some(Clamp::Sick), _) => {
             let rps = terms.cap_rps.unwrap_or_default();
