@@ -12,7 +12,7 @@ pub struct Balance {
     /// Time within which a backend with more or fewer requests than the common level gives it is led back to it
     /// (default 6 s, at least 2.4 s).
     pub correction_time: Span,
-    /// Part of the way to the wanted shares that is gone each second, 0 to 1 (default 0.3).
+    /// Part of the way to the wanted shares that is gone each second, 0 to 1 (default 0.6).
     #[garde(range(min = 0.01, max = 1.0))]
     pub smoothing: f64,
     /// Least part of its capacity share that every ready backend keeps (default 0.02). Up to a tenth of it where less would mean
@@ -30,7 +30,7 @@ impl Default for Balance {
     fn default() -> Self {
         Self {
             correction_time: Span::seconds(6),
-            smoothing: 0.3,
+            smoothing: 0.6,
             floor: 0.02,
             dead_band: 0.02,
             drain_time: Span::seconds(30),

@@ -40,7 +40,7 @@ impl Default for Law {
             waiting_price: 20.0,
             floor: 0.02,
             ceiling: 1.5,
-            smoothing: 0.3,
+            smoothing: 0.6,
             dead_band: 0.02,
             largest_step: 0.1,
             window_seconds: 5.0,

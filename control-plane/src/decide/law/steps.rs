@@ -5,7 +5,7 @@ use super::super::shares::normalised;
 use super::input::Law;
 
 /// At least this part of the way is gone where a failing backend loses its share.
-const FAILING_SMOOTHING: f64 = 0.6;
+const FAILING_SMOOTHING: f64 = 0.9;
 
 /// A step from the shares before towards the wanted ones, both of sum 1. It moves no more of the traffic than the law
 /// allows, but for what is taken from failing backends, which goes faster, too; others get just what is taken from some.
