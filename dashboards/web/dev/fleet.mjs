@@ -130,7 +130,7 @@ function backends(now) {
         capacity_rps: pool.capacity,
         capacity: port === 9013 ? null : port === 9022 ? { rps: null, lower_rps: 0.6 * pool.capacity, upper_rps: null } : { rps: 0.9 * pool.capacity, lower_rps: 0.7 * pool.capacity, upper_rps: 1.1 * pool.capacity },
         anomaly: slow > 0.9 ? { score: 2.4, kind: 'silent', reason: 'it has 14 requests and nothing came out for 17 s' } : slow > 0.5 ? { score: 1.9, kind: 'slower_than_peers', reason: 'it takes 41.0 ms where its 2 peers take 18.2 ms: 2.3 times as long' } : { score: 0.3, kind: null, reason: null },
-        share: weight / weights, capacity_share: pool.capacity / capacity,
+        share: model.name === 'embed-small' ? pool.capacity / capacity : weight / weights, capacity_share: pool.capacity / capacity,
         advised_share: model.name === 'embed-small' ? weight / weights : null,
         profile: profile(port, pool.capacity),
         slowdown: 1 + slow, telemetry_age_seconds: 0.4, telemetry_faults: FAULTS[port] ?? [],
@@ -229,6 +229,6 @@ export function state(now, scenario) {
       { at: iso(now - 31), level: 'error', message: 'envoy-c refused CDS: hostname is not allowed for STATIC clusters' },
       { at: iso(now - 95), level: 'info', message: 'forecast of chat-large: regression beats last season (6.1 % against 9.8 %)' },
       { at: iso(now - 140), level: 'info', message: 'envoy-b connected' },
-    ],
+    ].sort((a, b) => (a.at < b.at ? 1 : -1)),
   };
 }

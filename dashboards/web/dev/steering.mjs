@@ -35,13 +35,12 @@ export function events(now) {
   const fell = now - (now % FALLBACK.every);
   const rose = fell + FALLBACK.lasts + 10;
   const second = now % SHED.every;
-  const all = [
+  return [
     { at: iso(fell), level: 'warning', message: 'model chat-large goes by capacity shares: the telemetry of 2 of 5 backends is fresh' },
     ...(rose <= now ? [{ at: iso(rose), level: 'info', message: 'model chat-large goes by predictions again' }] : []),
     ...(second >= SHED.from ? [{ at: iso(now - second + SHED.from), level: 'warning', message: 'requests for model chat-large are refused: 27.4 requests/s come' }] : []),
     ...(second >= SHED.until ? [{ at: iso(now - second + SHED.until), level: 'info', message: 'no requests for model chat-large are refused any more: 19.0 requests/s come' }] : []),
   ];
-  return all.sort((a, b) => (a.at < b.at ? 1 : -1));
 }
 
 /** The zones of chat-large: each prefers its own pool, as far as both are used up. */

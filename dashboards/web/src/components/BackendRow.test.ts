@@ -55,7 +55,7 @@ test('has the share that it would be given only where that is told', () => {
 
 test('details have what an iteration costs, what fits, and how sure that is', () => {
   const shown = text({ profile: profile() }, true);
-  expect(shown).toContain('What an iteration costs each 11.2 ms a sequence 90.0 µs more 1 000 prompt tokens 85.0 ms more 1 000 tokens in KV 100 µs more known to ± 3.4 %, by 12 400 iterations');
+  expect(shown).toContain('What an iteration costs fixed 11.2 ms a sequence + 90.0 µs prompt + 85.0 ms per 1 000 tokens KV cache + 100 µs per 1 000 tokens known to ± 3.4 %, by 12 400 iterations');
   expect(shown).toContain('What fits into its batch sequences 256 KV cache 480 000 tokens an iteration 8 192 tokens when full 7.2 req/s at its usual speed');
 });
 

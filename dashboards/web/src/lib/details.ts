@@ -69,10 +69,10 @@ function profileGroups(profile: Profile): DetailGroup[] {
     {
       title: 'What an iteration costs',
       rows: [
-        ['each', fineDuration(profile.fixed_seconds)],
-        ['a sequence', `${fineDuration(profile.per_sequence_seconds)} more`],
-        ['1 000 prompt tokens', `${fineDuration(1000 * profile.per_prompt_token_seconds)} more`],
-        ['1 000 tokens in KV', `${fineDuration(1000 * profile.per_kv_token_seconds)} more`],
+        ['fixed', fineDuration(profile.fixed_seconds)],
+        ['a sequence', `+ ${fineDuration(profile.per_sequence_seconds)}`],
+        ['prompt', `+ ${fineDuration(1000 * profile.per_prompt_token_seconds)} per 1\u202f000 tokens`],
+        ['KV cache', `+ ${fineDuration(1000 * profile.per_kv_token_seconds)} per 1\u202f000 tokens`],
         ['known to', certainty(profile)],
       ],
     },
