@@ -1,5 +1,7 @@
 /** An invented fleet that moves with time, for working on the page without a control plane. All times in Unix seconds. */
 
+import { events, judged, modelSteering, profile, zones } from './steering.mjs';
+
 const STEP = 10;
 const LEAD = 20;
 const HORIZONS = [10, 20, 30, 60];
@@ -127,10 +129,13 @@ function backends(now) {
         wait_source: port === 9022 ? 'last_observed' : 'regression',
         capacity_rps: pool.capacity,
         capacity: port === 9013 ? null : port === 9022 ? { rps: null, lower_rps: 0.6 * pool.capacity, upper_rps: null } : { rps: 0.9 * pool.capacity, lower_rps: 0.7 * pool.capacity, upper_rps: 1.1 * pool.capacity },
-        anomaly: slow > 0.5 ? { score: 1.9, kind: 'slower_than_peers', reason: 'it takes 41.0 ms where its 2 peers take 18.2 ms: 2.3 times as long' } : { score: 0.3, kind: null, reason: null },
-        share: weight / weights, capacity_share: pool.capacity / capacity,
+        anomaly: slow > 0.9 ? { score: 2.4, kind: 'silent', reason: 'it has 14 requests and nothing came out for 17 s' } : slow > 0.5 ? { score: 1.9, kind: 'slower_than_peers', reason: 'it takes 41.0 ms where its 2 peers take 18.2 ms: 2.3 times as long' } : { score: 0.3, kind: null, reason: null },
+        share: model.name === 'embed-small' ? pool.capacity / capacity : weight / weights, capacity_share: pool.capacity / capacity,
+        advised_share: model.name === 'embed-small' ? weight / weights : null,
+        profile: profile(port, pool.capacity),
         slowdown: 1 + slow, telemetry_age_seconds: 0.4, telemetry_faults: FAULTS[port] ?? [],
         reason: port === 9013 && now % 300 > 60 && now % 300 < 120 ? 'no connection: connection refused' : slow > 0.2 ? `wait ${wait.toFixed(2)} s above the level 0.40 s` : 'wait at the level',
+        ...judged(port, slow, now),
       };
     });
   });
@@ -158,12 +163,16 @@ function decisions(now) {
     const iso = new Date(at * 1000).toISOString();
     const id = `0b6c1a52-4a61-4d9c-9f3e-${String(at).padStart(12, '0')}`;
     if (k % 6 === 4) {
-      found.push({ id, at: iso, kind: 'replicas', model: 'chat-large', pool: 'large-h100-a', summary: 'large-h100-a 2 → 3: demand of 24.6 req/s expected in 15 s', changes: [{ target: 'large-h100-a', from: 2, to: 3, reason: 'q90 of 24.6 req/s over 20 req/s of capacity' }] });
+      found.push({ id, at: iso, kind: 'replicas', model: 'chat-large', pool: 'large-h100-a', rung: null, summary: 'large-h100-a 2 → 3: demand of 24.6 req/s expected in 15 s', changes: [{ target: 'large-h100-a', from: 2, to: 3, reason: 'q90 of 24.6 req/s over 20 req/s of capacity' }] });
+      continue;
+    }
+    if (k % 6 === 2) {
+      found.push({ id, at: iso, kind: 'shed', model: 'embed-small', pool: null, rung: 'advise', summary: '35 % of batch is refused: 61.0 requests/s come: 102 % of the 60.0 that can be served', changes: [{ target: 'batch', from: 0.15, to: 0.35, reason: '61.0 requests/s come: 102 % of the 60.0 that can be served' }] });
       continue;
     }
     const [before, after] = [backends(at - 7), backends(at)].map((list) => list.find((backend) => backend.address.endsWith('9012')).share);
     const percent = (share) => `${Math.round(share * 100)} %`;
-    found.push({ id, at: iso, kind: 'weights', model: 'chat-large', pool: null, summary: `127.0.0.1:9012 ${percent(before)} → ${percent(after)}: predicted wait ${(0.3 + trouble(at) * 2.1).toFixed(1)} s, level 0.4 s`, changes: [
+    found.push({ id, at: iso, kind: 'weights', model: 'chat-large', pool: null, rung: null, summary: `127.0.0.1:9012 ${percent(before)} → ${percent(after)}: predicted wait ${(0.3 + trouble(at) * 2.1).toFixed(1)} s, level 0.4 s`, changes: [
       { target: '127.0.0.1:9012', from: before, to: after, reason: 'predicted wait above the level' },
       { target: '127.0.0.1:9001', from: 0.23, to: 0.23 + (before - after) / 2, reason: 'takes what 127.0.0.1:9012 gives up' },
     ] });
@@ -190,12 +199,14 @@ export function state(now, scenario) {
     now: iso(now), version: '0.1.0', simulated: true,
     models: MODELS.map((model) => {
       const next = quantiles(model, now + 20, 20, issued);
+      const groups = empty ? [] : shares(model, list.filter((backend) => backend.model === model.name), now);
       return {
         name: model.name, demand_source: model.name === 'chat-large' ? 'envoys' : 'servers', demand_rps: empty ? 0 : demandAt(model, now), tokens_per_second: empty ? 0 : demandAt(model, now) * model.tokens,
         tokens_source: !empty && model.name === 'chat-large' ? 'envoys' : 'servers', prompt_tokens_per_second: !empty && model.name === 'chat-large' ? demandAt(model, now) * 412 : null,
         step_seconds: STEP, slo_ttft_seconds: model.slo,
         forecast: empty ? null : { issued_at: iso(issued), expert: model.name === 'chat-large' ? 'regression' : 'seasonal_naive', error_ratio: model.name === 'chat-large' ? 0.061 : 0.114, cold_start: { horizon_seconds: 20, q50: next.q50, q90: next.q90 }, record: model.name === 'chat-large' ? RECORD : [] },
-        shares: empty ? [] : shares(model, list.filter((backend) => backend.model === model.name), now),
+        shares: groups, zones: zones(model.name, groups),
+        ...(empty ? { rung: 'enforce', predictive_ratio: 0, fallback: 'no shares have been decided yet', shed: modelSteering(model.name, 0).shed } : modelSteering(model.name, now)),
       };
     }),
     pools: POOLS.map((pool) => {
@@ -206,17 +217,18 @@ export function state(now, scenario) {
     backends: list,
     proxies: empty ? [] : ['a', 'b', 'c'].map((letter, i) => ({
       node_id: `envoy-${letter}`, cluster: i < 2 ? 'edge-a' : 'edge-b', zone: i < 2 ? 'zone-a' : 'zone-b', connected_at: iso(now - (now % 86_400) - 500 * i),
-      state: i === 2 && nacked ? 'nacked' : i === 1 && now % 30 < 3 ? 'pending' : 'in_sync', acks: 31 + rows % 500, nacks: i === 2 ? 1 : 0, resources_sent: 40 + rows % 900,
+      state: i === 2 && nacked ? 'nacked' : i === 1 && now % 30 < 3 ? 'pending' : 'in_sync', acks: 31 + rows % 500, nacks: i === 2 ? 1 : 0, resources_sent: 40 + rows % 900, takes_predictions: i < 2,
       last_nack: i === 2 ? { type: 'CDS', resources: ['embed-small'], message: 'Error adding/updating cluster(s) embed-small: hostname is not allowed for STATIC clusters', at: iso(now - (now % 120)) } : null,
     })),
-    quarantined: !empty && nacked ? [{ gateway: 'edge-b', type: 'Cluster', resource: 'embed-small', since: iso(now - (now % 120)) }] : [],
+    quarantined: !empty && nacked ? [{ gateway: 'edge-b', zone: 'local/zone-b', type: 'Cluster', resource: 'embed-small', since: iso(now - (now % 120)) }] : [],
     decisions: empty ? [] : decisions(now),
     totals: { telemetry_rows: empty ? 0 : rows * 7, telemetry_dropped: 0, telemetry_spooled: scenario === 'away' ? spooled(now) : 0, scrapes_failed: 0, forecasts: empty ? 0 : 120, decisions: empty ? 0 : 412 + (rows % 1000), weight_changes: empty ? 0 : 133 + Math.floor((rows % 1000) / 7), webhooks_delivered: empty ? 0 : 9, webhooks_failed: 0 },
     events: empty ? [] : [
+      ...events(now),
       { at: iso(now - 12), level: 'warning', message: '127.0.0.1:9012: predicted wait above the objective of 2 s' },
       { at: iso(now - 31), level: 'error', message: 'envoy-c refused CDS: hostname is not allowed for STATIC clusters' },
       { at: iso(now - 95), level: 'info', message: 'forecast of chat-large: regression beats last season (6.1 % against 9.8 %)' },
       { at: iso(now - 140), level: 'info', message: 'envoy-b connected' },
-    ],
+    ].sort((a, b) => (a.at < b.at ? 1 : -1)),
   };
 }

@@ -1,7 +1,7 @@
 import { render } from 'svelte/server';
 import { expect, test } from 'vitest';
 
-import { backend, pool, words } from '../lib/fixtures';
+import { backend, pool, profile, words } from '../lib/fixtures';
 import type { Backend } from '../lib/types';
 import BackendRow from './BackendRow.svelte';
 
@@ -31,6 +31,39 @@ test('marks what is wrong with the telemetry, each fault with its kind and its s
   expect(shown).toContain(`metric gone ${gone}`);
   expect(shown).toContain(`counter stands still ${still}`);
   expect(body({})).not.toContain('backend-faults');
+});
+
+test('marks a verdict and says in full what it does to the share', () => {
+  const reason = 'is sick (silent); kept at 0.10 requests/s, to be seen well again';
+  expect(text({ verdict: 'sick', reason })).toContain(`verdict: sick ${reason}`);
+  expect(text({ verdict: 'sick', reason }).match(/kept at/g)).toHaveLength(1);
+  expect(text({ verdict: 'warming', reason: 'has just started' })).toContain('verdict: warming has just started');
+  expect(body({})).not.toContain('backend-verdict');
+});
+
+test('a sick backend that is down says why it is down, once', () => {
+  const shown = text({ verdict: 'sick', state: 'down', reason: 'connection refused' });
+  expect(shown).toContain('down connection refused verdict: sick');
+  expect(shown.match(/connection refused/g)).toHaveLength(1);
+});
+
+test('has the share that it would be given only where that is told', () => {
+  expect(text({ advised_share: 0.31 })).toContain('advised 31 %');
+  expect(text({ advised_share: 0.31 }, true)).toContain('would be given 31 %');
+  expect(text({}, true)).not.toMatch(/advised|would be given/);
+});
+
+test('details have what an iteration costs, what fits, and how sure that is', () => {
+  const shown = text({ profile: profile() }, true);
+  expect(shown).toContain('What an iteration costs fixed 11.2 ms a sequence + 90.0 µs prompt + 85.0 ms per 1 000 tokens KV cache + 100 µs per 1 000 tokens known to ± 3.4 %, by 12 400 iterations');
+  expect(shown).toContain('What fits into its batch sequences 256 KV cache 480 000 tokens an iteration 8 192 tokens when full 7.2 req/s at its usual speed');
+});
+
+test('details leave out what is not learned', () => {
+  expect(text({}, true)).not.toContain('What an iteration costs');
+  const shown = text({ profile: profile({ max_sequences: null, kv_tokens: null, token_budget: null, observations: 0, relative_error: 1 }) }, true);
+  expect(shown).toContain('What fits into its batch when full 7.2 req/s');
+  expect(shown).toContain('known to what its pool shows: none of its own observed yet');
 });
 
 test('says in full why a backend does not serve', () => {

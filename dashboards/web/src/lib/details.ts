@@ -1,8 +1,8 @@
 /** All that is known of one backend, in groups: what the table has no column for, or only a title. */
 
-import { count, duration, NONE, percent, rate, seconds, span } from './format';
+import { count, duration, fineDuration, NONE, percent, rate, seconds, span } from './format';
 import type { OriginNote } from './membership';
-import type { Backend } from './types';
+import type { Backend, Profile } from './types';
 import { waitSource } from './words';
 
 export interface DetailGroup {
@@ -17,7 +17,9 @@ export function backendDetails(backend: Backend, origin: OriginNote): DetailGrou
       rows: [
         ['address', backend.address],
         ['brought in', origin.long],
+        ['group', backend.group],
         ['share', `${percent(backend.share, true)} (by capacity ${percent(backend.capacity_share, true)})`],
+        ...row('would be given', backend.advised_share, (share) => percent(share, true)),
         ['because', backend.reason || NONE],
       ],
     },
@@ -55,9 +57,45 @@ export function backendDetails(backend: Backend, origin: OriginNote): DetailGrou
         ['wait', waitSource(backend.wait_source)],
         ['usual capacity', backend.capacity_rps === null ? NONE : `${rate(backend.capacity_rps)} req/s`],
         ['anomaly score', backend.anomaly === null ? 'not judged yet' : `${rate(backend.anomaly.score)} (suspect from 1)`],
+        ['verdict', backend.verdict],
+      ],
+    },
+    ...(backend.profile ? profileGroups(backend.profile) : []),
+  ];
+}
+
+function profileGroups(profile: Profile): DetailGroup[] {
+  return [
+    {
+      title: 'What an iteration costs',
+      rows: [
+        ['fixed', fineDuration(profile.fixed_seconds)],
+        ['a sequence', `+ ${fineDuration(profile.per_sequence_seconds)}`],
+        ['prompt', `+ ${fineDuration(1000 * profile.per_prompt_token_seconds)} per 1\u202f000 tokens`],
+        ['KV cache', `+ ${fineDuration(1000 * profile.per_kv_token_seconds)} per 1\u202f000 tokens`],
+        ['known to', certainty(profile)],
+      ],
+    },
+    {
+      title: 'What fits into its batch',
+      rows: [
+        ...row('sequences', profile.max_sequences, count),
+        ...row('KV cache', profile.kv_tokens, (tokens) => `${count(tokens)} tokens`),
+        ...row('an iteration', profile.token_budget, (tokens) => `${count(tokens)} tokens`),
+        ['when full', `${rate(profile.capacity_rps)} req/s at its usual speed`],
       ],
     },
   ];
+}
+
+function certainty({ observations, relative_error: error }: Profile): string {
+  const own = Math.round(observations);
+  return own < 1 ? 'what its pool shows: none of its own observed yet' : `± ${percent(error, true)}, by ${count(own)} iterations`;
+}
+
+/** A row, or none where nothing is known. */
+function row(name: string, value: number | null, text: (value: number) => string): DetailGroup['rows'] {
+  return value === null ? [] : [[name, text(value)]];
 }
 
 function tokens({ gateway_prompt_tokens: prompt, gateway_output_tokens: output }: Backend): DetailGroup['rows'] {

@@ -1,6 +1,6 @@
 /** What tests show: a model and a backend of which everything is known and nothing is wrong. */
 
-import type { Backend, GroupShare, Model, Pool, State } from './types';
+import type { Backend, GroupShare, Model, Pool, Profile, Proxy, Shed, State, Zone } from './types';
 
 export const model = (over: Partial<Model> = {}): Model => ({
   name: 'chat',
@@ -13,6 +13,60 @@ export const model = (over: Partial<Model> = {}): Model => ({
   slo_ttft_seconds: 2,
   forecast: null,
   shares: [],
+  zones: [],
+  rung: 'enforce',
+  predictive_ratio: 1,
+  fallback: null,
+  shed: shed(),
+  ...over,
+});
+
+export const shed = (over: Partial<Shed> = {}): Shed => ({
+  batch_ratio: 0,
+  interactive_ratio: 0,
+  advised_batch_ratio: 0,
+  advised_interactive_ratio: 0,
+  batch_refused: 0,
+  interactive_refused: 0,
+  reason: null,
+  ...over,
+});
+
+export const zone = (over: Partial<Zone> = {}): Zone => ({
+  zone: 'eu-west/a',
+  envoys: 2,
+  demand_share: 0.75,
+  rtt_ms: 2,
+  fleet_rtt_ms: 22,
+  shares: [{ group: 'h100', share: 1 }],
+  ...over,
+});
+
+export const profile = (over: Partial<Profile> = {}): Profile => ({
+  fixed_seconds: 0.0112,
+  per_sequence_seconds: 0.00009,
+  per_prompt_token_seconds: 0.000085,
+  per_kv_token_seconds: 0.0000001,
+  max_sequences: 256,
+  kv_tokens: 480_000,
+  token_budget: 8192,
+  capacity_rps: 7.2,
+  observations: 12_400,
+  relative_error: 0.034,
+  ...over,
+});
+
+export const proxy = (over: Partial<Proxy> = {}): Proxy => ({
+  node_id: 'envoy-a',
+  cluster: 'edge',
+  zone: 'zone-a',
+  connected_at: '2026-11-21T09:00:00Z',
+  state: 'in_sync',
+  acks: 12,
+  nacks: 0,
+  resources_sent: 40,
+  takes_predictions: true,
+  last_nack: null,
   ...over,
 });
 
@@ -68,9 +122,12 @@ export const backend = (over: Partial<Backend> = {}): Backend => ({
   capacity_rps: 6,
   capacity: null,
   anomaly: null,
+  verdict: 'usual',
+  profile: null,
   slowdown: 1,
   share: 0.25,
   capacity_share: 0.25,
+  advised_share: null,
   telemetry_age_seconds: 0.4,
   telemetry_faults: [],
   reason: 'wait at the level',

@@ -68,7 +68,7 @@ test('key figures', () => {
   const shown = state({
     models: [model('chat'), model('embed')],
     pools: [pool(), pool({ name: 'a100', discovery: stale })],
-    backends: [backend('a:1'), backend('b:1', { state: 'down' }), backend('c:1', { state: 'draining' })],
+    backends: [backend('a:1'), backend('b:1', { state: 'down' }), backend('c:1', { state: 'draining' }), backend('d:1', { verdict: 'sick' })],
     proxies,
   });
   expect(keyFigures(shown)).toEqual({
@@ -77,9 +77,10 @@ test('key figures', () => {
     proxiesInSync: 1,
     proxiesNacked: 1,
     proxies: 3,
-    backendsReady: 1,
+    backendsReady: 2,
     backendsWrong: 1,
-    backends: 3,
+    backendsSick: 1,
+    backends: 4,
     poolsStale: 1,
   });
 });

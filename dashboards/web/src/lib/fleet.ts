@@ -102,6 +102,8 @@ export interface KeyFigures {
   proxies: number;
   backendsReady: number;
   backendsWrong: number;
+  /** Ready by what they say, and judged to be sick. */
+  backendsSick: number;
   backends: number;
   /** Pools whose backends nobody vouches for any more. */
   poolsStale: number;
@@ -117,6 +119,7 @@ export function keyFigures(state: State): KeyFigures {
     proxies: state.proxies.length,
     backendsReady: state.backends.filter((backend) => backend.state === 'ready').length,
     backendsWrong: state.backends.filter((backend) => ['stale', 'down'].includes(backend.state)).length,
+    backendsSick: state.backends.filter((backend) => backend.state === 'ready' && backend.verdict === 'sick').length,
     backends: state.backends.length,
     poolsStale: state.pools.filter((pool) => pool.discovery?.stale).length,
   };

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { brief, clock, count, horizon, NONE, percent, plural, rate, seconds, secondsBetween, span } from './format';
+import { brief, clock, count, fineDuration, horizon, NONE, percent, plural, rate, seconds, secondsBetween, span } from './format';
 
 const flat = (text: string) => text.replaceAll('\u202f', ' ');
 
@@ -28,6 +28,13 @@ describe('numbers', () => {
     expect(flat(percent(0.061))).toBe('6 %');
     expect(flat(percent(0.061, true))).toBe('6.1 %');
     expect(flat(percent(0.31, true))).toBe('31 %');
+  });
+
+  test('the cost of a token is in microseconds', () => {
+    expect(flat(fineDuration(0.000085))).toBe('85.0 µs');
+    expect(flat(fineDuration(0.0004))).toBe('400 µs');
+    expect(flat(fineDuration(0.0112))).toBe('11.2 ms');
+    expect(fineDuration(null)).toBe(NONE);
   });
 
   test('plurals', () => {

@@ -46,6 +46,13 @@ export function duration(value: Maybe): string {
   return `${ms.toFixed(Math.abs(ms) < 99.95 ? 1 : 0)}${NARROW_SPACE}ms`;
 }
 
+/** The same, and microseconds below a millisecond: `85.0 µs`. */
+export function fineDuration(value: Maybe): string {
+  if (!known(value) || Math.abs(value) >= 0.0009995) return duration(value);
+  const us = value * 1e6;
+  return `${us.toFixed(Math.abs(us) < 99.95 ? 1 : 0)}${NARROW_SPACE}µs`;
+}
+
 /** A span in its two largest units: `45 s`, `3 min 20 s`, `2 h 05 min`, `4 d 3 h`. */
 export function span(totalSeconds: Maybe): string {
   if (!known(totalSeconds)) return NONE;

@@ -20,6 +20,8 @@ export interface State {
 
 export interface Quarantined {
   gateway: string;
+  /** The zone whose Envoys refused it, as `region/zone`; null where all zones have the same. */
+  zone: string | null;
   type: string;
   resource: string;
   since: string;
@@ -38,6 +40,47 @@ export interface Model {
   slo_ttft_seconds: number;
   forecast: Forecast | null;
   shares: GroupShare[];
+  /** Zones whose Envoys have shares of their own. */
+  zones: Zone[];
+  rung: Rung;
+  /** Part of its requests that Envoys are told to send by predictions; the others go by capacity. */
+  predictive_ratio: number;
+  /** Why predictions steer nothing although they are meant to. */
+  fallback: string | null;
+  shed: Shed;
+}
+
+/** How far predictions may steer a model. */
+export type Rung = 'shadow' | 'advise' | 'canary' | 'enforce';
+
+/** What is refused because more comes than can be served; parts of the requests of a lane. */
+export interface Shed {
+  /** As Envoys are told. */
+  batch_ratio: number;
+  interactive_ratio: number;
+  /** As it was decided, whatever the rung. */
+  advised_batch_ratio: number;
+  advised_interactive_ratio: number;
+  /** Requests that Envoys logged as refused, since the start. */
+  batch_refused: number;
+  interactive_refused: number;
+  /** Null while nothing is to be refused. */
+  reason: string | null;
+}
+
+/** What the Envoys of one zone are told of a model. */
+export interface Zone {
+  /** `region/zone`. */
+  zone: string;
+  envoys: number;
+  /** Part of the model's requests that arrives there. */
+  demand_share: number;
+  /** Mean round trip to the backends that its requests go to, by the configured times. */
+  rtt_ms: number;
+  /** The same if they went by the shares of the fleet. */
+  fleet_rtt_ms: number;
+  /** Parts of the zone's requests. */
+  shares: { group: string; share: number }[];
 }
 
 /** Who counts the demand, or the tokens: the Envoys in their load reports and access logs, or the model servers in their metrics. */
@@ -164,12 +207,18 @@ export interface Backend {
   capacity: Capacity | null;
   /** Null before it was judged. */
   anomaly: Anomaly | null;
+  /** What its share is bounded by. */
+  verdict: Verdict;
+  /** Null before anything is known of its engine. */
+  profile: Profile | null;
   /** How many times longer than usual its iterations take. */
   slowdown: number;
   /** Part of the model's requests that Envoy sends here, 0 to 1. */
   share: number;
   /** Part it would get by capacity alone. */
   capacity_share: number;
+  /** Part it would be given, on the rung `advise`. */
+  advised_share: number | null;
   telemetry_age_seconds: number | null;
   /** What is wrong with its telemetry, a sentence each. */
   telemetry_faults: string[];
@@ -181,6 +230,28 @@ export interface Capacity {
   rps: number | null;
   lower_rps: number | null;
   upper_rps: number | null;
+}
+
+/** `usual`: its share is bounded by nothing; `warming`: it has just started. */
+export type Verdict = 'usual' | 'warming' | 'sick';
+
+/** What an iteration of its engine costs at its usual speed, and what fits into it; what is unknown is null. */
+export interface Profile {
+  fixed_seconds: number;
+  per_sequence_seconds: number;
+  per_prompt_token_seconds: number;
+  per_kv_token_seconds: number;
+  max_sequences: number | null;
+  /** What the KV cache holds. */
+  kv_tokens: number | null;
+  /** Most tokens of an iteration. */
+  token_budget: number | null;
+  /** Requests/s of the present kind with a full batch. */
+  capacity_rps: number;
+  /** Iterations that were observed of the backend itself. */
+  observations: number;
+  /** Standard error of the modelled time of an iteration, in parts of it. */
+  relative_error: number;
 }
 
 export interface Anomaly {
@@ -202,6 +273,8 @@ export interface Proxy {
   acks: number;
   nacks: number;
   resources_sent: number;
+  /** One that does not goes by capacity shares, whatever is predicted. */
+  takes_predictions: boolean;
   last_nack: Nack | null;
 }
 
@@ -222,9 +295,11 @@ export interface Decision {
   pool: string | null;
   summary: string;
   changes: Change[];
+  /** The rung on which it was made; null on `enforce`. */
+  rung: Rung | null;
 }
 
-/** `from` and `to` are shares (0 to 1), or replica counts in a `replicas` decision. */
+/** `from` and `to` are shares or refused parts (0 to 1), or replica counts in a `replicas` decision. */
 export interface Change {
   target: string;
   from: number | null;

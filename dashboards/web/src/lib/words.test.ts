@@ -11,7 +11,9 @@ import {
   faultMark,
   groupTraffic,
   PROXY_MARK,
+  rungHint,
   tokensCountedBy,
+  verdictMark,
   waitSource,
 } from './words';
 
@@ -45,6 +47,17 @@ test('no two states look the same without colour', () => {
     const shapes = Object.values(marks).map((mark) => mark.shape);
     expect(new Set(shapes).size).toBe(shapes.length);
   }
+});
+
+test('only a verdict that bounds a share is marked', () => {
+  expect(verdictMark('usual')).toBeNull();
+  expect(verdictMark('sick')).toMatchObject({ word: 'verdict: sick', tone: 'bad' });
+  expect(verdictMark('warming')?.shape).not.toBe(verdictMark('sick')?.shape);
+});
+
+test('each rung says what it means', () => {
+  const hints = (['shadow', 'advise', 'canary', 'enforce'] as const).map(rungHint);
+  expect(new Set(hints).size).toBe(4);
 });
 
 test('changes are shares or counts', () => {

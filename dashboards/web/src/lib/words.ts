@@ -1,4 +1,4 @@
-import type { Anomaly, BackendState, Capacity, Decision, DemandSource, GroupShare, ProxyState } from './types';
+import type { Anomaly, BackendState, Capacity, Decision, DemandSource, GroupShare, ProxyState, Rung, Verdict } from './types';
 import { count, NONE, percent, rate } from './format';
 
 const EXPERTS: Record<string, string> = {
@@ -102,6 +102,33 @@ export const BACKEND_MARK: Record<BackendState, Mark> = {
   down: { word: 'down', shape: 'cross', tone: 'bad' },
 };
 
+const VERDICT_MARK: Partial<Record<Verdict, Mark>> = {
+  warming: { word: 'verdict: warming', shape: 'half', tone: 'accent' },
+  sick: { word: 'verdict: sick', shape: 'cross', tone: 'bad' },
+};
+
+/** The mark of a backend whose share is bounded by more than its capacity; none for a usual one. */
+export function verdictMark(verdict: Verdict): Mark | null {
+  return VERDICT_MARK[verdict] ?? null;
+}
+
+const RUNGS: Record<Rung, string> = {
+  shadow: 'Predictions steer nothing: decisions are stored and shown, and no Envoy is told',
+  advise: 'Predictions steer nothing: it is told which shares they would give, and no Envoy is told',
+  canary: 'Predictions steer a part of the requests, the others go by capacity',
+  enforce: 'Predictions steer all requests while telemetry is fresh',
+};
+
+/** What a rung means; nothing for one that this page does not know. */
+export function rungHint(rung: Rung): string {
+  return RUNGS[rung] ?? '';
+}
+
+/** Of a decision that was made on a rung other than `enforce`: what it says of it. */
+export function rungOfDecision(rung: Rung): string {
+  return rung === 'canary' ? 'canary: Envoys follow it for a part of the requests' : `${rung}: no Envoy was told`;
+}
+
 /** The mark of a backend with which something is wrong; a kind that this page does not know keeps its name. */
 export function anomalyMark(anomaly: Anomaly | null | undefined): Mark | null {
   const kind = anomaly?.kind;
@@ -144,7 +171,7 @@ export const LEVEL_MARK: Record<'info' | 'warning' | 'error', Mark> = {
   error: { word: 'error', shape: 'cross', tone: 'bad' },
 };
 
-/** A value of a change: a count of replicas, or a share. */
+/** A value of a change: a count of replicas, a share, or a refused part. */
 export function changeValue(kind: Decision['kind'], value: number | null): string {
   if (value === null) return NONE;
   return kind === 'replicas' ? count(value) : percent(value, true);
