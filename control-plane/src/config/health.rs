@@ -9,7 +9,7 @@ use super::{Config, Engine, Model, Slo, Span};
 
 /// Where a check is given up that the objective allows a longer time: who needs longer for so little does not serve.
 const LONGEST_CHECK: Duration = Duration::from_secs(5);
-const SHORTEST_CHECK: Duration = Duration::from_millis(500);
+const SHORTEST_CHECK: Duration = Duration::from_secs(2);
 /// A connection gets half of the time to first token, so that another backend can still be tried; within a network no more
 /// than a second, and never less than a lost packet needs over some distance.
 const LONGEST_CONNECT: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ pub struct HealthChecks {
     pub path: Option<String>,
     /// Time between two checks of one backend by one Envoy (default 5 s).
     pub interval: Span,
-    /// Longest wait for an answer. Left out: `slo.ttft_p95`, 500 ms to 5 s and no longer than `interval`.
+    /// Longest wait for an answer. Left out: `slo.ttft_p95`, 2 s to 5 s and no longer than `interval`.
     pub timeout: Option<Span>,
     /// Checks in a row that have to fail before a backend gets nothing (default 3).
     pub unhealthy_threshold: u32,

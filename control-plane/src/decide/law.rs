@@ -77,7 +77,7 @@ pub fn decide_weights(
     let by_capacity = normalised(&usual.iter().map(Curve::capacity_rps).collect::<Vec<_>>());
     let (mut sides, arrivals_rps) = sides(model, &backends, &usual, &by_capacity, previous, &law);
     let sick = caps::sick(&backends);
-    caps::cap(&mut sides, &backends, &usual, &sick, arrivals_rps);
+    caps::cap(&mut sides, &backends, &sick, arrivals_rps);
     let level = level::solve(&sides, arrivals_rps, &law);
     let mut terms: Vec<Terms> = sides.iter().map(|side| side.terms(level, &law)).collect();
     let wanted = if model.observed_seconds >= law.window_seconds {
@@ -119,6 +119,7 @@ pub fn decide_weights(
     let publish = alone.keys().ne(previous.alone.keys())
         || form != previous.form
         || moved(&current(&decided), &previous.published) >= dead_band
+        || is_held_back_anew(&sides, &decided, &previous.published)
         || (form == Form::Endpoints && moved(&by_weight(&decided), &previous.published_weights) >= dead_band);
     let decision = WeightDecision {
         state: WeightState { shares, alone, form, other_form_since, ..previous.clone() },
@@ -137,6 +138,22 @@ impl WeightDecision {
         let weights = if self.form == Form::Endpoints { by_weight(&self.backends) } else { BTreeMap::new() };
         WeightState { published: current(&self.backends), published_weights: weights, ..self.state.clone() }
     }
+}
+
+/// A verdict has moved a share by this part of it: that is told, however little it is for all.
+const NOTABLE_PART: f64 = 1.0 / 3.0;
+
+/// Whether a backend that its verdict holds back was published with a share that is far from what it is left.
+fn is_held_back_anew(
+    sides: &[Side],
+    decided: &[BackendShare],
+    published: &BTreeMap<SocketAddr, f64>,
+) -> bool {
+    let is_off = |(side, backend): (&Side, &BackendShare)| {
+        let before = published.get(&backend.address).copied().unwrap_or(0.0);
+        side.cap.is_some() && (backend.share - before).abs() > NOTABLE_PART * before.max(backend.share)
+    };
+    sides.iter().zip(decided).any(is_off)
 }
 
 fn current(backends: &[BackendShare]) -> BTreeMap<SocketAddr, f64> {

@@ -167,9 +167,8 @@ impl Backend {
 
     pub(super) fn observe(&mut self, sample: Sample, now: DateTime<Utc>) {
         let is_first = self.sample.is_none();
-        let is_back = self.refusals >= DOWN_AFTER_REFUSALS;
-        // Counters that went back, or an end of refused connections.
-        let has_restarted = !is_first && (sample.interval_seconds <= 0.0 || is_back);
+        // Counters that went back. Connections that were refused may only have been ours.
+        let has_restarted = !is_first && sample.interval_seconds <= 0.0;
         self.standing.showed(is_first, has_restarted, now);
         self.failure = None;
         self.refusals = 0;

@@ -74,6 +74,10 @@ impl LaneTraffic {
         let seconds = seconds.min(LONGEST_SECONDS);
         self.batch_refused.count(now, log.batch.refused, seconds);
         self.interactive_refused.count(now, log.interactive.refused, seconds);
+        // Only rates are asked for: steps of the forecast are nobody's.
+        for refused in [&mut self.batch_refused, &mut self.interactive_refused] {
+            refused.close(1, now);
+        }
         Some((log.batch.refused, log.interactive.refused))
     }
 

@@ -35,6 +35,10 @@ impl Standing {
         if has_restarted || (is_first && !self.served_before) {
             self.up_since = Some(now);
         }
+        if has_restarted {
+            // What was found of the process before says nothing of this one.
+            self.judged = Judged::default();
+        }
     }
 
     /// Whether it hangs, or did so until this sample.

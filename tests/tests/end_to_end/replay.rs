@@ -132,7 +132,7 @@ async fn an_export_is_replayed_to_the_decisions_that_were_stored() {
     std::fs::write(&bolder, format!("{REST}balance: {{ smoothing: 0.9 }}\n{fleet}")).unwrap();
     let other = site.run(&["replay", text(&export), "--config", text(&bolder), "--diff", text(&first)]);
     assert_eq!(other.status.code(), Some(1), "{}", said(&other));
-    assert!(said(&other).contains("smoothing was 0.3, is 0.9"), "{}", said(&other));
+    assert!(said(&other).contains("smoothing was 0.6, is 0.9"), "{}", said(&other));
 
     let broken = site.path().join("broken.csv.gz");
     let bytes = std::fs::read(&export).unwrap();

@@ -1,4 +1,3 @@
-use super::super::curve::Curve;
 use super::input::{BackendInput, Verdict};
 use super::level::Side;
 use super::output::Clamp;
@@ -28,13 +27,7 @@ pub(super) fn sick(backends: &[&BackendInput]) -> Vec<bool> {
 }
 
 /// Bounds the inflow of those that are sick, and of those that warm up.
-pub(super) fn cap(
-    sides: &mut [Side],
-    backends: &[&BackendInput],
-    usual: &[Curve],
-    sick: &[bool],
-    arrivals_rps: f64,
-) {
+pub(super) fn cap(sides: &mut [Side], backends: &[&BackendInput], sick: &[bool], arrivals_rps: f64) {
     let part = |backend: &BackendInput| {
         let warmed = if backend.warmed.is_finite() { backend.warmed.clamp(0.0, 1.0) } else { 1.0 };
         (warmed < 1.0).then_some(WARMING_FROM + (1.0 - WARMING_FROM) * warmed)
@@ -48,7 +41,7 @@ pub(super) fn cap(
         } else if part(backends[index]).is_some() {
             theirs += side.capacity_part_rps;
         } else {
-            left -= FIRST_LOADED_TO * usual[index].capacity_rps();
+            left -= FIRST_LOADED_TO * side.curve.capacity_rps();
         }
     }
     let needed = if theirs > 0.0 { (left / theirs).max(0.0) } else { 0.0 };

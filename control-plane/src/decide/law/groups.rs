@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::super::Mix;
-use super::input::{BackendInput, Law, Verdict};
+use super::input::{BackendInput, Law};
 use super::level::Side;
-use super::output::{Aside, Form, GroupShare, WeightState};
+use super::output::{Aside, Clamp, Form, GroupShare, WeightState};
 
 /// A backend this much slower than its pool gets a group of its own: within a group Envoy takes all backends for equal.
 const LEAVES_AT: f64 = 1.4;
@@ -33,7 +33,9 @@ pub(super) fn alone(
 ) -> BTreeMap<SocketAddr, Aside> {
     let slownesses = slownesses(backends, sides);
     let place = |backend: &BackendInput, side: &Side, slowness: f64, is_sick: bool| {
-        if is_sick || backend.verdict == Verdict::Warming {
+        // One that warms up but is needed whole is like the others.
+        let warms_up = side.cap.is_some_and(|cap| cap.clamp == Clamp::Warming);
+        if is_sick || warms_up {
             return Some(Aside { well_since: None, by_verdict: true });
         }
         let Some(aside) = before.get(&backend.address) else {
@@ -65,9 +67,9 @@ pub(super) fn alone(
 ///
 /// The pool's is the median of its backends that tell of themselves, the lower one of two.
 fn slownesses(backends: &[&BackendInput], sides: &[Side]) -> Vec<f64> {
-    let mut pools: BTreeMap<&str, Vec<&Side>> = BTreeMap::new();
+    let mut pools: BTreeMap<(&str, bool), Vec<&Side>> = BTreeMap::new();
     for (backend, side) in backends.iter().zip(sides).filter(|(_, side)| side.trust > 0.0) {
-        pools.entry(&backend.pool).or_default().push(side);
+        pools.entry(peers(backend, side)).or_default().push(side);
     }
     let usual = |members: Vec<&Side>| {
         let counts: Vec<f64> = members.iter().filter_map(|side| side.in_flight).collect();
@@ -77,13 +79,18 @@ fn slownesses(backends: &[&BackendInput], sides: &[Side]) -> Vec<f64> {
         seconds.sort_by(f64::total_cmp);
         (in_flight, seconds[(seconds.len() - 1) / 2])
     };
-    let pools: BTreeMap<&str, (f64, f64)> =
+    let pools: BTreeMap<(&str, bool), (f64, f64)> =
         pools.into_iter().map(|(pool, members)| (pool, usual(members))).collect();
     let slowness = |(backend, side): (&&BackendInput, &Side)| {
-        let (in_flight, seconds) = pools.get(backend.pool.as_str())?;
+        let (in_flight, seconds) = pools.get(&peers(backend, side))?;
         Some(side.curve.request_seconds(*in_flight) / seconds)
     };
     backends.iter().zip(sides).map(|of| slowness(of).unwrap_or(1.0)).collect()
+}
+
+/// Whom a backend is compared with: those of its pool, but a guess is compared with guesses only.
+fn peers<'a>(backend: &'a BackendInput, side: &Side) -> (&'a str, bool) {
+    (&backend.pool, side.curve.is_generic)
 }
 
 /// Whether a backend fails: it is sick or much slower than usual, and most of the model's are not. Where most are it is what

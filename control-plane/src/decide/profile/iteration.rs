@@ -1,3 +1,5 @@
+use serde::{Deserialize, Serialize};
+
 /// Tokens in an interval that make its mean time count fully; fewer tell less.
 const FULL_WEIGHT_TOKENS: f64 = 25.0;
 /// Steps and times between tokens that tell the same within this ratio show an engine that was busy throughout.
@@ -36,7 +38,7 @@ pub struct Interval {
 }
 
 /// The mean iteration of an interval.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Iteration {
     /// How long it took.
     pub seconds: f64,

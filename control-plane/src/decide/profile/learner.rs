@@ -1,3 +1,5 @@
+use std::collections::VecDeque;
+
 use serde::{Deserialize, Serialize};
 
 use super::super::Speed;
@@ -19,6 +21,19 @@ const OUTLIERS: (f64, f64) = (0.15, 1.5);
 /// Variance of one observation that the doubt about the model is reckoned with at least: with less, what the fit started from
 /// would seem to be known.
 const LEAST_VARIANCE: f64 = 0.02;
+/// An interval is learned from when so many more have come and the backend still runs as usual: the first slow ones look like
+/// chance, and would make slowness usual.
+const LEARNED_LATER: usize = 5;
+
+/// An interval that may be learned from.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Waiting {
+    iteration: Iteration,
+    /// Logarithm of measured by modelled time, and the most of it that counts.
+    log_ratio: f64,
+    most: f64,
+}
+
 /// How far an engine goes, as far as it is firmly known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct EngineSize {
@@ -51,6 +66,8 @@ pub struct Learner {
     departure: Option<f64>,
     speed: Speed,
     unusual_seconds: f64,
+    /// The newest intervals, from which nothing has been learned yet.
+    waiting: VecDeque<Waiting>,
     /// Variance of the last modelled time.
     last_variance: f64,
     room: Room,
@@ -92,15 +109,31 @@ impl Learner {
         self.speed.observe(log_ratio, self.last_variance, iteration.weight, iteration.interval_seconds);
         if USUAL.contains(&self.speed.factor()) {
             self.unusual_seconds = 0.0;
-            self.speed.learn_spread(log_ratio);
             let most = (DEVIATIONS * (spread + self.last_variance).sqrt()).clamp(OUTLIERS.0, OUTLIERS.1);
-            self.learn(iteration, usual * log_ratio.clamp(-most, most).exp(), usual);
+            self.waiting.push_back(Waiting { iteration: *iteration, log_ratio, most });
+            if self.waiting.len() > LEARNED_LATER {
+                self.learn_oldest();
+            }
         } else {
+            self.waiting.clear();
             self.unusual_seconds += iteration.interval_seconds;
             if self.unusual_seconds > NEW_USUAL_AFTER_SECONDS {
                 self.take_for_usual();
             }
         }
+    }
+
+    /// Learns from what nothing unusual came after.
+    fn learn_oldest(&mut self) {
+        let Some((Waiting { iteration, log_ratio, most }, parameters)) =
+            self.waiting.pop_front().zip(self.parameters)
+        else {
+            return;
+        };
+        self.speed.learn_spread(log_ratio);
+        let usual = predict(&parameters, &iteration);
+        let measured = iteration.seconds.ln() - usual.ln();
+        self.learn(&iteration, usual * measured.clamp(-most, most).exp(), usual);
     }
 
     fn learn(&mut self, iteration: &Iteration, seconds: f64, expected_seconds: f64) {

@@ -1,3 +1,5 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -119,14 +121,22 @@ impl Core {
         let latest = self.steering.get(name).and_then(|steering| steering.latest.as_ref());
         let shares = latest.map(|latest| latest.backends.as_slice()).unwrap_or_default();
         let mix = self.fleet.mix(name, now);
+        let pools: BTreeSet<&str> = of_model.iter().map(|backend| backend.pool.as_str()).collect();
+        let by_pool: BTreeMap<&str, (bool, Option<f64>)> = pools
+            .into_iter()
+            .map(|pool| {
+                let is_known = pool_capacity(&self.config, &of_model, pool).is_some();
+                (pool, (is_known, share_capacity(&self.config, &of_model, pool, &mix)))
+            })
+            .collect();
         // Requests/s at its present speed; the law has a guess for those of which nothing is known.
         let capacity = |share: &crate::decide::BackendShare| {
             let backend = self.fleet.backend(share.address)?;
-            let is_known = backend.profile().is_some()
-                || pool_capacity(&self.config, &of_model, &backend.pool).is_some();
-            let by_pool = || share_capacity(&self.config, &of_model, &backend.pool, &mix);
+            let (is_known, of_pool) = by_pool.get(backend.pool.as_str()).copied().unwrap_or_default();
             let by_law = Some(share.terms.capacity_rps).filter(|rps| *rps > 0.0);
-            by_law.or_else(|| Some(by_pool()? / backend.slowdown().max(0.1))).filter(|_| is_known)
+            by_law
+                .or_else(|| Some(of_pool? / backend.slowdown().max(0.1)))
+                .filter(|_| is_known || backend.profile().is_some())
         };
         let known: Vec<f64> = shares.iter().filter_map(capacity).collect();
         let mean = known.iter().sum::<f64>() / known.len().max(1) as f64;

@@ -28,7 +28,11 @@ pub(super) fn serving<'a>(
         .filter(|backend| backend.membership == Membership::Active && !is_spare(backend, config))
         .collect();
     let down = wanted.iter().filter(|backend| backend.health(now) == Health::Down).count();
-    if down == wanted.len() && stands_by(fleet, config, model, now) {
+    // Envoys may well reach what we do not.
+    let is_served = |backend: &&Backend| {
+        backend.gateway.served_at.is_some_and(|at| (now - at).as_seconds_f64() <= SERVED_SECONDS)
+    };
+    if down == wanted.len() && !wanted.iter().any(is_served) && stands_by(fleet, config, model, now) {
         return Vec::new();
     }
     let believed = |backend: &&&Backend| {
@@ -39,6 +43,9 @@ pub(super) fn serving<'a>(
     let eligible: Vec<&Backend> = wanted.iter().filter(believed).copied().collect();
     if eligible.is_empty() { wanted } else { eligible }
 }
+
+/// A backend of which Envoys brought an answer so lately serves them, seconds.
+const SERVED_SECONDS: f64 = 15.0;
 
 /// Where a backend finishes its streams.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
