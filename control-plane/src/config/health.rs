@@ -246,7 +246,7 @@ mod tests {
         let model = &short.models[0];
         assert_eq!(short.health_path(model).as_deref(), Ok("/health"));
         let health = model.health.as_ref().unwrap();
-        assert_eq!(health.timeout(&model.slo), Span(Duration::from_millis(800)));
+        assert_eq!(health.timeout(&model.slo), Span::seconds(2));
         assert_eq!(model.connect_timeout(), Span(Duration::from_millis(400)));
         let long = config("health: { interval: 3s }, slo: { ttft_p95: 20s }", VLLM).unwrap();
         let model = &long.models[0];

@@ -88,7 +88,7 @@ impl Judged {
     pub fn verdict(&self) -> Verdict {
         if self.sick.is_some() {
             Verdict::Sick
-        } else if self.warmed < 1.0 {
+        } else if self.warmed < 1.0 || self.is_cold {
             Verdict::Warming
         } else {
             Verdict::Usual

@@ -195,13 +195,13 @@ mod tests {
         show(&mut fleet, 2, 41, 1.0);
         let _ = fleet.judge(&both, at(41));
         assert_eq!(verdict(&fleet, 2), Verdict::Usual);
-        // Its counters went back; then connections were refused.
+        // Its counters went back. The other's went on: nobody could connect to it, but it did not start anew.
         show(&mut fleet, 1, 42, 0.0);
         let _ = fleet.judge(&both, at(43));
         assert_eq!(verdict(&fleet, 1), Verdict::Warming);
         (0..3).for_each(|_| fleet.observe_failure(address(2), Some(true), "refused".to_owned()));
         show(&mut fleet, 2, 50, 1.0);
         let _ = fleet.judge(&both, at(50));
-        assert_eq!(verdict(&fleet, 2), Verdict::Warming);
+        assert_eq!(verdict(&fleet, 2), Verdict::Usual);
     }
 }
