@@ -103,16 +103,10 @@ impl Store {
         model: &str,
         at: DateTime<Utc>,
     ) -> Result<Option<DecisionRow>, StoreError> {
-        sqlx::query_as(
-            "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision
+        let query = "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision
              WHERE model = $1 AND kind IN ('weights', 'membership') AND at <= $2 AND NOT inputs ? 'part'
-             ORDER BY at DESC, id DESC LIMIT 1",
-        )
-        .bind(model)
-        .bind(at)
-        .fetch_optional(self.pool())
-        .await
-        .map_err(StoreError::query("read a decision"))
+             ORDER BY at DESC, id DESC LIMIT 1";
+        self.in_force(query, model, at).await
     }
 
     /// Returns the decision about what the Envoys of single zones are told that was in force at a time; none when they all
@@ -125,16 +119,10 @@ impl Store {
         model: &str,
         at: DateTime<Utc>,
     ) -> Result<Option<DecisionRow>, StoreError> {
-        sqlx::query_as(
-            "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision
+        let query = "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision
              WHERE model = $1 AND kind IN ('weights', 'membership') AND at <= $2 AND inputs ? 'zones'
-             ORDER BY at DESC, id DESC LIMIT 1",
-        )
-        .bind(model)
-        .bind(at)
-        .fetch_optional(self.pool())
-        .await
-        .map_err(StoreError::query("read a decision"))
+             ORDER BY at DESC, id DESC LIMIT 1";
+        self.in_force(query, model, at).await
     }
 
     /// Returns the decision about what is refused of a model's requests that was in force at a time; none before the first
@@ -147,15 +135,24 @@ impl Store {
         model: &str,
         at: DateTime<Utc>,
     ) -> Result<Option<DecisionRow>, StoreError> {
-        sqlx::query_as(
-            "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision
-             WHERE model = $1 AND kind = 'shed' AND at <= $2 ORDER BY at DESC, id DESC LIMIT 1",
-        )
-        .bind(model)
-        .bind(at)
-        .fetch_optional(self.pool())
-        .await
-        .map_err(StoreError::query("read a decision"))
+        let query = "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision
+             WHERE model = $1 AND kind = 'shed' AND at <= $2 ORDER BY at DESC, id DESC LIMIT 1";
+        self.in_force(query, model, at).await
+    }
+
+    /// The decision that a query finds for a model and a time.
+    async fn in_force(
+        &self,
+        query: &'static str,
+        model: &str,
+        at: DateTime<Utc>,
+    ) -> Result<Option<DecisionRow>, StoreError> {
+        sqlx::query_as(query)
+            .bind(model)
+            .bind(at)
+            .fetch_optional(self.pool())
+            .await
+            .map_err(StoreError::query("read a decision"))
     }
 
     /// Returns one decision.

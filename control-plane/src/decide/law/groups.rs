@@ -50,8 +50,7 @@ pub(super) fn alone(
         }
         // A clock that was set back begins anew.
         let since = aside.well_since.filter(|since| *since <= now).unwrap_or(now);
-        let is_idle =
-            !aside.by_verdict && side.trust > 0.0 && side.in_flight.is_some_and(|count| count < IDLE_BELOW);
+        let is_idle = !aside.by_verdict && side.in_flight.is_some_and(|count| count < IDLE_BELOW);
         (!is_idle && now - since < RETURNS_AFTER).then_some(Aside { well_since: Some(since), ..*aside })
     };
     let places = backends.iter().zip(sides).zip(slownesses).zip(sick);
