@@ -45,6 +45,7 @@ fn backend(number: usize) -> BackendInput {
         verdict: Verdict::Usual,
         warmed: 1.0,
         sign: None,
+        price_per_hour: None,
     }
 }
 

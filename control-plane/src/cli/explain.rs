@@ -195,6 +195,9 @@ fn waterfall<'a>(terms: &Terms, explained: &Explained) -> Vec<(&'a str, f64, &'a
         ("requests/s with a full batch", terms.capacity_rps, "requests/s"),
         ("requests in flight that the level gives it", terms.target_in_flight, ""),
     ]);
+    if terms.surcharge_seconds > 0.0 {
+        rows.push(("so much higher the level is for it, as it is dear", terms.surcharge_seconds, "s"));
+    }
     rows.extend(terms.in_flight.map(|now| ("requests in flight that it has", now, "")));
     rows.extend([
         ("inflow that holds it at the level", terms.holding_rps, "requests/s"),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::orca::is_metric;
 use super::validate::Fault;
-use super::{Config, Span};
+use super::{Config, Model, Span};
 
 /// How a model's requests are spread over its backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -61,6 +61,9 @@ pub struct ModelBalance {
     /// With `predictive`: part of the requests that goes the way of the shortest round trips, 0 to 1, each zone of Envoys
     /// having shares of its own (default 0: all have the same). Groups get what they would get without it.
     pub zone_preference: f64,
+    /// With `predictive`: how far pools whose requests are cheaper, by `pools[].price_per_hour`, go first, 0 to 1 (default 0). They are
+    /// filled no further than `slo.target_utilisation`.
+    pub cost_weight: f64,
 }
 
 /// What makes requests alike.
@@ -126,10 +129,25 @@ impl Config {
                     fault(path.join("utilisation").join(position), message);
                 }
             }
+            if !(0.0..=1.0).contains(&balance.cost_weight) {
+                fault(path.join("cost_weight"), "must be 0 to 1".to_owned());
+            } else if balance.cost_weight > 0.0 {
+                self.check_cost_weight(model, &path.join("cost_weight"), fault);
+            }
             if balance.policy == Policy::LeastResponseTime && !self.telemetry.access_log.enabled {
                 let message = "Envoys tell how long answers take in their access log, and `telemetry.access_log.enabled` is false";
                 fault(path.join("policy"), message.to_owned());
             }
+        }
+    }
+
+    fn check_cost_weight(&self, model: &Model, path: &Path, fault: &mut Fault<'_>) {
+        let prices = model.pools.iter().filter_map(|name| self.pool(name)?.price_per_hour);
+        if model.balance.policy != Policy::Predictive {
+            fault(path.clone(), "is for the policy `predictive` only".to_owned());
+        } else if prices.count() == 0 {
+            let message = "needs prices: give the model's pools a `price_per_hour`";
+            fault(path.clone(), message.to_owned());
         }
     }
 }

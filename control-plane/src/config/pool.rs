@@ -47,6 +47,10 @@ pub struct Pool {
     #[serde(default)]
     #[garde(inner(range(min = 0.000_001, max = 1_000_000.0)))]
     pub capacity_rps: Option<f64>,
+    /// What one backend costs in an hour, in any currency, the same for all pools; for models with a `cost_weight`.
+    #[serde(default)]
+    #[garde(inner(range(min = 0.0, max = 1_000_000.0)))]
+    pub price_per_hour: Option<f64>,
     /// Time within which a backend that has just started rises from a fifth to all of its share (default 30 s).
     #[serde(default = "half_a_minute")]
     pub warm_up: Span,

@@ -19,6 +19,7 @@
 
 mod capacity;
 mod caps;
+mod costs;
 mod groups;
 mod input;
 mod level;
@@ -78,6 +79,7 @@ pub fn decide_weights(
     let (mut sides, arrivals_rps) = sides(model, &backends, &usual, &by_capacity, previous, &law);
     let sick = caps::sick(&backends);
     caps::cap(&mut sides, &backends, &sick, arrivals_rps);
+    costs::prefer_cheap(&mut sides, &backends, arrivals_rps, &law);
     let level = level::solve(&sides, arrivals_rps, &law);
     let mut terms: Vec<Terms> = sides.iter().map(|side| side.terms(level, &law)).collect();
     let wanted = if model.observed_seconds >= law.window_seconds {
@@ -211,6 +213,7 @@ fn sides(
             ceiling_rps: (most * curve.capacity_rps()).max(floor_rps),
             capacity_part_rps: part,
             cap: None,
+            surcharge_seconds: 0.0,
         }
     };
     ((0..backends.len()).map(side).collect(), arrivals)

@@ -34,6 +34,10 @@ const LEAST_AIM: f64 = 0.5;
 /// Only where this part of the places is taken, or as many requests wait as there are backends, does shedding begin:
 /// capacities are estimates.
 const LEAST_FULL: f64 = 0.5;
+/// Batch requests that are no more than this part of the excess do not keep the others from their turn.
+const LITTLE: f64 = 0.05;
+/// The time to live of what Envoys are told, seconds.
+const FORGOTTEN_SECONDS: f64 = 6.0;
 /// From here on a lane counts as refused as a whole.
 const WHOLE: f64 = 0.999;
 /// Where refusals are not counted a few of the batch requests are let in, to show how many there are.
@@ -122,7 +126,9 @@ pub fn decide_shed(
     } else {
         (state.is_on, state.calm_since) = (false, None);
     }
-    let before = (unit(previous.batch), unit(previous.interactive));
+    // After a longer pause Envoys have forgotten what they were told.
+    let lasts = elapsed <= FORGOTTEN_SECONDS;
+    let before = if lasts { (unit(previous.batch), unit(previous.interactive)) } else { (0.0, 0.0) };
     let goal = if state.is_on { terms.divide(input, before.0) } else { (0.0, 0.0) };
     // Without a view it goes step by step: what is let in again may still be too much for the backends.
     let falls_by = if terms.cause.is_none() { 1.0 } else { step };
@@ -208,15 +214,19 @@ impl ShedTerms {
             return (0.0, 0.0);
         }
         let most_batch = if input.refused.is_some() { 1.0 } else { MOST_UNCOUNTED };
-        let batch = if self.offered_batch_rps > 0.0 {
-            (self.excess_rps / self.offered_batch_rps).min(most_batch)
-        } else {
+        // Where all of it is too little it is whole, however few there are: a window without any says nothing of the next one.
+        let batch = if input.batch_part.is_none_or(|part| part <= 0.0) {
             0.0
+        } else if self.excess_rps >= self.offered_batch_rps {
+            most_batch
+        } else {
+            (self.excess_rps / self.offered_batch_rps).min(most_batch)
         };
         let others = (self.offered_rps - self.offered_batch_rps).max(0.0);
         let left = self.excess_rps - batch * self.offered_batch_rps;
         // In their turn: first all that can wait is refused, and that is seen to be too little.
-        let is_their_turn = self.offered_batch_rps <= 0.0 || refused_batch >= WHOLE * most_batch;
+        let is_little = self.offered_batch_rps <= LITTLE * self.excess_rps;
+        let is_their_turn = is_little || refused_batch >= WHOLE * most_batch;
         if !is_their_turn || others <= 0.0 || left <= 0.0 {
             return (batch, 0.0);
         }

@@ -94,7 +94,7 @@ impl Steering {
         if holds {
             return None;
         }
-        let law = law(&config.balance);
+        let law = law(model, &config.balance);
         let decision = match model.balance.policy {
             Policy::Predictive => decide_weights(&input, &self.state, &law, now),
             policy => decide_by_policy(policy, &input, &serving, &self.state, &config.balance),
@@ -170,8 +170,10 @@ fn group_intent(group: &PublishedGroup, config: &Config) -> GroupIntent {
 }
 
 /// The law as it is configured.
-fn law(balance: &Balance) -> Law {
+fn law(model: &Model, balance: &Balance) -> Law {
     Law {
+        cost_weight: model.balance.cost_weight,
+        fill: model.slo.target_utilisation,
         correction_seconds: balance.correction_time.as_seconds().max(LEAST_CORRECTION),
         smoothing: balance.smoothing,
         floor: balance.floor,

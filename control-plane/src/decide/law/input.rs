@@ -30,6 +30,16 @@ pub struct Law {
     pub window_seconds: f64,
     /// Requests in flight per endpoint and Envoy below which endpoints get weights of their own.
     pub form_at: f64,
+    /// How far cheaper backends go first, 0 to 1.
+    #[serde(default)]
+    pub cost_weight: f64,
+    /// Part of their capacity up to which they do: what keeps the objective.
+    #[serde(default = "usual_fill")]
+    pub fill: f64,
+}
+
+fn usual_fill() -> f64 {
+    0.7
 }
 
 impl Default for Law {
@@ -45,6 +55,8 @@ impl Default for Law {
             largest_step: 0.1,
             window_seconds: 5.0,
             form_at: 0.5,
+            cost_weight: 0.0,
+            fill: usual_fill(),
         }
     }
 }
@@ -67,6 +79,8 @@ impl Law {
             largest_step: within(self.largest_step, usual.largest_step, 1e-3, 1.0),
             window_seconds: within(self.window_seconds, usual.window_seconds, 0.0, 1e6),
             form_at: within(self.form_at, usual.form_at, 0.0, 1e6),
+            cost_weight: within(self.cost_weight, usual.cost_weight, 0.0, 1.0),
+            fill: within(self.fill, usual.fill, 0.05, 1.0),
         }
     }
 }
@@ -126,6 +140,9 @@ pub struct BackendInput {
     /// What the verdict goes by, where it goes by more than the time since its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sign: Option<AnomalyKind>,
+    /// What it costs, in any currency; none: not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price_per_hour: Option<f64>,
 }
 
 fn wholly() -> f64 {

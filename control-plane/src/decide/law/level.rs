@@ -27,6 +27,8 @@ pub(super) struct Side {
     pub(super) capacity_part_rps: f64,
     /// What its verdict leaves it, whatever its telemetry is trusted.
     pub(super) cap: Option<Cap>,
+    /// So much higher the common level is for it, because it is dear.
+    pub(super) surcharge_seconds: f64,
 }
 
 impl Side {
@@ -39,6 +41,16 @@ impl Side {
         distance / law.correction_seconds
     }
 
+    /// `n(l)`, with what its cost takes off the level.
+    fn target(&self, level: f64, law: &Law) -> f64 {
+        self.curve.in_flight_at(level - self.surcharge_seconds, law.barrier, law.waiting_price)
+    }
+
+    /// The part of its capacity that holds it at a level.
+    pub(super) fn load(&self, level: f64, law: &Law) -> f64 {
+        self.curve.rate(self.target(level, law)) / self.curve.capacity_rps()
+    }
+
     /// `r(l)`: grows with the level, or stays.
     fn inflow(&self, level: f64, law: &Law) -> f64 {
         let inflow = self.uncapped(level, law);
@@ -46,7 +58,7 @@ impl Side {
     }
 
     fn uncapped(&self, level: f64, law: &Law) -> f64 {
-        let target = self.curve.in_flight_at(level, law.barrier, law.waiting_price);
+        let target = self.target(level, law);
         let wanted = self.curve.rate(target) + self.correction(target, law);
         self.trust * wanted.clamp(self.floor_rps, self.ceiling_rps)
             + (1.0 - self.trust) * self.capacity_part_rps
@@ -60,7 +72,7 @@ impl Side {
 
     /// All that makes up the inflow at a level.
     pub(super) fn terms(&self, level: f64, law: &Law) -> Terms {
-        let target = self.curve.in_flight_at(level, law.barrier, law.waiting_price);
+        let target = self.target(level, law);
         let (holding, correction) = (self.curve.rate(target), self.correction(target, law));
         let capped = self.cap.filter(|cap| self.uncapped(level, law) > cap.rps);
         let clamp = if let Some(cap) = capped {
@@ -78,6 +90,7 @@ impl Side {
             slowdown: self.slowdown,
             in_flight: self.in_flight,
             target_in_flight: target,
+            surcharge_seconds: self.surcharge_seconds,
             holding_rps: holding,
             correction_rps: correction,
             floor_rps: self.floor_rps,
@@ -96,7 +109,7 @@ impl Side {
 pub(super) fn solve(sides: &[Side], arrivals_rps: f64, law: &Law) -> f64 {
     let total = |level: f64| sides.iter().map(|side| side.inflow(level, law)).sum::<f64>();
     let arrivals_rps = arrivals_rps.min(NEAR_THE_MOST * sides.iter().map(Side::most).sum::<f64>());
-    let full = sides.iter().map(|side| side.curve.cost_when_full(law.barrier));
+    let full = sides.iter().map(|side| side.surcharge_seconds + side.curve.cost_when_full(law.barrier));
     let (mut low, mut high) = (0.0, full.fold(1e-9, f64::max));
     for _ in 0..DOUBLINGS {
         if total(high) >= arrivals_rps {

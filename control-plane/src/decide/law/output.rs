@@ -73,6 +73,9 @@ pub struct Terms {
     pub in_flight: Option<f64>,
     /// `n_i(l)`: requests that it should have.
     pub target_in_flight: f64,
+    /// So much higher the common level is for it because its requests are dear, seconds.
+    #[serde(default)]
+    pub surcharge_seconds: f64,
     /// `X_i(n_i(l))`: inflow that would hold it there, requests/s.
     pub holding_rps: f64,
     /// `(n_i(l) - n_i) / H`: inflow that leads it there, requests/s, as far as its telemetry is fresh.

@@ -58,6 +58,7 @@ fn hostile_backend() -> impl Strategy<Value = BackendInput> {
                     verdict,
                     warmed,
                     sign: None,
+                    price_per_hour: None,
                 }
             },
         )
@@ -157,11 +158,11 @@ proptest! {
     }
 
     #[test]
-    fn hostile_settings_do_no_harm(values in proptest::collection::vec(hostile(), 10), fleet in sane_fleet()) {
+    fn hostile_settings_do_no_harm(values in proptest::collection::vec(hostile(), 12), fleet in sane_fleet()) {
         let law = Law {
             correction_seconds: values[0], barrier: values[1], waiting_price: values[2], floor: values[3],
             ceiling: values[4], smoothing: values[5], dead_band: values[6], largest_step: values[7],
-            window_seconds: values[8], form_at: values[9],
+            window_seconds: values[8], form_at: values[9], cost_weight: values[10], fill: values[11],
         };
         let first = decide_weights(&model(fleet.clone(), 20.0), &WeightState::default(), &law, at(0));
         is_valid(&first)?;

@@ -26,6 +26,9 @@ pub(super) fn reason(model: &ModelInput, backend: &BackendInput, terms: &Terms, 
             100.0 * (1.0 - terms.trust)
         ));
     }
+    if terms.surcharge_seconds > 0.0 {
+        parts.push("its requests are dear".to_owned());
+    }
     match (terms.clamp, terms.in_flight) {
         (Some(Clamp::Floor), _) => {
             let why = if backend.verdict == Verdict::Warming { "get warm" } else { "be seen again" };

@@ -50,6 +50,7 @@ pub(super) fn backend(port: u16, pool: &str, profile: Profile, in_flight: f64) -
         verdict: Verdict::Usual,
         warmed: 1.0,
         sign: None,
+        price_per_hour: None,
     }
 }
 

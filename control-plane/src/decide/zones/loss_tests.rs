@@ -54,6 +54,7 @@ impl Fleet {
                     verdict: Verdict::Usual,
                     warmed: 1.0,
                     sign: None,
+                    price_per_hour: None,
                 }
             });
         let model = ModelInput {

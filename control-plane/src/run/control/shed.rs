@@ -6,7 +6,9 @@ use serde_json::json;
 
 use crate::compile::LanesIntent;
 use crate::config::{Model, ModelLane, Shedding};
-use crate::decide::{Ahead, InForce, Refused, ShedDecision, ShedInput, ShedLaw, ShedState, decide_shed};
+use crate::decide::{
+    Ahead, BackendShare, Clamp, InForce, Refused, ShedDecision, ShedInput, ShedLaw, ShedState, decide_shed,
+};
 use crate::fleet::{Backend, Demand};
 use crate::store::DecisionRow;
 use crate::view::{Change, ShedView};
@@ -28,13 +30,16 @@ pub(in crate::run) struct Shed {
     published: (f64, f64),
     /// Why, in the words of the last decision.
     reason: String,
+    /// An operator was told that requests are refused.
+    is_noted: bool,
 }
 
 impl Shed {
     /// Whether a part has moved by enough to be published.
     fn has_moved(&self, decision: &ShedDecision) -> bool {
         let moved = |before: f64, after: f64| {
-            before != after && ((before - after).abs() >= DEAD_BAND || before * after == 0.0 || after == 1.0)
+            let ends = after == 0.0 && !decision.state.is_on;
+            before != after && ((before - after).abs() >= DEAD_BAND || ends || after == 1.0)
         };
         moved(self.published.0, decision.batch) || moved(self.published.1, decision.interactive)
     }
@@ -80,7 +85,9 @@ impl Core {
         }
         let (before, after) = (shed.published, (decision.batch, decision.interactive));
         shed.published = after;
-        let (began, ended) = (before == (0.0, 0.0), after == (0.0, 0.0));
+        let ended = shed.is_noted && after == (0.0, 0.0) && !decision.state.is_on;
+        let began = !shed.is_noted && after != (0.0, 0.0);
+        shed.is_noted = (shed.is_noted || began) && !ended;
         let change = |lane: &str, from: f64, to: f64| Change {
             target: lane.to_owned(),
             from: Some(from),
@@ -120,6 +127,9 @@ impl Core {
         let of_model: Vec<&Backend> = self.fleet.of_model(name).collect();
         let latest = self.steering.get(name).and_then(|steering| steering.latest.as_ref());
         let shares = latest.map(|latest| latest.backends.as_slice()).unwrap_or_default();
+        // What a sick one holds back, and could serve if it were well, counts for nothing.
+        let serves = |share: &&BackendShare| share.terms.clamp != Some(Clamp::Sick);
+        let shares: Vec<&BackendShare> = shares.iter().filter(serves).collect();
         let mix = self.fleet.mix(name, now);
         let pools: BTreeSet<&str> = of_model.iter().map(|backend| backend.pool.as_str()).collect();
         let by_pool: BTreeMap<&str, (bool, Option<f64>)> = pools
@@ -130,7 +140,7 @@ impl Core {
             })
             .collect();
         // Requests/s at its present speed; the law has a guess for those of which nothing is known.
-        let capacity = |share: &crate::decide::BackendShare| {
+        let capacity = |share: &&BackendShare| {
             let backend = self.fleet.backend(share.address)?;
             let (is_known, of_pool) = by_pool.get(backend.pool.as_str()).copied().unwrap_or_default();
             let by_law = Some(share.terms.capacity_rps).filter(|rps| *rps > 0.0);

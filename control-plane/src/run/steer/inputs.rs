@@ -133,6 +133,7 @@ fn backend_input(
         sent_since: None,
         completed_since: None,
         verdict: judged.verdict(),
+        price_per_hour: pool.and_then(|pool| pool.price_per_hour),
         warmed: judged.warmed(),
         sign: judged.sign(),
     }
