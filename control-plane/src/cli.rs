@@ -1,7 +1,9 @@
 //! The command line.
 
+mod api;
 mod backtest;
 mod bootstrap;
+mod canary;
 mod check;
 mod drain;
 mod explain;
@@ -45,6 +47,12 @@ enum Command {
     ///
     /// Example: clairvoy drain 10.0.1.11:8000 && systemctl stop vllm
     Drain(drain::Arguments),
+    /// Have the canary of a model go on that has stepped back.
+    ///
+    /// Asks the API of a `clairvoy serve` that runs.
+    ///
+    /// Example: clairvoy canary resume chat
+    Canary(canary::Arguments),
     /// Tell how good the forecasts would have been on past demand, or on past waits.
     ///
     /// Every step is forecast with nothing known but what lay before it, and compared with what came: with the last value,
@@ -104,6 +112,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Bootstrap(arguments) => bootstrap::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Canary(arguments) => canary::run(arguments),
         Command::Drain(arguments) => drain::run(arguments),
         Command::Backtest(arguments) => backtest::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),

@@ -110,7 +110,7 @@ async fn check(file: &ConfigFile) -> bool {
 
 /// How far predictions steer a model.
 fn rung(model: &Model) -> Finding {
-    let percent = model.predictive_percent();
+    let percent = (100.0 * model.steered_part()).round();
     Finding {
         state: State::Good,
         what: format!(

@@ -33,6 +33,7 @@ fn model(name: &str, predictive_percent: u32) -> ModelIntent {
         load_metrics: Vec::new(),
         lanes: LanesIntent::default(),
         predictive_percent,
+        steered_proxies: None,
         groups: vec![group("a", 1000, &[(1, false)]), group("a/10.0.0.2:8000", 9000, &[(2, false)])],
         static_groups: vec![group("a", 10_000, &[(1, false), (2, false), (3, true)])],
         spare_groups: Vec::new(),

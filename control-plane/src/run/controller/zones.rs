@@ -44,6 +44,7 @@ impl Controller {
             }
             match builder.build() {
                 Ok(snapshot) => {
+                    groups.extend(self.publish_canaries(&name, models, &snapshot, now));
                     self.outputs.xds.publish(&name, snapshot);
                     self.stood_by.insert(name.clone());
                     groups.push(name);
@@ -51,7 +52,9 @@ impl Controller {
                 Err(faults) => {
                     let message = format!("zone {zone} of gateway {gateway} keeps its last state: {faults}");
                     self.note("error", message, now);
-                    groups.extend(self.outputs.zone_groups.load().get(&name).cloned());
+                    let before = self.outputs.zone_groups.load();
+                    // Its canaries, too.
+                    groups.extend(before.iter().filter(|group| group.starts_with(&name)).cloned());
                 }
             }
         }
