@@ -365,6 +365,24 @@ mod tests {
     }
 
     #[test]
+    fn only_of_canaries_both_parts_are_counted_and_never_more_than_were_seen() {
+        let text = |rung: &str| {
+            format!("models: [{{ name: chat, pools: [p], rung: {rung} }}]\npools: [{{ name: p }}]\n")
+        };
+        let parts = |rung: &str| {
+            let mut tally = Tally::default();
+            tally.watch(Promises::of(&crate::config::parse(&text(rung)).unwrap()));
+            tally.add(&read(&entry(200, 0, 100_000)), 5.0);
+            let mut all = tally.take(2.0).unwrap();
+            all.append(all.clone());
+            all.parts
+        };
+        assert!(parts("enforce").is_empty());
+        let canary = parts("canary")["chat"];
+        assert_eq!((canary.steered.requests, canary.steered.timed, canary.unsteered.requests), (2, 2, 0));
+    }
+
+    #[test]
     fn summaries_that_wait_become_one_in_which_nothing_is_lost() {
         let second = |arrived: i64| {
             let mut tally = Tally::default();

@@ -15,7 +15,7 @@ struct Part {
     median_seconds: f64,
 }
 
-const USUAL: Part = Part { rps: 5.0, failing: 0.002, late: 0.005, median_seconds: 0.3 };
+const USUAL: Part = Part { rps: 5.0, failing: 0.002, late: 0.003, median_seconds: 0.3 };
 
 /// A deviate of mean 0 and variance 1, nearly normal.
 fn normal(random: &mut StdRng) -> f64 {

@@ -182,8 +182,6 @@ impl Core {
         self.canaries
             .insert(name.clone(), Canary { settings: Some(model.canary), stepped_back, ..Canary::default() });
         if is_back {
-            // What steers again begins with a tenth.
-            self.reliance.remove(name);
             let message = format!("the canary of model {name} steps back to `advise`: {reason}");
             self.note("warning", message);
         } else {
@@ -203,6 +201,10 @@ impl Core {
         let share = 100.0 * model.canary.share;
         self.step(&model, (0.0, share), "an operator resumed it", inputs, now);
         self.decide(now);
+        // What is decided is to be there before anything goes by it.
+        if self.has_begun {
+            self.effects.push(Effect::Publish);
+        }
         Ok(())
     }
 
@@ -216,7 +218,6 @@ impl Core {
         if canary.stepped_back.is_none() {
             let stepped_back = Some(stepped_back);
             *canary = Canary { settings: Some(settings), stepped_back, ..Canary::default() };
-            self.reliance.remove(name);
         }
         self.keep_canaries();
     }
