@@ -66,7 +66,10 @@ enum Command {
     /// The decision that was in force is made again from its record, down to the weight of the backend's group as Envoy was
     /// told it, and every term is shown. Clairvoy may run meanwhile.
     ///
+    /// Of a model it tells why its requests were refused, and why its canary stepped back.
+    ///
     /// Examples: clairvoy explain 10.0.1.11:8000
+    ///           clairvoy explain chat
     ///           clairvoy explain 10.0.1.11:8000 --at 2026-11-20T09:00:00Z --json
     Explain(explain::Arguments),
     /// Write what happened in a time to a file: telemetry, what it led to, and all that is needed to replay it.

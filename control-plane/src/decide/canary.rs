@@ -166,7 +166,7 @@ pub fn decide_canary(input: &CanaryInput, previous: &CanaryState, law: &CanaryLa
     } else {
         0.0
     };
-    state.blocks += 1;
+    state.blocks = state.blocks.saturating_add(1);
     state.until = Some(input.block.until);
     let mut terms = Vec::with_capacity(Measure::ALL.len());
     for (measure, evidence) in Measure::ALL.into_iter().zip(&mut state.evidence) {

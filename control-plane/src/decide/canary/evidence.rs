@@ -8,6 +8,8 @@ const ODDS: [f64; SIZES] = [1.5, 4.0, 16.0];
 const TILTS: [f64; SIZES] = [0.1, 0.25, 0.5];
 /// The variance of a draw of logarithms counts for more, because large deviations are not those of a normal distribution.
 const VARIANCE: f64 = 1.25;
+/// More requests in a block are none.
+const MOST_REQUESTS: u64 = 1 << 24;
 /// A smaller variance of logarithms is none.
 const LEAST_VARIANCE: f64 = 1e-9;
 
@@ -28,6 +30,9 @@ pub(super) fn block_evidence(measure: Measure, parts: &PartOutcomes) -> [f64; SI
 /// Of counts: all, and those that are marked.
 fn of_marks(steered: (u64, u64), unsteered: (u64, u64)) -> [f64; SIZES] {
     let (drawn, others) = (steered.0, unsteered.0);
+    if drawn.saturating_add(others) > MOST_REQUESTS {
+        return [0.0; SIZES];
+    }
     let marked = steered.1.min(drawn) + unsteered.1.min(others);
     if drawn == 0 || others == 0 || marked == 0 || marked == drawn + others {
         return [0.0; SIZES];

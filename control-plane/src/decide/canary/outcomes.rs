@@ -46,18 +46,19 @@ impl Outcomes {
 
     /// Adds others.
     pub fn add(&mut self, others: &Self) {
-        self.requests += others.requests;
-        self.failures += others.failures;
-        self.first_bytes += others.first_bytes;
-        self.late += others.late;
-        self.timed += others.timed;
+        self.requests = self.requests.saturating_add(others.requests);
+        self.failures = self.failures.saturating_add(others.failures);
+        self.first_bytes = self.first_bytes.saturating_add(others.first_bytes);
+        self.late = self.late.saturating_add(others.late);
+        self.timed = self.timed.saturating_add(others.timed);
         self.sum_ln += others.sum_ln;
         self.sum_ln_squared += others.sum_ln_squared;
     }
 
     /// Whether it can be: parts are not larger than the whole, and sums are numbers.
     pub fn is_possible(&self) -> bool {
-        const MOST: u64 = 1 << 40;
+        // A collector reads a few ten thousand entries a second.
+        const MOST: u64 = 1 << 20;
         let bound = 20.0 * self.timed as f64;
         self.failures <= self.requests
             && self.late <= self.first_bytes

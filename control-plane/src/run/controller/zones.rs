@@ -7,7 +7,7 @@ use clairvoy_xds::{ResourceType, Snapshot};
 
 use crate::compile::{ModelIntent, compile_zone};
 use crate::decide::Zone;
-use crate::envoy::zone_group;
+use crate::envoy::{parts_of_group, zone_group};
 
 use super::Controller;
 
@@ -53,8 +53,11 @@ impl Controller {
                     let message = format!("zone {zone} of gateway {gateway} keeps its last state: {faults}");
                     self.note("error", message, now);
                     let before = self.outputs.zone_groups.load();
+                    let zone = zone.to_string();
                     // Its canaries, too.
-                    groups.extend(before.iter().filter(|group| group.starts_with(&name)).cloned());
+                    let is_of_zone =
+                        |group: &&String| parts_of_group(group) == (gateway, Some(zone.as_str()));
+                    groups.extend(before.iter().filter(is_of_zone).cloned());
                 }
             }
         }

@@ -127,6 +127,19 @@ fn one_that_does_worse_steps_back_within_a_minute_and_its_decision_can_be_made_a
 }
 
 #[test]
+fn a_replay_from_a_checkpoint_comes_to_the_same_decision() {
+    let mut live = World::new(HALF);
+    live.run(60, 0);
+    live.run(3, 1);
+    let checkpoint = serde_json::to_string(&live.core.checkpoint()).unwrap();
+    let core = Core::resume(serde_json::from_str(&checkpoint).unwrap());
+    let mut replayed = World { core, second: live.second, rows: Vec::new(), notes: Vec::new(), saved: None };
+    live.run(40, 3);
+    replayed.run(40, 3);
+    assert_eq!((live.rows.len(), &live.rows), (1, &replayed.rows));
+}
+
+#[test]
 fn it_stays_so_over_a_restart_until_it_is_resumed_or_configured_otherwise() {
     let mut world = World::new(HALF);
     world.run(30, 0);
