@@ -7,6 +7,7 @@
 mod assets;
 mod auth;
 mod backends;
+mod canary;
 mod demand;
 mod error;
 mod history;
@@ -75,6 +76,7 @@ pub fn router(state: ApiState) -> Router {
         )
         .route("/api/v1/pools/{pool}/backends/{address}/drain", post(backends::drain))
         .route("/api/v1/pools/{pool}/backends/{address}", delete(backends::remove))
+        .route("/api/v1/models/{model}/canary/resume", post(canary::resume))
         .route("/metrics", get(live::metrics))
         .layer(axum::middleware::from_fn_with_state(state.clone(), auth::check))
         .fallback(get(assets::serve))

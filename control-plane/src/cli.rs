@@ -1,7 +1,9 @@
 //! The command line.
 
+mod api;
 mod backtest;
 mod bootstrap;
+mod canary;
 mod check;
 mod drain;
 mod explain;
@@ -45,6 +47,12 @@ enum Command {
     ///
     /// Example: clairvoy drain 10.0.1.11:8000 && systemctl stop vllm
     Drain(drain::Arguments),
+    /// Have the canary of a model go on that has stepped back.
+    ///
+    /// Asks the API of a `clairvoy serve` that runs.
+    ///
+    /// Example: clairvoy canary resume chat
+    Canary(canary::Arguments),
     /// Tell how good the forecasts would have been on past demand, or on past waits.
     ///
     /// Every step is forecast with nothing known but what lay before it, and compared with what came: with the last value,
@@ -58,7 +66,10 @@ enum Command {
     /// The decision that was in force is made again from its record, down to the weight of the backend's group as Envoy was
     /// told it, and every term is shown. Clairvoy may run meanwhile.
     ///
+    /// Of a model it tells why its requests were refused, and why its canary stepped back.
+    ///
     /// Examples: clairvoy explain 10.0.1.11:8000
+    ///           clairvoy explain chat
     ///           clairvoy explain 10.0.1.11:8000 --at 2026-11-20T09:00:00Z --json
     Explain(explain::Arguments),
     /// Write what happened in a time to a file: telemetry, what it led to, and all that is needed to replay it.
@@ -104,6 +115,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Bootstrap(arguments) => bootstrap::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Canary(arguments) => canary::run(arguments),
         Command::Drain(arguments) => drain::run(arguments),
         Command::Backtest(arguments) => backtest::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),

@@ -67,6 +67,9 @@ pub struct ModelIntent {
     /// Percent of its requests that take the first cluster as long as somebody stands by it, 0 to 100, where routes ask the
     /// runtime layer. The others take the static twin, and so do all within seconds after the control plane is gone.
     pub predictive_percent: u32,
+    /// The Envoys in which that applies, where these are not all: those with a number below this one. The others take the
+    /// static twin.
+    pub steered_proxies: Option<u32>,
     /// Its endpoints in groups of equal predicted speed.
     pub groups: Vec<GroupIntent>,
     /// The same endpoints in groups with shares by capacity.
@@ -190,6 +193,12 @@ pub fn compile_zone(models: &[ModelIntent], zone: &Zone) -> Vec<ClusterLoadAssig
     models.iter().filter_map(|model| endpoints::view(model, zone)).collect()
 }
 
+/// Compiles the runtime layer of the Envoys that are steered with shares of proxies of this many percent and more. All other
+/// resources are those of the other Envoys.
+pub fn compile_canary(models: &[ModelIntent], percent: u32) -> Runtime {
+    runtime::layer(models, Some(percent))
+}
+
 /// Compiles the resources of one gateway.
 pub fn compile(intent: &Intent) -> Resources {
     Resources {
@@ -197,6 +206,6 @@ pub fn compile(intent: &Intent) -> Resources {
         routes: routes::routes(&intent.gateway, &intent.models),
         clusters: intent.models.iter().flat_map(cluster::clusters).collect(),
         assignments: intent.models.iter().flat_map(endpoints::assignments).collect(),
-        runtime: runtime::layer(&intent.models),
+        runtime: runtime::layer(&intent.models, None),
     }
 }

@@ -4,6 +4,7 @@
 //! it names the environment variables that hold them.
 
 mod balance;
+mod canary;
 mod discovery;
 mod document;
 mod duration;
@@ -31,6 +32,7 @@ mod validate;
 mod zones;
 
 pub use balance::Balance;
+pub use canary::{Canary, CanaryBy, proxy_number};
 pub use discovery::{Discovery, DnsDiscovery, DnsRecord, Refresh};
 pub use duration::Span;
 pub use envoy::{AccessLog, IntakeLimits, LoadReports, MetadataKey, TokenSource};

@@ -7,6 +7,7 @@
 //! - [`StaticCapacities`]: the capacity shares that Envoys fall back to.
 //! - [`Judged`]: whether a backend is sick or warms up, by what is found of it.
 //! - [`Speed`]: how much slower than usual a backend runs at the moment.
+//! - [`canary`](decide_canary): whether the requests that predictions steer do worse than the others.
 //! - [`Capacity`]: requests/s that a backend serves, learned from what it served while it was busy.
 //! - [`policy_shares`]: weights of single backends, where Envoy balances by itself.
 //! - [`drain_outlook`]: when the requests that run at a backend will have ended.
@@ -14,6 +15,7 @@
 //! - [`zones`](decide_zones): whose requests make up the share of a group: each zone of Envoys prefers what is near.
 //! - [`replicas`](plan_replicas): how many replicas each pool needs, now and by the forecast.
 
+mod canary;
 mod capacity;
 mod curve;
 mod drain;
@@ -28,6 +30,10 @@ mod static_shares;
 mod verdict;
 mod zones;
 
+pub use canary::{
+    Block, CANARY_WINDOWS, CanaryDecision, CanaryInput, CanaryLaw, CanaryState, Measure, MeasureTerms,
+    Outcomes, PartOutcomes, Window, decide_canary,
+};
 pub use capacity::{Capacity, fill_unknown};
 pub use drain::{DrainOutlook, drain_outlook};
 pub use law::{

@@ -19,12 +19,13 @@ mod load;
 mod losses;
 mod metrics;
 mod orca;
+mod outcomes;
 mod reading;
 mod sampler;
 mod tally;
 mod zone_group;
 
-pub use clusters::{model_of_cluster, predictive_key, static_cluster};
+pub use clusters::{Part, model_of_cluster, predictive_key, static_cluster};
 pub use collect::{Collector, EnvoyNews};
 pub use entry::{BODY_TAG, Exchange, ROUTE_TAG, Refused};
 pub use groups::GroupLoad;
@@ -33,10 +34,11 @@ pub use load::{EndpointLoad, ModelLoad, NodeLoad, node_of, reporter};
 pub use losses::Losses;
 pub use metrics::EnvoyMetrics;
 pub use orca::{OrcaReading, OrcaTally};
+pub use outcomes::Promises;
 pub use reading::Reading;
 pub use sampler::Sampler;
 pub use tally::{BackendLog, FirstBytes, LogSummary, Responses, Tally, Tokens};
-pub use zone_group::{parts_of_group, zone_group};
+pub use zone_group::{canary_group, parts_of_group, zone_group};
 
 use crate::config::{Config, Gateway};
 

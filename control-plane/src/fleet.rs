@@ -15,6 +15,7 @@ mod leases;
 mod membership;
 mod mix;
 mod node_zones;
+mod outcomes;
 mod profiles;
 mod reports;
 mod silence;
@@ -44,6 +45,7 @@ use crate::telemetry::Sample;
 
 use backends::Backends;
 use lanes::LaneTraffic;
+use outcomes::RecentOutcomes;
 use profiles::PoolClass;
 use tokens::LoggedTokens;
 
@@ -61,6 +63,9 @@ pub struct Fleet {
     /// As access logs told them.
     #[serde(default)]
     lanes: BTreeMap<String, LaneTraffic>,
+    /// How both parts of the requests of canaries fared, as access logs told it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    outcomes: BTreeMap<String, RecentOutcomes>,
     reports: Reports,
     /// As access logs told them; only shown.
     #[serde(skip)]
@@ -104,6 +109,12 @@ pub enum FleetError {
     /// It lies outside the networks of its pool.
     #[error("{0}")]
     NotAllowed(String),
+    /// No model of that name.
+    #[error("there is no model `{0}`")]
+    NoSuchModel(String),
+    /// Its canary has not stepped back.
+    #[error("the canary of model `{0}` has not stepped back: there is nothing to resume")]
+    NotSteppedBack(String),
     /// The address serves another pool.
     #[error("{address} already belongs to pool `{pool}`")]
     Taken {
@@ -124,6 +135,7 @@ impl Fleet {
         }
         self.lanes.retain(|name, _| config.models.iter().any(|model| model.name == *name));
         self.logged_tokens.retain(|name, _| config.models.iter().any(|model| model.name == *name));
+        self.keep_outcomes(config);
         self.found.retain(|name, _| config.pool(name).is_some_and(|pool| pool.dns().is_some()));
         self.classes.retain(|name, _| config.pool(name).is_some());
         let found = &self.found;

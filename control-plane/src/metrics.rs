@@ -81,6 +81,7 @@ struct OfState {
 pub struct ControlMetrics {
     demand: Family<OfModel, Number>,
     predictive: Family<OfModel, Number>,
+    stepped_back: Family<OfModel, Number>,
     refused_ratio: Family<OfLane, Number>,
     refused: Family<OfLane, Number>,
     forecast: Family<OfForecast, Number>,
@@ -135,6 +136,10 @@ impl ControlMetrics {
         let predictive = gauge(
             "clairvoy_model_predictive_ratio",
             "Part of a model's requests that Envoys are told to send by predictions, 0 to 1; the others go by capacity",
+        );
+        let stepped_back = gauge(
+            "clairvoy_model_canary_stepped_back",
+            "1 while predictions steer nothing of a canary because the steered part did worse than the rest, else 0",
         );
         let mut of_lane = |name: &str, help: &str| {
             let family = Family::<OfLane, Number>::default();
@@ -254,6 +259,7 @@ impl ControlMetrics {
         Self {
             demand,
             predictive,
+            stepped_back,
             refused_ratio,
             refused,
             forecast,
@@ -314,6 +320,7 @@ impl ControlMetrics {
     fn read_models(&self, state: &State) {
         self.demand.clear();
         self.predictive.clear();
+        self.stepped_back.clear();
         self.refused_ratio.clear();
         self.refused.clear();
         self.forecast.clear();
@@ -325,6 +332,10 @@ impl ControlMetrics {
             let labels = OfModel { model: model.name.clone() };
             self.demand.get_or_create(&labels).set(model.demand_rps);
             self.predictive.get_or_create(&labels).set(model.predictive_ratio);
+            if let Some(canary) = &model.canary {
+                let is_back = f64::from(u8::from(canary.stepped_back.is_some()));
+                self.stepped_back.get_or_create(&labels).set(is_back);
+            }
             let shed = &model.shed;
             for (lane, ratio, refused) in [
                 ("batch", shed.batch_ratio, shed.batch_refused),

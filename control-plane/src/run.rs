@@ -24,8 +24,10 @@ mod show;
 mod steer;
 mod tls;
 
-pub use commands::{Command, LeaseRequest, Refusal, Target};
-pub(crate) use control::{Checkpoint, Core, Effect, Input, Order, Pending, decisive, explain_shed};
+pub use commands::{Command, LeaseRequest, Refusal, Resumption, Target};
+pub(crate) use control::{
+    Checkpoint, Core, Effect, Input, Order, Pending, decisive, explain_canary, explain_shed,
+};
 pub(crate) use database::demand_history;
 pub(crate) use page::{Mark, Page};
 pub use rehearsal::{Rehearsal, RehearsedGroup};

@@ -1,5 +1,6 @@
 //! View: what the API and the dashboard show, as plain serialisable data.
 
+mod canary;
 mod demand;
 mod profile;
 mod proxies;
@@ -9,6 +10,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use canary::{CanaryView, SteppedBackView};
 pub use demand::{ActualPoint, Demand, ForecastPoint, IssuedPoint, LatestForecast};
 pub use profile::ProfileView;
 pub use proxies::{NackView, ProxyState, ProxyView, QuarantineView};
@@ -80,6 +82,9 @@ pub struct ModelView {
     /// Why predictions steer nothing although they are meant to.
     #[serde(default)]
     pub fallback: Option<String>,
+    /// How the steered part does beside the rest; none on other rungs than `canary`.
+    #[serde(default)]
+    pub canary: Option<CanaryView>,
     /// What of its requests is refused.
     #[serde(default)]
     pub shed: ShedView,
@@ -387,7 +392,7 @@ pub struct DecisionView {
     pub id: String,
     /// When it was made.
     pub at: DateTime<Utc>,
-    /// `weights`, `membership`, `replicas` or `shed`.
+    /// `weights`, `membership`, `replicas`, `shed` or `canary`.
     pub kind: String,
     /// The model.
     pub model: String,

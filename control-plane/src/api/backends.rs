@@ -121,7 +121,7 @@ async fn obey(
     ask(state, command(Target { pool, address, reply }), answer).await
 }
 
-async fn ask<T>(
+pub(super) async fn ask<T>(
     state: &ApiState,
     command: Command,
     answer: oneshot::Receiver<Result<T, Refusal>>,
@@ -131,8 +131,10 @@ async fn ask<T>(
     let answer =
         tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(|_| away())?.map_err(|_| away())?;
     answer.map_err(|refusal| match refusal {
-        Refusal::NoSuchPool(_) | Refusal::NoSuchBackend { .. } => ApiError::not_found(refusal.to_string()),
-        Refusal::Taken { .. } | Refusal::Last(_) | Refusal::Full { .. } => {
+        Refusal::NoSuchPool(_) | Refusal::NoSuchModel(_) | Refusal::NoSuchBackend { .. } => {
+            ApiError::not_found(refusal.to_string())
+        }
+        Refusal::Taken { .. } | Refusal::Last(_) | Refusal::Full { .. } | Refusal::NotSteppedBack(_) => {
             ApiError::conflict(refusal.to_string())
         }
         Refusal::NotAllowed(_) => ApiError::not_allowed(refusal.to_string()),

@@ -74,7 +74,9 @@ async fn check(file: &ConfigFile) -> bool {
                 config.pools.iter().map(|pool| pool.backends.len()).sum::<usize>()
             );
             let mut findings = vec![Finding { state: State::Good, what, remedy: None }];
-            findings.extend(config.models.iter().filter(|model| model.rung != Rung::Enforce).map(rung));
+            let logs = config.telemetry.access_log.enabled;
+            let limited = config.models.iter().filter(|model| model.rung != Rung::Enforce);
+            findings.extend(limited.map(|model| rung(model, logs)));
             findings.push(Finding {
                 state: State::Good,
                 what: format!(
@@ -108,17 +110,19 @@ async fn check(file: &ConfigFile) -> bool {
     secrets && database && backends
 }
 
-/// How far predictions steer a model.
-fn rung(model: &Model) -> Finding {
-    let percent = model.predictive_percent();
+/// How far predictions steer a model, where access logs tell how requests fared, or do not.
+fn rung(model: &Model, logs: bool) -> Finding {
+    let percent = (100.0 * model.steered_part()).round();
+    let is_blind = model.rung == Rung::Canary && !logs;
+    let remedy = "set telemetry.access_log.enabled: by access logs it is seen that a canary does worse";
     Finding {
-        state: State::Good,
+        state: if is_blind { State::Doubtful } else { State::Good },
         what: format!(
             "model {} is on the rung {}: predictions steer {percent} % of its requests",
             model.name,
             model.rung.name()
         ),
-        remedy: None,
+        remedy: is_blind.then(|| remedy.to_owned()),
     }
 }
 

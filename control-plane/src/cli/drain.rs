@@ -2,25 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, stderr};
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::{Certificate, Client, RequestBuilder, StatusCode};
 
-use crate::config::{self, Config};
+use crate::config;
 use crate::decide::drain_outlook;
 use crate::run::Overrides;
-use crate::telemetry::client_builder;
-use crate::view::{BackendState, BackendView, ProxyState, State};
+use crate::view::{BackendState, BackendView, ProxyState};
 
 use super::ConfigFile;
+use super::api::{Api, ApiArguments};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// It has to look empty for as long, so that no request is overlooked that was on its way.
 const EMPTY_FOR: Duration = Duration::from_secs(3);
@@ -34,15 +30,8 @@ pub(super) struct Arguments {
     /// The backend, as `ip:port`.
     #[arg(value_name = "BACKEND")]
     backend: SocketAddr,
-    /// URL of Clairvoy's API [default: `listen.api` of the configuration].
-    #[arg(long, value_name = "URL")]
-    api: Option<String>,
-    /// Address of the API, instead of `listen.api`.
-    #[arg(long, env = "CLAIRVOY_LISTEN_API", value_name = "IP:PORT")]
-    listen_api: Option<SocketAddr>,
-    /// PEM file with the certificates that sign the API's, besides the system's.
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    #[command(flatten)]
+    api: ApiArguments,
     /// Give up watching after this time; the backend goes on draining.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     within: Duration,
@@ -56,11 +45,11 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let overrides = Overrides {
         data_dir: arguments.file.data_dir.clone(),
-        api: arguments.listen_api,
+        api: arguments.api.listen_api,
         ..Overrides::default()
     };
     let config = overrides.apply(config::load(&arguments.file.config)?);
-    let api = Api::new(&arguments, &config)?;
+    let api = Api::new(&arguments.api, &config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(drain(&arguments, &api))
 }
@@ -182,102 +171,10 @@ impl std::fmt::Display for Progress {
     }
 }
 
-struct Api {
-    client: Client,
-    url: String,
-    token: Option<String>,
-}
-
-impl Api {
-    fn new(arguments: &Arguments, config: &Config) -> anyhow::Result<Self> {
-        let url = match &arguments.api {
-            Some(url) => url.trim_end_matches('/').to_owned(),
-            None => url(config),
-        };
-        let parsed = reqwest::Url::parse(&url).with_context(|| format!("--api {url} is no URL"))?;
-        let mut certificates = Vec::new();
-        if let Some(path) = &arguments.ca {
-            let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-            certificates = Certificate::from_pem_bundle(&pem)
-                .with_context(|| format!("{} has no certificates", path.display()))?;
-        }
-        let client = client_builder(parsed.scheme() == "https", CONNECT_TIMEOUT)
-            .tls_certs_merge(certificates)
-            .timeout(ANSWER_WITHIN)
-            .build()?;
-        let token = config.listen.token_env.as_ref().map(|name| {
-            std::env::var(name)
-                .with_context(|| format!("environment variable {name} of listen.token_env is not set"))
-        });
-        Ok(Self { client, url, token: token.transpose()? })
-    }
-
-    async fn state(&self) -> anyhow::Result<State> {
-        let answer = self.ask(self.client.get(format!("{}/api/v1/state", self.url))).await?;
-        answer.json().await.with_context(|| format!("{} is no API of Clairvoy", self.url))
-    }
-
-    async fn drain(&self, pool: &str, address: &str) -> anyhow::Result<()> {
-        let url = format!("{}/api/v1/pools/{pool}/backends/{address}/drain", self.url);
-        self.ask(self.client.post(url)).await.map(drop)
-    }
-
-    async fn ask(&self, mut request: RequestBuilder) -> anyhow::Result<reqwest::Response> {
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
-        let answer = request.send().await.with_context(|| {
-            format!(
-                "the API at {} does not answer: is `clairvoy serve` running, is --api its name, and --ca who signed its certificate?",
-                self.url
-            )
-        })?;
-        let status = answer.status();
-        if status.is_success() {
-            return Ok(answer);
-        }
-        let said = answer.text().await.unwrap_or_default();
-        if status == StatusCode::UNAUTHORIZED {
-            bail!("the API wants a token: set `listen.token_env` in the configuration, and the variable");
-        }
-        bail!("the API says {status}: {said}")
-    }
-}
-
-/// Where the API of a configuration is, seen from its own machine.
-fn url(config: &Config) -> String {
-    let api = config.listen.api;
-    let host = match api.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    let scheme = if config.listen.api_tls.is_some() { "https" } else { "http" };
-    format!("{scheme}://{}", SocketAddr::from((host, api.port())))
-}
-
 fn progress_bar() -> ProgressBar {
     if !stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}");
     ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::config::parse;
-
-    use super::*;
-
-    #[test]
-    fn the_api_is_asked_where_the_configuration_has_it() {
-        let of = |listen: &str| url(&parse(&format!("models: []\nlisten: {listen}\n")).unwrap());
-        assert_eq!(of("{}"), "http://127.0.0.1:8080");
-        assert_eq!(of("{ api: \"0.0.0.0:9000\", token_env: T }"), "http://127.0.0.1:9000");
-        assert_eq!(
-            of("{ api: \"[::1]:9000\", api_tls: { certificate: a, private_key: b } }"),
-            "https://[::1]:9000"
-        );
-    }
 }

@@ -1,7 +1,7 @@
-//! `clairvoy explain`: why a backend had its share, and why requests for a model were refused.
+//! `clairvoy explain`: why a backend had its share; why requests for a model were refused, and why its canary stepped back.
 
+mod canary;
 mod shed;
-
 mod zone;
 
 use std::net::SocketAddr;
@@ -22,7 +22,8 @@ use zone::Zoned;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A backend, as `ip:port`: why it had its share. Or a model: why requests for it were refused, or not any more.
+    /// A backend, as `ip:port`: why it had its share. Or a model: why requests for it were refused, or
+    /// not any more, and why its canary stepped back.
     #[arg(value_name = "BACKEND|MODEL")]
     what: String,
     /// At this time: such as 2026-11-20T09:00:00Z, or how long ago, such as 2h. Can be given several times.
@@ -51,7 +52,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     config::check(&config).map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let Ok(backend) = arguments.what.parse::<SocketAddr>() else {
-        runtime.block_on(shed::run(&config, &arguments.what, &times, arguments.json))?;
+        runtime.block_on(of_model(&config, &arguments.what, &times, arguments.json))?;
         return Ok(ExitCode::SUCCESS);
     };
     let in_force = runtime.block_on(in_force(&config, &times))?;
@@ -68,6 +69,37 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what was decided about a model as a whole, at each time: what is refused, and its canary.
+async fn of_model(
+    config: &Config,
+    model: &str,
+    times: &[DateTime<Utc>],
+    as_lines: bool,
+) -> anyhow::Result<()> {
+    if config.models.iter().all(|known| known.name != model) {
+        bail!("{model} is neither a backend, as `ip:port`, nor a model");
+    }
+    let store = Store::open_as_it_is(database_settings(config)).await?;
+    for at in times {
+        let (canary, shed) =
+            (store.canary_in_force(model, *at).await?, store.shedding_in_force(model, *at).await?);
+        if canary.is_none() && shed.is_none() {
+            bail!(
+                "no decision is kept by which requests for {model} were refused, or its canary stepped back, at {} or before",
+                at.to_rfc3339()
+            );
+        }
+        if let Some(row) = canary {
+            println!("{}", canary::explained(&row, as_lines)?);
+        }
+        if let Some(row) = shed {
+            println!("{}", shed::explained(&row, as_lines)?);
+        }
+    }
+    store.close().await?;
+    Ok(())
 }
 
 /// The decisions that were in force at a time, one a model at most.

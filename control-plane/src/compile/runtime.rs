@@ -14,9 +14,13 @@ pub const RUNTIME_LAYER: &str = "clairvoy";
 pub const RUNTIME_TTL: Duration = Duration::from_secs(6);
 
 /// The layer with the models whose requests go by predictions, and those of which batch requests are refused. A model that
-/// is not in it goes by capacity, and nothing of it is refused.
-pub(super) fn layer(models: &[ModelIntent]) -> Runtime {
-    let steered = models.iter().filter(|model| model.predictive_percent > 0);
+/// is not in it goes by capacity, and nothing of it is refused. For the Envoys that are steered with shares of proxies of
+/// `canary` percent and more; none: for those that are steered with no such share.
+pub(super) fn layer(models: &[ModelIntent], canary: Option<u32>) -> Runtime {
+    let is_chosen = |model: &&ModelIntent| {
+        model.steered_proxies.is_none_or(|percent| canary.is_some_and(|least| least <= percent))
+    };
+    let steered = models.iter().filter(|model| model.predictive_percent > 0).filter(is_chosen);
     let field = |model: &ModelIntent| {
         let percent = Kind::NumberValue(f64::from(model.predictive_percent.min(100)));
         (predictive_key(&model.name), Value { kind: Some(percent) })

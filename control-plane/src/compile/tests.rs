@@ -33,6 +33,7 @@ fn model(name: &str, predictive_percent: u32) -> ModelIntent {
         load_metrics: Vec::new(),
         lanes: LanesIntent::default(),
         predictive_percent,
+        steered_proxies: None,
         groups: vec![group("a", 1000, &[(1, false)]), group("a/10.0.0.2:8000", 9000, &[(2, false)])],
         static_groups: vec![group("a", 10_000, &[(1, false), (2, false), (3, true)])],
         spare_groups: Vec::new(),
@@ -251,4 +252,18 @@ fn each_lane_has_bounds_of_its_own() {
             |index: usize| (thresholds[index].priority, thresholds[index].max_requests.unwrap().value);
         assert_eq!((bound(0), bound(1)), ((0, 20), (1, 500)), "{}", cluster.name);
     }
+}
+
+#[test]
+fn a_canary_of_proxies_is_steered_in_the_envoys_that_are_chosen_only() {
+    let canary = |name: &str, percent| ModelIntent { steered_proxies: Some(percent), ..model(name, 100) };
+    let models = [model("all", 100), canary("few", 10), canary("many", 50)];
+    let keys = |runtime: Runtime| {
+        let fields = runtime.layer.unwrap_or_default().fields;
+        let models = ["all", "few", "many"].into_iter();
+        models.filter(|model| fields.contains_key(&predictive_key(model))).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(compiled(models.to_vec()).runtime), ["all"]);
+    assert_eq!(keys(compile_canary(&models, 10)), ["all", "few", "many"]);
+    assert_eq!(keys(compile_canary(&models, 50)), ["all", "many"]);
 }

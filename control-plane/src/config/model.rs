@@ -2,7 +2,10 @@ use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HealthChecks, MaxRequests, ModelBalance, ModelLane, OutlierDetection, Policy, Shedding, Span};
+use super::{
+    Canary, CanaryBy, HealthChecks, MaxRequests, ModelBalance, ModelLane, OutlierDetection, Policy, Shedding,
+    Span,
+};
 
 /// A model that clients ask for by name.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, Validate)]
@@ -34,10 +37,10 @@ pub struct Model {
     /// How far predictions steer its traffic (default `enforce`).
     #[serde(default)]
     pub rung: Rung,
-    /// Share of its requests that predictions steer on the rung `canary`, in steps of a hundredth (default 0.1).
-    #[serde(default = "a_tenth")]
-    #[garde(range(min = 0.01, max = 1.0))]
-    pub canary_share: f64,
+    /// What predictions steer on the rung `canary`.
+    #[serde(default)]
+    #[garde(dive)]
+    pub canary: Canary,
     /// Which of its requests can wait (default `by_request`).
     #[serde(default)]
     pub lane: ModelLane,
@@ -66,22 +69,34 @@ impl Model {
     pub fn enforced_share(&self) -> f64 {
         match self.rung {
             Rung::Shadow | Rung::Advise => 0.0,
-            Rung::Canary => self.canary_share,
+            Rung::Canary => self.canary.share,
             Rung::Enforce => 1.0,
         }
     }
 
-    /// Percent of its requests that predictions are to steer while they are fresh.
+    /// Percent of its requests that predictions are to steer while they are fresh; where [`Model::steered_proxies`] are, of
+    /// the requests of these.
     pub fn predictive_percent(&self) -> u32 {
         if !self.steers() {
             return 0;
         }
-        match self.rung {
-            Rung::Shadow | Rung::Advise => 0,
-            // Bounded by the range of the field.
-            Rung::Canary => ((100.0 * self.canary_share).round() as u32).clamp(1, 100),
-            Rung::Enforce => 100,
+        match (self.rung, self.canary.by) {
+            (Rung::Shadow | Rung::Advise, _) => 0,
+            (Rung::Canary, CanaryBy::Requests) => self.canary.percent(),
+            (Rung::Canary, CanaryBy::Proxies) | (Rung::Enforce, _) => 100,
         }
+    }
+
+    /// The Envoys that predictions steer, where these are not all: those with a number (`proxy_number`) below this one.
+    pub fn steered_proxies(&self) -> Option<u32> {
+        let is_by_proxies = self.rung == Rung::Canary && self.canary.by == CanaryBy::Proxies;
+        (is_by_proxies && self.balance.policy == Policy::Predictive).then(|| self.canary.percent())
+    }
+
+    /// Part of all its requests that predictions are to steer while they are fresh, 0 to 1.
+    pub fn steered_part(&self) -> f64 {
+        let of_proxies = f64::from(self.steered_proxies().unwrap_or(100)) / 100.0;
+        of_proxies * f64::from(self.predictive_percent()) / 100.0
     }
 }
 
@@ -93,7 +108,7 @@ pub enum Rung {
     Shadow,
     /// Nothing: besides, the API and the metrics tell which shares would have been given.
     Advise,
-    /// A share of the requests, `canary_share`.
+    /// A share of the requests or of the proxies, `canary`, and nothing any more once these do worse than the others.
     Canary,
     /// All requests.
     #[default]
@@ -110,10 +125,6 @@ impl Rung {
             Self::Enforce => "enforce",
         }
     }
-}
-
-fn a_tenth() -> f64 {
-    0.1
 }
 
 /// Service level objectives of a model.

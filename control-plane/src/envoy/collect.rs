@@ -14,8 +14,8 @@ use crate::config::Config;
 use crate::push::Intake;
 
 use super::{
-    EnvoyMetrics, Exchange, LogSummary, Losses, NodeLoad, OrcaTally, Reading, Refused, Sampler, Tally,
-    gateway_for,
+    EnvoyMetrics, Exchange, LogSummary, Losses, NodeLoad, OrcaTally, Promises, Reading, Refused, Sampler,
+    Tally, gateway_for,
 };
 
 /// How often what the logs told is handed on.
@@ -122,6 +122,7 @@ impl Collector {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {
                     let summary = tally.take(losses.factor(logs.dropped_entries()));
+                    tally.watch(Promises::of(&self.config.load()));
                     waiting = self.hand_on(waiting, summary);
                 }
                 batch = logs.recv() => match batch {

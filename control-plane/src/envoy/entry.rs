@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::data::accesslog::v3::{
 use envoy_types::pb::google::protobuf::Duration;
 
 use super::Reading;
-use super::clusters::model_of_cluster;
+use super::clusters::{Part, model_of_cluster, part_of_cluster};
 use super::lanes::{Lane, read_route};
 use super::load::socket;
 
@@ -36,6 +36,13 @@ pub struct Exchange {
     pub refused: bool,
     /// True when the request is over; false for what is told of one that still runs.
     pub is_over: bool,
+    /// The part of the model's requests in which it is: by the cluster that it took. None: neither of a model's two.
+    pub part: Option<Part>,
+    /// From its first byte to the first byte sent to the backend, seconds; 0 before that.
+    pub route_seconds: f64,
+    /// For how long the backend has been silent, seconds, when no byte of the answer's body came until now or until the client
+    /// left.
+    pub silent_seconds: Option<f64>,
     /// When the backend was sent its first byte.
     pub arrived_at: DateTime<Utc>,
     /// From then to the first byte of the body; only of streamed answers with status 200, and told once a request.
@@ -108,6 +115,13 @@ impl Exchange {
             Some((_, model, _)) => model,
             None => model_of_cluster(&common.upstream_cluster),
         };
+        let is_silent = backend.is_some()
+            && tag_seconds(common, BODY_TAG).is_none()
+            && (status == 0 || (status == 200 && response.is_some_and(is_streamed)))
+            && (!is_over || flags.downstream_connection_termination)
+            && !(reset || unreachable);
+        let silent_seconds = elapsed.filter(|_| is_silent);
+        let silent_seconds = silent_seconds.map(|elapsed| (elapsed - route_seconds.unwrap_or(0.0)).max(0.0));
         let is_dropped = response.is_some_and(|response| response.response_code_details == DROPPED);
         Ok(Self {
             backend,
@@ -115,6 +129,9 @@ impl Exchange {
             lane: route.map(|(lane, ..)| lane),
             refused: is_dropped || route.is_some_and(|(.., refuses)| refuses),
             is_over,
+            part: part_of_cluster(&common.upstream_cluster, model),
+            route_seconds: route_seconds.unwrap_or(0.0),
+            silent_seconds,
             arrived_at,
             first_byte_seconds,
             response_seconds: backend.filter(|_| is_whole).and_then(|_| response_seconds(common)),

@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::decide::PartOutcomes;
+
 use super::Exchange;
 use super::lanes::{self, LaneLog};
+use super::outcomes::{self, Promises};
 
 /// Backends and clusters of which is told at once; of more there is nothing.
 const MOST_NAMES: usize = 100_000;
@@ -25,6 +28,9 @@ pub struct LogSummary {
     /// Requests that ended, by model and lane.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lanes: BTreeMap<String, LaneLog>,
+    /// How both parts of the requests of canaries fared, by model. Entries are counted, not what they stand for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, PartOutcomes>,
 }
 
 fn one_second() -> f64 {
@@ -33,7 +39,13 @@ fn one_second() -> f64 {
 
 impl Default for LogSummary {
     fn default() -> Self {
-        Self { seconds: 1.0, backends: BTreeMap::new(), unplaced: BTreeMap::new(), lanes: BTreeMap::new() }
+        Self {
+            seconds: 1.0,
+            backends: BTreeMap::new(),
+            unplaced: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            parts: BTreeMap::new(),
+        }
     }
 }
 
@@ -110,6 +122,10 @@ impl LogSummary {
             }
         }
         lanes::append(&mut self.lanes, later.lanes);
+        // There are no more of them than canaries.
+        for (model, parts) in later.parts {
+            self.parts.entry(model).or_default().add(&parts);
+        }
         left_out
     }
 
@@ -165,6 +181,8 @@ impl Tokens {
 #[derive(Debug, Default)]
 pub struct Tally {
     summary: LogSummary,
+    /// The canaries, with what their users are promised.
+    promises: Promises,
     /// Seconds to the first byte with their weights, by backend and second of arrival.
     first_bytes: BTreeMap<(SocketAddr, i64), Vec<Seen>>,
 }
@@ -177,10 +195,16 @@ struct Seen {
 }
 
 impl Tally {
+    /// Says whose parts are to be counted.
+    pub fn watch(&mut self, promises: Promises) {
+        self.promises = promises;
+    }
+
     /// Adds an entry that stands for `weight` ones.
     pub fn add(&mut self, exchange: &Exchange, weight: f64) {
-        let LogSummary { backends, unplaced, lanes, .. } = &mut self.summary;
+        let LogSummary { backends, unplaced, lanes, parts, .. } = &mut self.summary;
         lanes::count(lanes, exchange, weight);
+        outcomes::count(parts, exchange, &self.promises);
         if exchange.unplaced {
             if let Some(requests) = unplaced.get_mut(&exchange.model) {
                 *requests += weight;
@@ -221,6 +245,7 @@ impl Tally {
         }
         summary.scale(factor);
         let is_empty = summary.backends.is_empty() && summary.unplaced.is_empty() && summary.lanes.is_empty();
+        let is_empty = is_empty && summary.parts.is_empty();
         (!is_empty).then_some(summary)
     }
 }
@@ -337,6 +362,24 @@ mod tests {
         let counts = |admitted, refused| lanes::LaneCounts { admitted, refused };
         let log = LaneLog { interactive: counts(2.0, 2.0), batch: counts(2.0, 2.0) };
         assert_eq!(lanes, [("org/chat".to_owned(), log)].into());
+    }
+
+    #[test]
+    fn only_of_canaries_both_parts_are_counted_and_never_more_than_were_seen() {
+        let text = |rung: &str| {
+            format!("models: [{{ name: chat, pools: [p], rung: {rung} }}]\npools: [{{ name: p }}]\n")
+        };
+        let parts = |rung: &str| {
+            let mut tally = Tally::default();
+            tally.watch(Promises::of(&crate::config::parse(&text(rung)).unwrap()));
+            tally.add(&read(&entry(200, 0, 100_000)), 5.0);
+            let mut all = tally.take(2.0).unwrap();
+            all.append(all.clone());
+            all.parts
+        };
+        assert!(parts("enforce").is_empty());
+        let canary = parts("canary")["chat"];
+        assert_eq!((canary.steered.requests, canary.steered.timed, canary.unsteered.requests), (2, 2, 0));
     }
 
     #[test]

@@ -83,6 +83,7 @@ impl Fleet {
             }
         }
         self.observe_lanes(summary, now);
+        self.observe_outcomes(summary, now);
         // No endpoint was sent these, so no load report has them.
         for (model, requests) in &summary.unplaced {
             if let Some(arrivals) = self.reported.get_mut(model) {

@@ -16,6 +16,8 @@ pub enum Command {
     Drain(Target),
     /// Stop new requests to a backend and remove it after the drain time.
     Remove(Target),
+    /// Have predictions steer the canary of a model again.
+    ResumeCanary(Resumption),
     /// Demand history was imported: learn it. By model: number of the first step, requests/s by step.
     Learn(Vec<(String, i64, Vec<Option<f64>>)>),
 }
@@ -42,6 +44,15 @@ pub struct LeaseRequest {
     pub length: TimeDelta,
     /// Told when the controller has done it.
     pub reply: oneshot::Sender<Result<Registration, Refusal>>,
+}
+
+/// A model whose canary is to go on, and where the answer goes.
+#[derive(Debug)]
+pub struct Resumption {
+    /// The model.
+    pub model: String,
+    /// Told when the controller has done it.
+    pub reply: oneshot::Sender<Result<(), Refusal>>,
 }
 
 /// Why a command was refused.

@@ -1,6 +1,7 @@
 //! The core: everything that decides, as plain state. Inputs come in one by one, each with its time, and effects go out;
 //! no clock, no I/O, no randomness. The controller feeds it live, and `replay` from a file: same inputs, same effects.
 
+mod canary;
 mod checkpoint;
 mod decide;
 mod discovered;
@@ -33,6 +34,9 @@ use crate::store::DecisionRow;
 use super::journal::Entry;
 use super::steer::Steering;
 
+pub(super) use canary::CANARY;
+use canary::Canary;
+pub(crate) use canary::explain_canary;
 pub(crate) use checkpoint::{Checkpoint, Pending, decisive};
 pub(super) use discovered::{Discovered, MEMBERSHIP, WEIGHTS};
 pub(crate) use input::{Input, Order};
@@ -56,6 +60,8 @@ pub(crate) struct Core {
     pub(super) steering: BTreeMap<String, Steering>,
     /// How far Envoys may rely on it.
     pub(super) reliance: BTreeMap<String, Reliance>,
+    /// Whether it does any good, where predictions steer a part only.
+    canaries: BTreeMap<String, Canary>,
     /// What is refused of it.
     sheds: BTreeMap<String, Shed>,
     forecasts: BTreeMap<String, Issued>,
@@ -126,6 +132,7 @@ impl Core {
             classes: BTreeMap::new(),
             steering: BTreeMap::new(),
             reliance: BTreeMap::new(),
+            canaries: BTreeMap::new(),
             sheds: BTreeMap::new(),
             forecasts: BTreeMap::new(),
             plans: BTreeMap::new(),

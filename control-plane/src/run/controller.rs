@@ -1,6 +1,7 @@
 //! The controller: the one task that owns the core. It reads the clock once per event, feeds the core, and carries out what
 //! the core decides; it decides nothing itself.
 
+mod canaries;
 mod effects;
 mod gateways;
 mod inbox;

@@ -38,6 +38,8 @@ pub(super) struct Memory {
     pub(super) models: Vec<(ModelKind, String, serde_json::Value)>,
     /// Published weights: model, when, state.
     pub(super) weights: Vec<(String, DateTime<Utc>, serde_json::Value)>,
+    /// Whether the canaries have stepped back: model, state.
+    pub(super) canaries: Vec<(String, serde_json::Value)>,
     /// Demand history: model, first step, requests/s by step.
     pub(super) demand: Vec<(String, i64, Vec<Option<f64>>)>,
 }
@@ -98,15 +100,17 @@ async fn remember(store: &Store, config: &Config, now: DateTime<Utc>) -> Result<
     };
     let models: Vec<String> = config.models.iter().map(|model| model.name.clone()).collect();
     let pools: Vec<String> = config.pools.iter().map(|pool| pool.name.clone()).collect();
-    let (mut weights, mut demand, fleet, membership, profiles) = tokio::try_join!(
+    let (mut weights, mut demand, fleet, membership, profiles, canaries) = tokio::try_join!(
         store.newest_model_states(super::control::WEIGHTS, Some(&models)),
         store.newest_model_states(ModelKind::Demand.as_str(), Some(&models)),
         store.newest_model_states(ModelKind::Fleet.as_str(), None),
         store.newest_model_states(super::control::MEMBERSHIP, Some(&pools)),
         store.newest_model_states(super::control::PROFILE, Some(&pools)),
+        store.newest_model_states(super::control::CANARY, Some(&models)),
     )?;
     memory.models.extend(fleet.into_iter().map(|(key, saved)| (ModelKind::Fleet, key, saved.state)));
     memory.membership = membership.into_iter().map(|(pool, saved)| (pool, saved.state)).collect();
+    memory.canaries = canaries.into_iter().map(|(model, saved)| (model, saved.state)).collect();
     memory.profiles = profiles.into_iter().map(|(pool, saved)| (pool, saved.state)).collect();
     let grid = config.forecast.in_steps();
     for model in &config.models {

@@ -20,9 +20,9 @@ use clairvoy_xds::{
 };
 
 use crate::api::Token;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, Model, proxy_number};
 use crate::decide::Zone;
-use crate::envoy::{gateway_for, parts_of_group, zone_group};
+use crate::envoy::{canary_group, gateway_for, parts_of_group, zone_group};
 use crate::push::Surface;
 
 use super::envoys::EnvoyServices;
@@ -52,7 +52,8 @@ pub(super) async fn push_listeners(config: &Config) -> anyhow::Result<Vec<(Surfa
 pub(super) type ZoneGroups = Arc<ArcSwap<BTreeSet<String>>>;
 
 /// The discovery server; an Envoy belongs to the gateway that names its `node.cluster`, or to the one that names none,
-/// unless its certificate says otherwise; and to the group of its zone, where that has a state of its own.
+/// unless its certificate says otherwise; to the group of its zone, where that has a state of its own; and to the canaries of
+/// that, where its number is below a share of proxies.
 pub(super) fn xds_server(
     config: &Arc<ArcSwap<Config>>,
     groups: &ZoneGroups,
@@ -77,8 +78,12 @@ fn group_of(
     let gateway = gateway_for(config, &node.cluster, identities)?;
     let zone = node.locality.as_ref().and_then(|place| Zone::of_node(&place.region, &place.zone));
     let group = zone.map(|zone| zone_group(&gateway.name, &zone));
-    let group = group.filter(|group| zone_groups.contains(group));
-    Some(group.unwrap_or(gateway.name).into())
+    let group = group.filter(|group| zone_groups.contains(group)).unwrap_or(gateway.name);
+    let number = proxy_number(&node.id);
+    let shares = config.models.iter().filter_map(Model::steered_proxies);
+    let canary = shares.filter(|percent| number < *percent).min();
+    let canary = canary.map(|percent| canary_group(&group, percent));
+    Some(canary.filter(|group| zone_groups.contains(group)).unwrap_or(group).into())
 }
 
 /// Serves discovery, load reports and access logs until `stop`, and then sends the proxies elsewhere, one after the other.
@@ -181,5 +186,30 @@ mod tests {
         }
         assert_eq!(group("w", Some(("eu", "a"))).as_deref(), Some("west"), "another gateway");
         assert_eq!(group("x", Some(("eu", "a"))), None);
+    }
+
+    #[test]
+    fn the_smallest_share_above_its_number_says_which_canaries_an_envoy_belongs_to() {
+        let canary = |name: &str, share: f64| {
+            format!(
+                "{{ name: {name}, pools: [{name}], rung: canary, canary: {{ by: proxies, share: {share} }} }}"
+            )
+        };
+        let text = format!(
+            "models: [{}, {}]\npools: [{{ name: m }}, {{ name: n }}]\n",
+            canary("m", 0.2),
+            canary("n", 0.6)
+        );
+        let config = crate::config::parse(&text).unwrap();
+        let groups = BTreeSet::from([canary_group("edge", 20), canary_group("edge", 60)]);
+        let group = |groups: &BTreeSet<String>, below: std::ops::Range<u32>| {
+            let mut ids = (0..).map(|id| format!("edge-{id}"));
+            let id = ids.find(|id| below.contains(&proxy_number(id))).unwrap();
+            group_of(&config, groups, &Node { id, ..Node::default() }, &[]).unwrap().to_string()
+        };
+        assert_eq!(group(&groups, 0..20), canary_group("edge", 20));
+        assert_eq!(group(&groups, 20..60), canary_group("edge", 60));
+        assert_eq!(group(&groups, 60..100), "edge");
+        assert_eq!(group(&BTreeSet::new(), 0..20), "edge", "not published yet");
     }
 }

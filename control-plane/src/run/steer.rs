@@ -143,6 +143,7 @@ impl Steering {
             load_metrics: config.load_metrics(model),
             lanes: LanesIntent::default(),
             predictive_percent: 0,
+            steered_proxies: None,
             groups: self.published.iter().map(|group| group_intent(group, config)).collect(),
             static_groups: Vec::new(),
             spare_groups: self.spare_intents(config),

@@ -13,7 +13,7 @@ pub struct DecisionRow {
     pub id: Uuid,
     /// When it was made.
     pub at: DateTime<Utc>,
-    /// `weights`, `membership`, `replicas` or `shed`.
+    /// `weights`, `membership`, `replicas`, `shed` or `canary`.
     pub kind: String,
     /// The model's name.
     pub model: String,
@@ -153,6 +153,27 @@ impl Store {
             .fetch_optional(self.pool())
             .await
             .map_err(StoreError::query("read a decision"))
+    }
+
+    /// Returns the newest decision up to a time by which the canary of a model stepped back or was resumed; none before the
+    /// first that is kept.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn canary_in_force(
+        &self,
+        model: &str,
+        at: DateTime<Utc>,
+    ) -> Result<Option<DecisionRow>, StoreError> {
+        sqlx::query_as(
+            "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision
+             WHERE model = $1 AND kind = 'canary' AND at <= $2 ORDER BY at DESC, id DESC LIMIT 1",
+        )
+        .bind(model)
+        .bind(at)
+        .fetch_optional(self.pool())
+        .await
+        .map_err(StoreError::query("read a decision"))
     }
 
     /// Returns one decision.

@@ -172,11 +172,11 @@ const FORGET_GROUPS: &str = "
       AND NOT EXISTS (SELECT FROM backend b WHERE b.pool = g.name OR b.model = g.name)";
 
 /// Removes states from before `$1`. The newest of what is saved only when it changes is in force at any age: leases and found
-/// backends, and weights.
+/// backends, weights, and whether a canary has stepped back.
 const FORGET_STATES: &str = "
     DELETE FROM model_state WHERE ctid = ANY(ARRAY(
         SELECT m.ctid FROM model_state m
-        WHERE m.trained_at < $1 AND (m.kind NOT IN ('membership', 'weights') OR EXISTS (
+        WHERE m.trained_at < $1 AND (m.kind NOT IN ('membership', 'weights', 'canary') OR EXISTS (
             SELECT FROM model_state n WHERE n.kind = m.kind AND n.key = m.key AND n.version > m.version))
         LIMIT $2))";
 

@@ -219,7 +219,7 @@ async fn a_model_that_is_only_advised_goes_by_capacity_and_a_canary_by_its_share
     load.more(200).await;
     assert_eq!(envoy.sent("chat").await.predicted, 0);
 
-    rung("rung: canary, canary_share: 0.3");
+    rung("rung: canary, canary: { share: 0.3 }");
     let ratio = |state: &clairvoy::view::State| (state.models[0].predictive_ratio - 0.3).abs() < 1e-9;
     clairvoy.state_where("the canary steers its share", ratio).await;
     clairvoy.in_sync().await;

@@ -5,6 +5,7 @@
 mod access;
 mod anomalies;
 mod api;
+mod canary;
 mod commands;
 mod configuration;
 mod database;

@@ -137,7 +137,9 @@ async fn what_is_saved_only_when_it_changes_stays_at_any_age() {
     let server = SharedServer::get().await;
     let store = server.store().await;
     let now = Utc::now();
-    for (kind, version) in [("membership", 1), ("membership", 2), ("weights", 1), ("demand", 1)] {
+    for (kind, version) in
+        [("membership", 1), ("membership", 2), ("weights", 1), ("canary", 1), ("demand", 1)]
+    {
         let at = now - TimeDelta::days(1000 - version);
         store.save_model_state(kind, "p", at, &serde_json::json!(version)).await.unwrap();
     }
@@ -145,10 +147,11 @@ async fn what_is_saved_only_when_it_changes_stays_at_any_age() {
     let newest = async |kind| store.load_model_state(kind, "p").await.unwrap().map(|saved| saved.version);
     assert_eq!(newest("membership").await, Some(2));
     assert_eq!(newest("weights").await, Some(1));
+    assert_eq!(newest("canary").await, Some(1));
     assert_eq!(newest("demand").await, None);
     let left: i64 =
         sqlx::query_scalar("SELECT count(*) FROM model_state").fetch_one(store.pool()).await.unwrap();
-    assert_eq!(left, 2, "the older version of the membership is gone");
+    assert_eq!(left, 3, "the older version of the membership is gone");
 }
 
 #[tokio::test]

@@ -1,35 +1,17 @@
-use anyhow::{Context as _, bail};
-use chrono::{DateTime, Utc};
+use anyhow::Context as _;
 use serde_json::json;
 
-use crate::config::Config;
 use crate::decide::ShedDecision;
-use crate::run::{database_settings, explain_shed};
-use crate::store::{DecisionRow, Store};
+use crate::run::explain_shed;
+use crate::store::DecisionRow;
 
-/// Prints why requests of a model were refused, or not, at each time.
-pub(super) async fn run(
-    config: &Config,
-    model: &str,
-    times: &[DateTime<Utc>],
-    as_lines: bool,
-) -> anyhow::Result<()> {
-    if config.models.iter().all(|known| known.name != model) {
-        bail!("{model} is neither a backend, as `ip:port`, nor a model");
-    }
-    let store = Store::open_as_it_is(database_settings(config)).await?;
-    for at in times {
-        let Some(row) = store.shedding_in_force(model, *at).await? else {
-            bail!(
-                "no decision is kept by which requests for {model} were refused at {} or before",
-                at.to_rfc3339()
-            );
-        };
-        let decision = explain_shed(&row).map_err(anyhow::Error::msg).context("cannot be made again")?;
-        println!("{}", if as_lines { json(&row, &decision).to_string() } else { text(&row, &decision) });
-    }
-    store.close().await?;
-    Ok(())
+/// Why requests of a model were refused, or not, by the decision that was in force.
+///
+/// # Errors
+/// The decision cannot be made again.
+pub(super) fn explained(row: &DecisionRow, as_lines: bool) -> anyhow::Result<String> {
+    let decision = explain_shed(row).map_err(anyhow::Error::msg).context("cannot be made again")?;
+    Ok(if as_lines { json(row, &decision).to_string() } else { text(row, &decision) })
 }
 
 fn json(row: &DecisionRow, decision: &ShedDecision) -> serde_json::Value {

@@ -14,6 +14,7 @@ use crate::fleet::{Fleet, NodeZones};
 use crate::learn::Insight;
 
 use super::super::steer::Steering;
+use super::canary::Canary;
 use super::learned::classes;
 use super::reliance::Reliance;
 use super::shed::Shed;
@@ -31,6 +32,8 @@ pub(crate) struct Checkpoint<'a> {
     steering: Cow<'a, BTreeMap<String, Steering>>,
     #[serde(default)]
     reliance: Cow<'a, BTreeMap<String, Reliance>>,
+    #[serde(default)]
+    canaries: Cow<'a, BTreeMap<String, Canary>>,
     #[serde(default)]
     sheds: Cow<'a, BTreeMap<String, Shed>>,
     forecasts: Cow<'a, BTreeMap<String, Issued>>,
@@ -100,6 +103,7 @@ impl Core {
             zones: Cow::Borrowed(&self.zones),
             steering: Cow::Borrowed(&self.steering),
             reliance: Cow::Borrowed(&self.reliance),
+            canaries: Cow::Borrowed(&self.canaries),
             sheds: Cow::Borrowed(&self.sheds),
             forecasts: Cow::Borrowed(&self.forecasts),
             plans: Cow::Borrowed(&self.plans),
@@ -122,6 +126,7 @@ impl Core {
             zones: checkpoint.zones.into_owned(),
             steering: checkpoint.steering.into_owned(),
             reliance: checkpoint.reliance.into_owned(),
+            canaries: checkpoint.canaries.into_owned(),
             sheds: checkpoint.sheds.into_owned(),
             forecasts: checkpoint.forecasts.into_owned(),
             plans: checkpoint.plans.into_owned(),

@@ -31,6 +31,9 @@ impl Core {
         let mut publish = begins;
         for model in &config.models {
             let demand = self.fleet.demand(&model.name, now);
+            // Before anything else: what steps back is decided on as such in this second.
+            publish |= self.watch_canary(model, now);
+            let model = &*self.in_effect(model);
             publish |= self.decide_weights(model, demand.admitted_rps(), now);
             publish |= self.decide_shedding(model, &demand, now);
             self.decide_replicas(model, demand.requests_per_second, now);

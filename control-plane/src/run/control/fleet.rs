@@ -52,6 +52,7 @@ impl Core {
                 self.save_membership(&pool, now);
                 self.decide(now);
             }
+            Order::ResumeCanary { model } => self.resume_canary(&model, now)?,
             Order::Learn { histories } => {
                 for (model, first_step, values) in histories {
                     self.teach(Lesson::History(model, first_step, values));
@@ -108,6 +109,7 @@ impl Core {
         self.fleet.reconcile(&config, now);
         self.steering.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.reliance.retain(|model, _| config.models.iter().any(|known| known.name == *model));
+        self.keep_canaries();
         self.sheds.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.forecasts.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.plans.retain(|pool, _| config.pool(pool).is_some());

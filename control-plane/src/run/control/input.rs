@@ -62,6 +62,8 @@ pub(crate) enum Order {
     Drain { pool: String, address: SocketAddr },
     /// Stop new requests to a backend and remove it after the drain time.
     Remove { pool: String, address: SocketAddr },
+    /// Have predictions steer the canary of a model again.
+    ResumeCanary { model: String },
     /// Imported demand: model, number of the first step, requests/s by step.
     Learn { histories: Vec<(String, i64, Vec<Option<f64>>)> },
 }
@@ -94,8 +96,8 @@ impl Input {
                 };
                 let backends = summary.backends.iter().filter(|(_, log)| log.has_answers());
                 let backends = backends.map(|(address, log)| (*address, decisive(log))).collect();
-                let LogSummary { seconds, unplaced, lanes, .. } = summary.clone();
-                Self::Log { at: *at, summary: LogSummary { seconds, backends, unplaced, lanes } }
+                let LogSummary { seconds, unplaced, lanes, parts, .. } = summary.clone();
+                Self::Log { at: *at, summary: LogSummary { seconds, backends, unplaced, lanes, parts } }
             }
             Self::Config { at, config } => Self::Config { at: *at, config: Arc::new(decisive(config)) },
             other => other.clone(),

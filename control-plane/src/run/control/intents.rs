@@ -13,7 +13,8 @@ use super::Core;
 impl Core {
     /// What the Envoys should do about each model, sorted by name. With `steers` false all go by capacity.
     pub(in crate::run) fn intents(&self, steers: bool, now: DateTime<Utc>) -> Vec<ModelIntent> {
-        let intent = |model: &Model| {
+        let intent = |configured: &Model| {
+            let model = &*self.in_effect(configured);
             let steering = self.steering.get(&model.name)?;
             let static_groups = static_groups(steering, &self.config);
             let relied_on = if steers { self.relied_on(&model.name, now) } else { 0 };
@@ -25,6 +26,8 @@ impl Core {
                     // Envoy's own policy, for users' routes that ask the layer.
                     if steers { 100 } else { 0 }
                 },
+                // One that has stepped back keeps its groups of Envoys, in which then nothing is steered.
+                steered_proxies: configured.steered_proxies(),
                 // Where nothing is to be steered, nothing that was predicted leaves the house.
                 groups: if model.follows_decisions() { intent.groups } else { static_groups.clone() },
                 views: if model.follows_decisions() { intent.views } else { Vec::new() },

@@ -48,6 +48,9 @@ impl Core {
                 self.steering.entry(model).or_insert(steering);
             }
         }
+        for (model, state) in memory.canaries {
+            self.remember_canary(&model, state);
+        }
         for (kind, key, state) in memory.models {
             self.teach(Lesson::Restore(kind, key, state));
         }

@@ -155,7 +155,7 @@ impl Core {
         let running: Vec<f64> = samples().filter_map(|sample| sample.running).collect();
         let places: f64 = shares.iter().map(|share| share.terms.places).sum();
         let reliance = self.reliance.get(name);
-        let relied_on = reliance.map_or(0, |reliance| reliance.percent);
+        let relied_on = self.relied_part(model);
         let lanes = demand.lanes;
         let batch_part = match model.lane {
             ModelLane::ByRequest => lanes.batch_part,
@@ -178,15 +178,19 @@ impl Core {
             waiting,
             places: (places > 0.0).then_some(places),
             // What goes by capacity shares is not dropped.
-            most_interactive: if model.steers() && relied_on > 0 { model.shedding.interactive } else { 0.0 },
+            most_interactive: if model.steers() && relied_on > 0.0 {
+                model.shedding.interactive
+            } else {
+                0.0
+            },
             is_fresh: reliance.is_some_and(|reliance| reliance.cause.is_none()),
         }
     }
 
     /// Parts of the lanes that Envoys refuse.
-    fn in_force(&self, model: &Model, relied_on: u32) -> (f64, f64) {
+    fn in_force(&self, model: &Model, relied_on: f64) -> (f64, f64) {
         let (batch, interactive) = self.sheds.get(&model.name).map_or((0.0, 0.0), |shed| shed.published);
-        (batch * model.enforced_share(), interactive * f64::from(relied_on) / 100.0)
+        (batch * model.enforced_share(), interactive * relied_on)
     }
 
     /// The forecast of the nearest step that is not over, from now on.
@@ -221,8 +225,7 @@ impl Core {
 
     /// What is shown of the lanes of a model.
     pub(in crate::run) fn shed_view(&self, model: &Model) -> ShedView {
-        let relied_on = self.reliance.get(&model.name).map_or(0, |reliance| reliance.percent);
-        let in_force = self.in_force(model, relied_on);
+        let in_force = self.in_force(model, self.relied_part(model));
         let shed = self.sheds.get(&model.name);
         let advised = shed.map_or((0.0, 0.0), |shed| shed.published);
         let total = self.fleet.lane_totals(&model.name);

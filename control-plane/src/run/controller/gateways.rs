@@ -43,6 +43,7 @@ impl Controller {
                 summary.backends.retain(|address, _| fleet.backend(*address).is_some());
                 summary.unplaced.retain(|model, _| fleet.has_model(model));
                 summary.lanes.retain(|model, _| fleet.has_model(model));
+                summary.parts.retain(|model, _| fleet.has_model(model));
                 Input::Log { at: now, summary }
             }
         };

@@ -140,6 +140,9 @@ impl Controller {
             Command::Remove(target) => {
                 (Order::Remove { pool: target.pool, address: target.address }, Some(target.reply))
             }
+            Command::ResumeCanary(resumption) => {
+                (Order::ResumeCanary { model: resumption.model }, Some(resumption.reply))
+            }
             Command::Learn(histories) => (Order::Learn { histories }, None),
         };
         let done = self.feed(Input::Order { at: now, order }, now);

@@ -86,7 +86,8 @@ impl Controller {
                 let steering = self.core.steering.get(&backend.model);
                 let model = self.core.config.models.iter().find(|model| model.name == backend.model);
                 let mix = mixes.get(backend.model.as_str()).unwrap_or(&usual);
-                let view = show::backend(backend, steering, zone, capacity, model, mix, now);
+                let model = model.map(|model| self.core.in_effect(model));
+                let view = show::backend(backend, steering, zone, capacity, model.as_deref(), mix, now);
                 BackendView { requests_in_progress: in_progress, ..view }
             })
             .collect();
@@ -96,7 +97,8 @@ impl Controller {
         views
     }
 
-    fn model_view(&self, model: &Model, pools: &[&Pool], now: DateTime<Utc>) -> ModelView {
+    fn model_view(&self, configured: &Model, pools: &[&Pool], now: DateTime<Utc>) -> ModelView {
+        let model = &*self.core.in_effect(configured);
         let demand = self.core.fleet.demand(&model.name, now);
         let step_seconds = self.core.config.forecast.step.as_seconds() as u32;
         let cold_start = pools.iter().map(|pool| pool.replicas.cold_start.as_seconds()).fold(0.0, f64::max);
@@ -137,6 +139,9 @@ impl Controller {
             groups.iter().map(share).collect()
         });
         let reliance = self.core.reliance.get(&model.name).filter(|_| model.steers());
+        let canary = self.core.canary_view(configured);
+        let stepped_back = canary.as_ref().and_then(|canary| canary.stepped_back.as_ref());
+        let stepped_back = stepped_back.map(|back| format!("the canary has stepped back: {}", back.reason));
         ModelView {
             name: model.name.clone(),
             demand_rps: demand.requests_per_second,
@@ -149,9 +154,10 @@ impl Controller {
             forecast,
             shares: shares.unwrap_or_default(),
             zones: self.core.steering.get(&model.name).map(Steering::zone_views).unwrap_or_default(),
-            rung: model.rung.name().to_owned(),
-            predictive_ratio: f64::from(reliance.map_or(0, |reliance| reliance.percent)) / 100.0,
-            fallback: reliance.and_then(|reliance| reliance.cause).map(|cause| cause.to_string()),
+            rung: configured.rung.name().to_owned(),
+            predictive_ratio: reliance.map_or(0.0, |_| self.core.relied_part(model)),
+            fallback: stepped_back.or_else(|| reliance?.cause.map(|cause| cause.to_string())),
+            canary,
             shed: self.core.shed_view(model),
         }
     }

@@ -41,6 +41,7 @@ impl Controller {
             match builder.build() {
                 Ok(snapshot) => {
                     groups.extend(self.publish_zones(&name, &models, &snapshot, now));
+                    groups.extend(self.publish_canaries(&name, &models, &snapshot, now));
                     self.outputs.xds.publish(&name, snapshot);
                     self.published_once = true;
                     self.stood_by.insert(name);

@@ -7,7 +7,7 @@ use clairvoy_xds::{ResourceType, Snapshot};
 
 use crate::compile::{ModelIntent, compile_zone};
 use crate::decide::Zone;
-use crate::envoy::zone_group;
+use crate::envoy::{parts_of_group, zone_group};
 
 use super::Controller;
 
@@ -44,6 +44,7 @@ impl Controller {
             }
             match builder.build() {
                 Ok(snapshot) => {
+                    groups.extend(self.publish_canaries(&name, models, &snapshot, now));
                     self.outputs.xds.publish(&name, snapshot);
                     self.stood_by.insert(name.clone());
                     groups.push(name);
@@ -51,7 +52,12 @@ impl Controller {
                 Err(faults) => {
                     let message = format!("zone {zone} of gateway {gateway} keeps its last state: {faults}");
                     self.note("error", message, now);
-                    groups.extend(self.outputs.zone_groups.load().get(&name).cloned());
+                    let before = self.outputs.zone_groups.load();
+                    let zone = zone.to_string();
+                    // Its canaries, too.
+                    let is_of_zone =
+                        |group: &&String| parts_of_group(group) == (gateway, Some(zone.as_str()));
+                    groups.extend(before.iter().filter(is_of_zone).cloned());
                 }
             }
         }

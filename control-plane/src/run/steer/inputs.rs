@@ -101,7 +101,7 @@ pub(super) fn model_input(
         arrivals_rps: demand_rps,
         mix,
         envoys: fleet.reports().reporters().max(1),
-        steered_part: f64::from(model.predictive_percent()) / 100.0,
+        steered_part: model.steered_part(),
         observed_seconds,
         backends: serving.iter().map(input).collect(),
     }

@@ -285,7 +285,7 @@ export interface Nack {
   at: string;
 }
 
-export type DecisionKind = 'weights' | 'membership' | 'replicas' | 'shed';
+export type DecisionKind = 'weights' | 'membership' | 'replicas' | 'shed' | 'canary';
 
 export interface Decision {
   id: string;

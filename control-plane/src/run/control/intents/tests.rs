@@ -85,7 +85,7 @@ fn nothing_that_is_predicted_reaches_an_envoy_on_shadow_and_advise() {
 
 #[test]
 fn a_canary_steers_its_share() {
-    let mut core = core("canary, canary_share: 0.25");
+    let mut core = core("canary, canary: { share: 0.25 }");
     predict(&mut core);
     assert_eq!(core.intents(true, at(0))[0].predictive_percent, 25);
     assert_eq!(core.intents(false, at(0))[0].predictive_percent, 0, "it is about to end");

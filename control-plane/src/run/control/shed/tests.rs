@@ -151,7 +151,7 @@ fn interactive_requests_are_refused_where_that_is_allowed_and_batch_is_not_enoug
 
 #[test]
 fn what_is_only_advised_is_decided_and_told_to_nobody() {
-    for (rung, share) in [("shadow", 0.0), ("advise", 0.0), ("canary, canary_share: 0.5", 0.5)] {
+    for (rung, share) in [("shadow", 0.0), ("advise", 0.0), ("canary, canary: { share: 0.5 }", 0.5)] {
         let mut world = World::new(&format!("rung: {rung}"));
         world.run(40, 4.0, 8.0);
         world.run(20, 18.0, 10.0);

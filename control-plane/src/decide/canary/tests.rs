@@ -1,0 +1,83 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn at(second: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_700_000_000 + second, 300_000_000).unwrap()
+}
+
+fn part(requests: u64, failures: u64) -> Outcomes {
+    Outcomes { requests, failures, ..Outcomes::default() }
+}
+
+/// The same outcomes in the block and in all windows.
+fn input(steered: Outcomes, unsteered: Outcomes) -> CanaryInput {
+    let parts = PartOutcomes { steered, unsteered };
+    CanaryInput {
+        steered_percent: 10,
+        steered_since: at(-100),
+        block: Block { from: at(0), until: at(5), parts },
+        windows: CANARY_WINDOWS.map(|seconds| Window { seconds, parts }).to_vec(),
+    }
+}
+
+#[test]
+fn a_block_is_due_every_five_seconds_after_what_was_steered_has_settled() {
+    let law = CanaryLaw::default();
+    let mut state = CanaryState::default();
+    assert_eq!(state.next_block(at(0), &law, at(20)), None);
+    let (from, until) = state.next_block(at(0), &law, at(21)).unwrap();
+    assert_eq!((from.timestamp(), until.timestamp()), (1_700_000_016, 1_700_000_021));
+    state.until = Some(until);
+    assert_eq!(state.next_block(at(0), &law, at(25)), None);
+    assert_eq!(state.next_block(at(0), &law, at(26)).unwrap().0, until);
+    assert_eq!(state.next_block(at(20), &law, at(30)), None, "what is steered has changed meanwhile");
+    let (from, until) = state.next_block(at(0), &law, at(1000)).unwrap();
+    assert_eq!((until - from).num_seconds(), 120, "of more there is nothing");
+}
+
+#[test]
+fn evidence_alone_is_not_enough_and_harm_alone_is_not_either() {
+    let law = CanaryLaw::default();
+    let clear = decide_canary(&input(part(1000, 100), part(1000, 5)), &CanaryState::default(), &law);
+    assert_eq!(clear.step_back, Some(Measure::Failures));
+    assert!(
+        clear.reason.contains("10.0 % of the steered requests failed, and 0.5 % of the others"),
+        "{}",
+        clear.reason
+    );
+    // Of a million requests half a point is no chance, and less than counts.
+    let small = decide_canary(
+        &input(part(1_000_000, 15_000), part(1_000_000, 10_000)),
+        &CanaryState::default(),
+        &law,
+    );
+    assert!(small.terms[0].evidence > 1.0, "{:?}", small.terms);
+    assert_eq!(small.step_back, None);
+    // Four points, of which chance makes nothing else now and then.
+    let chance = decide_canary(&input(part(100, 5), part(100, 1)), &CanaryState::default(), &law);
+    assert!(chance.terms[0].harm.unwrap() > 0.03 && chance.terms[0].evidence < 1.0, "{:?}", chance.terms);
+    assert_eq!(chance.step_back, None);
+    // All of few requests.
+    let few = decide_canary(&input(part(30, 30), part(30, 0)), &CanaryState::default(), &law);
+    assert_eq!((few.step_back, few.reason.as_str()), (None, "too few requests in one part to tell"));
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_numbers_are_numbers_and_a_healthy_part_stays(
+        blocks in prop::collection::vec((0u64..5000, 0u64..5000, 0.0f64..=1.0, 0.0f64..=1.0), 1..40),
+    ) {
+        let law = CanaryLaw::default();
+        let (mut state, mut healthy) = (CanaryState::default(), CanaryState::default());
+        for (drawn, others, steered, unsteered) in blocks {
+            let of = |requests: u64, part_of: f64| part(requests, (requests as f64 * part_of) as u64);
+            let decision = decide_canary(&input(of(drawn, steered), of(others, unsteered)), &state, &law);
+            prop_assert!(decision.state.evidence.iter().flatten().all(|evidence| evidence.is_finite()));
+            state = decision.state;
+            let decision = decide_canary(&input(of(drawn, 0.0), of(others, unsteered)), &healthy, &law);
+            prop_assert_eq!(decision.step_back, None);
+            healthy = decision.state;
+        }
+    }
+}

@@ -1,0 +1,258 @@
+use std::borrow::Cow;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::config::{Canary as Settings, Model, Rung, proxy_number};
+use crate::decide::{
+    Block, CANARY_WINDOWS, CanaryDecision, CanaryInput, CanaryLaw, CanaryState, MeasureTerms, Window,
+    decide_canary,
+};
+use crate::store::DecisionRow;
+use crate::view::{CanaryView, Change, SteppedBackView};
+
+use super::super::commands::Refusal;
+use super::super::journal::Entry;
+use super::super::steer::Steered;
+use super::{Core, Effect};
+
+/// The kind under which it is saved that a model has stepped back.
+pub(in super::super) const CANARY: &str = "canary";
+
+/// The canary of one model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(in crate::run) struct Canary {
+    /// The settings that this is about; with others it begins anew.
+    settings: Option<Settings>,
+    state: CanaryState,
+    /// Percent that is steered, and since when.
+    steered: Option<(u32, DateTime<Utc>)>,
+    /// What was seen last.
+    terms: Vec<MeasureTerms>,
+    reason: String,
+    stepped_back: Option<SteppedBack>,
+}
+
+/// Why and since when predictions steer nothing of a canary any more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct SteppedBack {
+    at: DateTime<Utc>,
+    decision: Uuid,
+    reason: String,
+}
+
+/// What is saved of a canary.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    settings: Settings,
+    /// None: it was resumed.
+    stepped_back: Option<SteppedBack>,
+}
+
+/// What is recorded of a decision to step back.
+#[derive(Deserialize)]
+struct Inputs {
+    law: CanaryLaw,
+    previous: CanaryState,
+    #[serde(flatten)]
+    input: CanaryInput,
+}
+
+/// Makes a decision to step back again from its record; none when it is one to go on.
+///
+/// # Errors
+/// Says why it cannot be made again.
+pub(crate) fn explain_canary(row: &DecisionRow) -> Result<Option<CanaryDecision>, String> {
+    if row.inputs.get("resumed").is_some() {
+        return Ok(None);
+    }
+    let inputs = Inputs::deserialize(&row.inputs)
+        .map_err(|error| format!("its record is of another version of Clairvoy: {error}"))?;
+    Ok(Some(decide_canary(&inputs.input, &inputs.previous, &inputs.law)))
+}
+
+impl Core {
+    /// A model as it is steered: one whose canary has stepped back is on the rung `advise`.
+    pub(in crate::run) fn in_effect<'a>(&self, model: &'a Model) -> Cow<'a, Model> {
+        if self.stepped_back(model).is_some() {
+            Cow::Owned(Model { rung: Rung::Advise, ..model.clone() })
+        } else {
+            Cow::Borrowed(model)
+        }
+    }
+
+    fn stepped_back(&self, model: &Model) -> Option<&SteppedBack> {
+        let canary = self.canaries.get(&model.name).filter(|_| model.rung == Rung::Canary)?;
+        canary.stepped_back.as_ref().filter(|_| canary.settings == Some(model.canary))
+    }
+
+    /// Forgets canaries that are none any more, or have other settings: then an operator wants it otherwise.
+    pub(super) fn keep_canaries(&mut self) {
+        let models = &self.config.models;
+        self.canaries.retain(|name, canary| {
+            let model = models.iter().find(|model| model.name == *name);
+            model.is_some_and(|model| model.rung == Rung::Canary && canary.settings == Some(model.canary))
+        });
+    }
+
+    /// Looks whether the steered part of a canary does worse than the rest, after its reliance; true when it steps back and
+    /// Envoys are to be told. `model` is as configured.
+    pub(super) fn watch_canary(&mut self, model: &Model, now: DateTime<Utc>) -> bool {
+        if model.rung != Rung::Canary || !model.steers() || self.stepped_back(model).is_some() {
+            return false;
+        }
+        let percent = self.reliance.get(&model.name).map_or(0, |reliance| reliance.percent);
+        let law = CanaryLaw::default();
+        let canary = self.canaries.entry(model.name.clone()).or_default();
+        if canary.settings != Some(model.canary) {
+            *canary = Canary { settings: Some(model.canary), ..Canary::default() };
+        }
+        if canary.steered.is_none_or(|(before, _)| before != percent) {
+            canary.steered = Some((percent, now));
+        }
+        let Some((steered_percent, steered_since)) = canary.steered.filter(|(percent, _)| *percent > 0)
+        else {
+            return false;
+        };
+        let Some((from, until)) = canary.state.next_block(steered_since, &law, now) else { return false };
+        let fleet = &self.fleet;
+        let outcomes = |from| fleet.outcomes(&model.name, from, until);
+        let window = |seconds: i64| Window {
+            seconds,
+            // Before it was steered as it is now there is nothing to compare.
+            parts: outcomes((until - TimeDelta::seconds(seconds)).max(steered_since)),
+        };
+        let input = CanaryInput {
+            steered_percent,
+            steered_since,
+            block: Block { from, until, parts: outcomes(from) },
+            windows: CANARY_WINDOWS.map(window).to_vec(),
+        };
+        let previous = canary.state.clone();
+        let decision = decide_canary(&input, &previous, &law);
+        canary.state = decision.state.clone();
+        canary.terms = decision.terms.clone();
+        canary.reason = decision.reason.clone();
+        let Some(measure) = decision.step_back else { return false };
+        let mut inputs =
+            json!({ "law": law, "previous": previous, "measure": measure, "terms": decision.terms });
+        if let (Some(all), Ok(serde_json::Value::Object(more))) =
+            (inputs.as_object_mut(), serde_json::to_value(&input))
+        {
+            all.extend(more);
+        }
+        let share = 100.0 * model.canary.share;
+        self.step(model, (share, 0.0), &decision.reason, inputs, now);
+        true
+    }
+
+    /// Records that a canary steps back or is resumed, saves it, and tells operators.
+    fn step(
+        &mut self,
+        model: &Model,
+        (from, to): (f64, f64),
+        reason: &str,
+        inputs: serde_json::Value,
+        now: DateTime<Utc>,
+    ) {
+        let is_back = to == 0.0;
+        let name = &model.name;
+        let summary = if is_back {
+            format!("predictions steer nothing any more: {reason}")
+        } else {
+            format!("predictions steer the canary again: {reason}")
+        };
+        let change =
+            Change { target: "canary".to_owned(), from: Some(from), to: Some(to), reason: reason.to_owned() };
+        let steered = Steered { kind: "canary", summary, changes: vec![change], inputs };
+        let decision = self.record(name, None, steered, now);
+        let stepped_back = is_back.then(|| SteppedBack { at: now, decision, reason: reason.to_owned() });
+        let saved = Saved { settings: model.canary, stepped_back: stepped_back.clone() };
+        if let Ok(state) = serde_json::to_value(&saved) {
+            self.effects.push(Effect::Journal(Entry::ModelState {
+                kind: CANARY,
+                key: name.clone(),
+                at: now,
+                state,
+            }));
+        }
+        self.canaries
+            .insert(name.clone(), Canary { settings: Some(model.canary), stepped_back, ..Canary::default() });
+        if is_back {
+            let message = format!("the canary of model {name} steps back to `advise`: {reason}");
+            self.note("warning", message);
+        } else {
+            self.note("info", format!("the canary of model {name} steers again: {reason}"));
+        }
+    }
+
+    /// Has predictions steer the canary of a model again.
+    ///
+    /// # Errors
+    /// There is no such model, or nothing to resume.
+    pub(super) fn resume_canary(&mut self, name: &str, now: DateTime<Utc>) -> Result<(), Refusal> {
+        let model = self.config.models.iter().find(|model| model.name == name).cloned();
+        let model = model.ok_or_else(|| Refusal::NoSuchModel(name.to_owned()))?;
+        let back = self.stepped_back(&model).ok_or_else(|| Refusal::NotSteppedBack(name.to_owned()))?;
+        let inputs = json!({ "resumed": back.decision });
+        let share = 100.0 * model.canary.share;
+        self.step(&model, (0.0, share), "an operator resumed it", inputs, now);
+        self.decide(now);
+        // What is decided is to be there before anything goes by it.
+        if self.has_begun {
+            self.effects.push(Effect::Publish);
+        }
+        Ok(())
+    }
+
+    /// Takes up that a canary had stepped back in the last run.
+    pub(super) fn remember_canary(&mut self, name: &str, state: serde_json::Value) {
+        let Ok(Saved { settings, stepped_back: Some(stepped_back) }) = serde_json::from_value(state) else {
+            return;
+        };
+        // What was found meanwhile, without the database, is newer; but nothing steers what had stepped back.
+        let canary = self.canaries.entry(name.to_owned()).or_default();
+        if canary.stepped_back.is_none() {
+            let stepped_back = Some(stepped_back);
+            *canary = Canary { settings: Some(settings), stepped_back, ..Canary::default() };
+        }
+        self.keep_canaries();
+    }
+
+    /// Part of a model's requests that predictions steer, 0 to 1: of a canary of proxies, the part of the Envoys that are chosen.
+    pub(in crate::run) fn relied_part(&self, model: &Model) -> f64 {
+        let percent = self.reliance.get(&model.name).map_or(0, |reliance| reliance.percent);
+        let chosen = model.steered_proxies().map_or(1.0, |below| {
+            let chosen = self.connected.iter().filter(|node| proxy_number(node) < below).count();
+            chosen as f64 / self.connected.len().max(1) as f64
+        });
+        chosen * f64::from(percent) / 100.0
+    }
+
+    /// What is shown of the canary of a model; none on other rungs.
+    pub(in crate::run) fn canary_view(&self, model: &Model) -> Option<CanaryView> {
+        if model.rung != Rung::Canary {
+            return None;
+        }
+        let canary = self.canaries.get(&model.name).cloned().unwrap_or_default();
+        let stepped_back = self.stepped_back(model).map(|back| SteppedBackView {
+            at: back.at,
+            decision: back.decision.to_string(),
+            reason: back.reason.clone(),
+        });
+        Some(CanaryView {
+            by: model.canary.by,
+            share: model.canary.share,
+            blocks: canary.state.blocks,
+            terms: canary.terms.clone(),
+            reason: Some(canary.reason).filter(|reason| !reason.is_empty()),
+            stepped_back,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
