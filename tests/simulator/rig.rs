@@ -17,7 +17,7 @@ pub use self::cell::{Cell, InvalidCell, Scenario, SizeSet};
 pub use self::fleet::{Machine, capacity_rps, capacity_shares, machines, machines_alike, profile};
 pub use self::goals::{Goal, Verdict, judge};
 pub use self::gpu::Gpu;
-pub use self::outcome::{CellResult, Health, LATENESS_BOUND_SECONDS, RIG_VERSION, Served};
+pub use self::outcome::{CellResult, Health, LATENESS_BOUND_SECONDS, RIG_VERSION, Served, Told};
 pub use self::plan::{Action, Event, Lengths, Plan, Stretch};
 pub use self::schedule::{Arrival, schedule};
 pub use self::statistics::{Interval, Pair, Sample, geometric_ratio, quantile, quantile_interval};

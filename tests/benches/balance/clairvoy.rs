@@ -12,6 +12,9 @@ use clairvoy_tests::{Gpu, Machine};
 /// The name of the model that everything serves.
 pub(crate) const MODEL: &str = "chat";
 
+/// Everybody waits for his answer, so that people have to be refused; only what the fleet cannot take in time.
+const SHEDDING: &str = "{ interactive: 0.5, begin_utilisation: 0.97, target_utilisation: 0.93 }";
+
 /// Where Clairvoy listens and what it is told of.
 #[derive(Debug)]
 pub(crate) struct Setup<'a> {
@@ -22,6 +25,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) machines: &'a [Machine],
     pub(crate) servers: &'a [SocketAddr],
     pub(crate) has_zones: bool,
+    /// True when requests may be refused in overload.
+    pub(crate) may_refuse: bool,
     pub(crate) postgres_bin: Option<PathBuf>,
 }
 
@@ -52,7 +57,8 @@ pub(crate) fn config(setup: &Setup<'_>) -> String {
     }
     let pools = pools(setup);
     let names: Vec<&str> = pools.iter().map(|(name, ..)| name.as_str()).collect();
-    line(format!("models: [{{ name: {MODEL}, pools: [{}] }}]", names.join(", ")));
+    let shedding = if setup.may_refuse { format!(", shedding: {SHEDDING}") } else { String::new() };
+    line(format!("models: [{{ name: {MODEL}, pools: [{}]{shedding} }}]", names.join(", ")));
     line("pools:".to_owned());
     for (name, zone, servers) in &pools {
         let servers: Vec<String> = servers.iter().map(|server| format!("\"{server}\"")).collect();

@@ -142,7 +142,7 @@ fn main() -> Result<()> {
     let mut order = args.order(cells)?;
     if args.modelled {
         order.speed = 1.0;
-        order.policies.retain(|policy| *policy != Policy::Orca);
+        order.policies.retain(|policy| !matches!(policy, Policy::Orca | Policy::PredictiveShedding));
         let results = modelled::run(&order.cells, &order.policies, &order.seeds, order.lengths)?;
         println!("{}", report::render(&results, &order, ROUNDS));
         return Ok(());

@@ -53,7 +53,7 @@ fn play(cell: Cell, policy: Policy, seed: u64, lengths: Lengths, bases: &[Basis]
     if policy == Policy::Predictive {
         world.steer(core_config(&machines, has_zones)?);
     }
-    let served = world.play(&plan, &arrivals);
+    let (served, told) = world.play(&plan, &arrivals);
     Ok(CellResult {
         version: RIG_VERSION,
         cell,
@@ -65,6 +65,7 @@ fn play(cell: Cell, policy: Policy, seed: u64, lengths: Lengths, bases: &[Basis]
         bases: bases.to_vec(),
         health: Health { generator_late_p99: 0.0, servers_late_p99: 0.0, cpu_busy: 0.0 },
         served,
+        told,
     })
 }
 
@@ -84,6 +85,7 @@ fn core_config(machines: &[Machine], has_zones: bool) -> Result<clairvoy::config
         machines,
         servers: &servers,
         has_zones,
+        may_refuse: false,
         postgres_bin: None,
     };
     let text = config(&setup).replace("gateways:\n", "");
@@ -114,6 +116,8 @@ fn rule(policy: Policy, machines: &[Machine], rps: &[f64; Gpu::ALL.len()], has_z
         Policy::Rr => Rule::RoundRobin(all.iter().map(|index| (*index, 1.0)).collect()),
         Policy::Lr2 => Rule::LeastOfTwo(all),
         Policy::FullScan => Rule::FullScan(all),
-        Policy::Orca => bail!("load reports of backends are not modelled: leave `orca` out"),
+        Policy::Orca | Policy::PredictiveShedding => {
+            bail!("neither load reports nor refusals are modelled: leave `{}` out", policy.name())
+        }
     })
 }

@@ -1,10 +1,10 @@
-//! The ways of balancing, each as the bootstrap of an Envoy. All of them but `predictive` are static.
+//! The ways of balancing, each as the bootstrap of an Envoy. All of them but Clairvoy's are static.
 
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use clairvoy_tests::{Gpu, Machine, capacity_shares};
+use clairvoy_tests::{Cell, Gpu, Machine, capacity_shares};
 
 /// Retries, circuit breakers and ejection are those that Clairvoy gives its clusters, so that balancing is the only
 /// difference.
@@ -23,6 +23,8 @@ const WEIGHT: f64 = 100_000.0;
 pub(crate) enum Policy {
     /// Clairvoy steers the Envoys
     Predictive,
+    /// The same, and may refuse requests; only where more come than the fleet holds
+    PredictiveShedding,
     /// Shares of groups by measured capacity, never changed; LEAST_REQUEST over all inside a group
     StaticLocality,
     /// ROUND_ROBIN with weights by measured capacity
@@ -52,8 +54,9 @@ pub(crate) struct Edge<'a> {
 }
 
 impl Policy {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Predictive,
+        Self::PredictiveShedding,
         Self::StaticLocality,
         Self::ExactRr,
         Self::Rr,
@@ -65,6 +68,7 @@ impl Policy {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Predictive => "predictive",
+            Self::PredictiveShedding => "predictive-shedding",
             Self::StaticLocality => "static-locality",
             Self::ExactRr => "exact-rr",
             Self::Rr => "rr",
@@ -74,10 +78,24 @@ impl Policy {
         }
     }
 
+    /// True when Clairvoy steers the Envoys.
+    pub(crate) const fn is_steered(self) -> bool {
+        matches!(self, Self::Predictive | Self::PredictiveShedding)
+    }
+
+    /// True for a policy that is measured in a cell.
+    pub(crate) fn is_for(self, cell: Cell) -> bool {
+        match self {
+            Self::Predictive | Self::Rr => true,
+            Self::PredictiveShedding => cell.is_beyond_capacity(),
+            _ => !cell.is_probe(),
+        }
+    }
+
     /// The bootstrap of a static policy; none of the one that Clairvoy steers.
     pub(crate) fn bootstrap(self, edge: &Edge<'_>) -> Option<Value> {
         let (policy, endpoints) = match self {
-            Self::Predictive => return None,
+            Self::Predictive | Self::PredictiveShedding => return None,
             Self::StaticLocality => (static_locality(), by_group(edge)),
             Self::ExactRr => (json!({ "@type": ROUND_ROBIN }), by_capacity(edge)),
             Self::Rr => (json!({ "@type": ROUND_ROBIN }), equal(edge)),

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use clairvoy_tests::{
     Arrival, Basis, Cell, CellResult, Health, LATENESS_BOUND_SECONDS, Lengths, Machine, Plan, RIG_VERSION,
-    Scenario, SizeSet, Summary, loopback_client, machines, machines_alike, per_second, schedule,
+    Scenario, SizeSet, Summary, Told, loopback_client, machines, machines_alike, per_second, schedule,
 };
 
 use crate::clairvoy::MODEL;
@@ -123,9 +123,8 @@ fn runs(order: &Order) -> Vec<Run> {
     let mut runs = Vec::new();
     for &cell in &order.cells {
         for &seed in &order.seeds {
-            let wanted =
-                |policy: &&Policy| !cell.is_probe() || matches!(policy, Policy::Predictive | Policy::Rr);
-            runs.extend(order.policies.iter().filter(wanted).map(|&policy| Run { cell, policy, seed }));
+            let wanted = order.policies.iter().filter(|policy| policy.is_for(cell));
+            runs.extend(wanted.map(|&policy| Run { cell, policy, seed }));
         }
     }
     runs
@@ -160,13 +159,14 @@ async fn measure(order: &Order, programs: &Programs, world: &World, run: Run) ->
         speed,
         begin: Instant::now() + Duration::from_millis(200),
     };
-    let (played, cpu_busy, ()) = tokio::try_join!(
+    let (played, cpu_busy, (), told) = tokio::try_join!(
         async {
             let (stage, plan) = (stage.clone(), plan.clone());
             tokio::spawn(async move { play(&stage, &plan, &arrivals).await }).await?
         },
         cpu_busy(&stage, &plan),
         events(&site, &stage, &plan),
+        told(&site, &stage, &plan),
     )?;
     site.check()?;
     let health = Health {
@@ -186,6 +186,7 @@ async fn measure(order: &Order, programs: &Programs, world: &World, run: Run) ->
         bases: world.bases.clone(),
         health,
         served: played.served,
+        told,
     })
 }
 
@@ -196,6 +197,21 @@ async fn events(site: &Site, stage: &Stage, plan: &Plan) -> Result<()> {
         site.act(event.machine, event.action).await?;
     }
     Ok(())
+}
+
+/// The shares that Clairvoy tells, once a second; none where nobody does.
+async fn told(site: &Site, stage: &Stage, plan: &Plan) -> Result<Vec<Told>> {
+    let mut told = Vec::new();
+    if !site.is_steered() {
+        return Ok(told);
+    }
+    let mut at = 0.0;
+    while at < plan.measured_seconds {
+        sleep_until(stage.moment(plan, at)).await;
+        told.push(Told { at, shares: site.shares().await? });
+        at += stage.speed;
+    }
+    Ok(told)
 }
 
 /// The part of all cores that is busy while requests are measured.

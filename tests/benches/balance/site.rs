@@ -13,6 +13,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use ::clairvoy::view::State;
 use clairvoy_tests::{Action, Child, Gpu, Machine};
 
 use crate::clairvoy::{self, MODEL, Setup};
@@ -54,6 +55,8 @@ pub(crate) struct Site {
     /// In the order of their start.
     children: Vec<Child>,
     control: SocketAddr,
+    /// Clairvoy's API, where it steers.
+    api: Option<SocketAddr>,
     pub(crate) servers: Vec<SocketAddr>,
     pub(crate) gateways: Vec<SocketAddr>,
 }
@@ -81,6 +84,7 @@ impl Site {
             machines: cast.machines,
             servers: &servers,
             has_zones: cast.has_zones,
+            may_refuse: cast.policy == Policy::PredictiveShedding,
             postgres_bin: programs.postgres_bin.clone(),
         };
         let mut site = Self {
@@ -88,10 +92,11 @@ impl Site {
             client,
             children: vec![fleet],
             control,
+            api: cast.policy.is_steered().then_some(api),
             servers: servers.clone(),
             gateways: gateways.clone(),
         };
-        if cast.policy == Policy::Predictive {
+        if cast.policy.is_steered() {
             site.start_clairvoy(programs, &setup).await?;
         }
         for (index, admin) in admins.into_iter().enumerate() {
@@ -181,6 +186,23 @@ impl Site {
         let url = format!("http://{}/{path}", self.control);
         self.client.post(url).send().await?.error_for_status()?;
         Ok(())
+    }
+
+    /// True when Clairvoy steers.
+    pub(crate) const fn is_steered(&self) -> bool {
+        self.api.is_some()
+    }
+
+    /// The part of the requests that Clairvoy gives to each machine.
+    pub(crate) async fn shares(&self) -> Result<Vec<f64>> {
+        let api = self.api.context("nobody steers")?;
+        let url = format!("http://{api}/api/v1/state");
+        let state: State = self.client.get(url).send().await?.error_for_status()?.json().await?;
+        let share = |server: &SocketAddr| {
+            let told = state.backends.iter().find(|backend| backend.address == server.to_string());
+            told.map_or(0.0, |backend| backend.share)
+        };
+        Ok(self.servers.iter().map(share).collect())
     }
 
     /// How late the engines of the servers woke up, real seconds.

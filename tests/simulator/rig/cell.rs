@@ -133,6 +133,11 @@ impl Cell {
         if self.scenario == Scenario::Alike { machines_alike() } else { machines() }
     }
 
+    /// True when, at least for a while, as many requests come as the fleet holds, or nearly: somebody has to miss his objective.
+    pub fn is_beyond_capacity(&self) -> bool {
+        self.load > 0.85 || self.scenario == Scenario::Surge
+    }
+
     /// True for a load so low that plain round robin may still hold: measured only to find how much it holds.
     pub fn is_probe(&self) -> bool {
         self.load < 0.5

@@ -7,6 +7,8 @@ use super::summary::Summary;
 
 /// The policy that is judged.
 const OURS: &str = "predictive";
+/// The same where it may refuse requests.
+const OURS_SHEDDING: &str = "predictive-shedding";
 /// Part of the requests within the objective that makes a load one that the fleet holds.
 const HELD: f64 = 0.95;
 /// Up to this load plain round robin still answers, so that its mean latency means something.
@@ -51,9 +53,11 @@ pub fn judge(results: &[CellResult], rounds: usize) -> Vec<Goal> {
     goals.push(judge.against("static-locality", &changing, 0.7, None));
     goals.push(judge.slo_as_good_as_the_best());
     goals.push(judge.slo_better_in(&[Scenario::Mix, Scenario::Slow]));
+    goals.push(judge.slo_while_shedding());
     goals.push(judge.latency_of_round_robin());
     goals.push(judge.load_of_round_robin());
     goals.extend(judge.throttled());
+    goals.extend(judge.throttled_beside_steady());
     goals
 }
 
@@ -119,16 +123,16 @@ impl<'a> Judge<'a> {
         goal(what, wanted, told, worse.is_empty())
     }
 
-    /// For each of our cells our part within the objective, and the best of the others with its policy.
-    fn slo_beside_best(&self) -> Vec<(&'a CellResult, f64, f64, &'a str)> {
-        let ours = self.results.iter().filter(|result| result.policy == OURS);
-        let beside = ours.filter_map(|ours| {
-            let others = self
-                .results
-                .iter()
-                .filter(|other| other.policy != OURS && other.cell == ours.cell && other.seed == ours.seed);
+    /// For each cell of a policy of ours our part within the objective, and the best of Envoy's own with its policy.
+    fn slo_beside_best(&self, policy: &str) -> Vec<(&'a CellResult, f64, f64, &'a str)> {
+        let beside = self.of(policy).filter_map(|ours| {
+            let others = self.results.iter().filter(|other| {
+                ![OURS, OURS_SHEDDING].contains(&other.policy.as_str())
+                    && other.cell == ours.cell
+                    && other.seed == ours.seed
+            });
             let best = others.max_by(|a, b| within_slo(a).total_cmp(&within_slo(b)))?;
-            Some((*ours, within_slo(ours), within_slo(best), best.policy.as_str()))
+            Some((ours, within_slo(ours), within_slo(best), best.policy.as_str()))
         });
         beside.collect()
     }
@@ -137,7 +141,7 @@ impl<'a> Judge<'a> {
         let what = format!("requests within the objective, beside the best policy, loads up to {SLO_LOAD}");
         let wanted = "at most 1 point below in any cell".to_owned();
         let cells: Vec<_> =
-            self.slo_beside_best().into_iter().filter(|(ours, ..)| ours.cell.load <= SLO_LOAD).collect();
+            self.slo_beside_best(OURS).into_iter().filter(|(ours, ..)| ours.cell.load <= SLO_LOAD).collect();
         let difference = |&(_, ours, best, _): &(&CellResult, f64, f64, &str)| 100.0 * (ours - best);
         let Some(worst) = cells.iter().min_by(|a, b| difference(a).total_cmp(&difference(b))) else {
             return unmeasured(what, wanted);
@@ -149,20 +153,14 @@ impl<'a> Judge<'a> {
 
     fn slo_better_in(&self, scenarios: &[Scenario]) -> Goal {
         let what = format!("the same, {}", names(scenarios));
-        let wanted = "2 points above in each cell".to_owned();
-        let cells = self.slo_beside_best().into_iter();
+        let cells = self.slo_beside_best(OURS).into_iter();
         let cells = cells.filter(|(ours, ..)| scenarios.contains(&ours.cell.scenario));
-        let told: Vec<(f64, String)> = cells
-            .map(|(ours, our, best, policy)| {
-                let points = 100.0 * (our - best);
-                (points, format!("{} {points:+.1} (`{policy}`)", ours.cell))
-            })
-            .collect();
-        if told.is_empty() {
-            return unmeasured(what, wanted);
-        }
-        let met = told.iter().all(|(points, _)| *points >= 2.0);
-        goal(what, wanted, told.into_iter().map(|(_, told)| told).collect::<Vec<_>>().join(", "), met)
+        above_the_best(cells.collect(), what, 2.0)
+    }
+
+    fn slo_while_shedding(&self) -> Goal {
+        let what = format!("the same above {SLO_LOAD} and when the demand doubles, `{OURS_SHEDDING}`");
+        above_the_best(self.slo_beside_best(OURS_SHEDDING), what, 0.0)
     }
 
     fn latency_of_round_robin(&self) -> Goal {
@@ -202,20 +200,53 @@ impl<'a> Judge<'a> {
         let told = ours.filter_map(|result| {
             // One draw: only the share is read.
             let share = Summary::new(result, 1).slow_share?;
-            let what = format!("share of the slow backend 8 to 20 s later, {}", result.cell);
-            let wanted = format!("within 20 % of {:.1} %", 100.0 * share.settled);
-            let noise = 100.0 / (share.counted.max(1) as f64).sqrt();
-            let told = format!(
-                "{:.1} % (before {:.1} %; {} requests, ±{noise:.0} % by chance)",
-                100.0 * share.after,
-                100.0 * share.before,
-                share.counted
-            );
+            let what = format!("share that is told for the slow backend 8 s later, {}", result.cell);
+            let wanted = format!("within 20 % of its last, {:.1} %", 100.0 * share.settled);
+            let told = format!("{:.1} % (before {:.1} %)", 100.0 * share.after, 100.0 * share.before);
             let met = (share.after - share.settled).abs() <= 0.2 * share.settled;
             Some(goal(what, wanted, told, met))
         });
         told.collect()
     }
+
+    /// From the moment when one becomes slow on, beside the same load on a healthy fleet.
+    fn throttled_beside_steady(&self) -> Vec<Goal> {
+        let told = self.of(OURS).filter(|result| result.cell.scenario == Scenario::Slow).filter_map(|slow| {
+            let since = slow.plan.first_change()?;
+            let steady = self.of(OURS).find(|steady| {
+                let (a, b) = (steady.cell, slow.cell);
+                (a.scenario, a.sizes, a.load) == (Scenario::Steady, b.sizes, b.load)
+                    && steady.seed == slow.seed
+            })?;
+            let after = slow.served.iter().filter(|one| one.at >= since).map(Served::ttft_seconds);
+            let p99 = |values: Vec<f64>| Sample::new(&values).quantile(0.99);
+            let (after, usual) = (p99(after.collect()), p99(steady.ttfts()));
+            let what = format!("TTFT p99 since one became slow, in parts of that of {}", steady.cell);
+            let told = format!("{:.2}× ({after:.2} to {usual:.2} s)", after / usual);
+            Some(goal(what, "≤ 1.5×".to_owned(), told, after <= 1.5 * usual))
+        });
+        told.collect()
+    }
+}
+
+/// Whether ours has so many points more than the best in each cell, or just more.
+fn above_the_best(cells: Vec<(&CellResult, f64, f64, &str)>, what: String, least: f64) -> Goal {
+    let wanted = match least {
+        0.0 => "more than any other in each cell".to_owned(),
+        least => format!("{least} points above in each cell"),
+    };
+    let told: Vec<(f64, String)> = cells
+        .into_iter()
+        .map(|(ours, our, best, policy)| {
+            let points = 100.0 * (our - best);
+            (points, format!("{} {points:+.1} (`{policy}`)", ours.cell))
+        })
+        .collect();
+    if told.is_empty() {
+        return unmeasured(what, wanted);
+    }
+    let met = told.iter().all(|(points, _)| *points >= least && *points > 0.0);
+    goal(what, wanted, told.into_iter().map(|(_, told)| told).collect::<Vec<_>>().join(", "), met)
 }
 
 fn pair(ours: &CellResult, theirs: &CellResult, above_floor: bool) -> Pair {

@@ -50,6 +50,15 @@ impl Served {
     }
 }
 
+/// The shares that Envoys were told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    /// When, simulated seconds.
+    pub at: f64,
+    /// Of each machine, 0 to 1.
+    pub shares: Vec<f64>,
+}
+
 /// Whether the rig itself kept up, in real seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Health {
@@ -91,6 +100,9 @@ pub struct CellResult {
     pub health: Health,
     /// The measured requests, in the order in which they should have been sent.
     pub served: Vec<Served>,
+    /// What Clairvoy told the Envoys in each second, where it steers.
+    #[serde(default)]
+    pub told: Vec<Told>,
 }
 
 impl CellResult {

@@ -2,13 +2,11 @@
 
 use serde::Serialize;
 
-use super::outcome::{CellResult, Served};
+use super::outcome::{CellResult, Served, Told};
 use super::statistics::{Interval, quantile, quantile_interval};
 
-/// A throttled backend's share is read from here on, real seconds after it became slow.
+/// When a throttled backend's share is read, real seconds after it became slow.
 const ADAPTED_AFTER: f64 = 8.0;
-/// Until here: shorter, and there are too few requests to count.
-const ADAPTED_UNTIL: f64 = 20.0;
 /// Its final share is that of the last so many parts of the cell.
 const FINAL_PART: f64 = 0.4;
 
@@ -35,21 +33,19 @@ pub struct Summary {
     pub requests: usize,
     /// Those without a whole answer.
     pub failures: usize,
-    /// Where one became slow: its share 8 to 20 real seconds later.
+    /// Where one became slow: what Envoys were told of it.
     pub slow_share: Option<SlowShare>,
 }
 
 /// The share of traffic of a backend that became slow.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct SlowShare {
-    /// Before it became slow.
+    /// In the mean before it became slow.
     pub before: f64,
-    /// 8 to 20 real seconds after.
+    /// 8 real seconds after.
     pub after: f64,
-    /// At the end.
+    /// In the mean at the end.
     pub settled: f64,
-    /// Requests that it got 8 to 20 s after.
-    pub counted: usize,
 }
 
 impl Summary {
@@ -84,20 +80,19 @@ impl Summary {
 fn slow_share(result: &CellResult) -> Option<SlowShare> {
     use super::plan::Action;
     let slowed = result.plan.events.iter().find(|event| matches!(event.action, Action::Slow(_)))?;
-    let share = |from: f64, until: f64| {
-        let within = result.served.iter().filter(|one| (from..until).contains(&one.at));
-        let (mut all, mut its) = (0, 0);
-        for one in within {
-            all += 1;
-            its += usize::from(one.machine == Some(slowed.machine));
-        }
-        (its as f64 / f64::from(all.max(1)), its)
+    let of = |told: &Told| told.shares.get(slowed.machine).copied();
+    let mean = |from: f64, until: f64| {
+        let within = result.told.iter().filter(|told| (from..until).contains(&told.at)).filter_map(of);
+        let (sum, count) = within.fold((0.0, 0.0), |(sum, count), share| (sum + share, count + 1.0));
+        (count > 0.0).then(|| sum / count)
     };
     let end = result.plan.measured_seconds;
-    let (after, counted) =
-        share(slowed.at + ADAPTED_AFTER * result.speed, slowed.at + ADAPTED_UNTIL * result.speed);
-    let (before, settled) = (share(0.0, slowed.at).0, share(end * (1.0 - FINAL_PART), end).0);
-    Some(SlowShare { before, after, settled, counted })
+    let adapted = slowed.at + ADAPTED_AFTER * result.speed;
+    Some(SlowShare {
+        before: mean(0.0, slowed.at)?,
+        after: result.told.iter().rev().find(|told| told.at <= adapted).and_then(of)?,
+        settled: mean(end * (1.0 - FINAL_PART), end)?,
+    })
 }
 
 /// A second of a cell: where its requests went and how long they took.
@@ -185,6 +180,7 @@ pub(super) mod tests {
             bases: vec![Basis { sizes: SizeSet::Code, rps: [4.0, 2.0, 1.0, 1.0], slo }],
             health: Health { generator_late_p99: 0.001, servers_late_p99: 0.002, cpu_busy: 0.4 },
             served: (0..2000).map(one).collect(),
+            told: Vec::new(),
         }
     }
 
@@ -206,12 +202,20 @@ pub(super) mod tests {
     #[test]
     fn the_share_of_a_slow_backend_is_followed() {
         let slow = vec![Event { at: 50.0, machine: 0, action: Action::Slow(4.0) }];
-        let served =
-            |at: f64| (usize::from(at >= 50.0 && !((at * 10.0).round() as u64).is_multiple_of(10)), 1.0);
-        let share = Summary::new(&result("slow-code-0.70", "rr", slow, served), 20).slow_share.unwrap();
-        assert!((share.before - 1.0).abs() < 1e-9, "{share:?}");
-        assert!((share.after - 0.1).abs() < 0.01 && (share.settled - 0.1).abs() < 0.01, "{share:?}");
-        assert_eq!(share.counted, 12);
+        let mut result = result("slow-code-0.70", "predictive", slow, |_| (0, 1.0));
+        assert_eq!(Summary::new(&result, 20).slow_share, None);
+        let share = |second: u32| match second {
+            0..50 => 0.2,
+            50..=57 => 0.15,
+            58..=70 => 0.06,
+            _ => 0.05,
+        };
+        let told =
+            |second: u32| Told { at: f64::from(second), shares: vec![share(second), 1.0 - share(second)] };
+        result.told = (0..200).map(told).collect();
+        let share = Summary::new(&result, 20).slow_share.unwrap();
+        assert!((share.before - 0.2).abs() < 1e-9 && (share.after - 0.06).abs() < 1e-9, "{share:?}");
+        assert!((share.settled - 0.05).abs() < 1e-9, "{share:?}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use clairvoy::run::{Rehearsal, RehearsedGroup};
 use clairvoy::telemetry::{Limit, LimitSource, Limits, Sample};
 use clairvoy_tests::{
     Action, Arrival, Effects, Engine, EngineConfig, Iteration, Machine, NewRequest, Plan, RequestId, Served,
-    TokenGap, idle_seconds, profile,
+    TokenGap, Told, idle_seconds, profile,
 };
 
 use crate::clairvoy::MODEL;
@@ -48,6 +48,7 @@ pub(super) struct World {
     published: Vec<RehearsedGroup>,
     running: HashMap<(usize, RequestId), Request>,
     served: Vec<Option<Served>>,
+    told: Vec<Told>,
 }
 
 fn time(at: f64) -> DateTime<Utc> {
@@ -76,6 +77,7 @@ impl World {
             published: Vec::new(),
             running: HashMap::new(),
             served: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -84,7 +86,7 @@ impl World {
         self.core = Some(Rehearsal::new(config, time(-1000.0)));
     }
 
-    pub(super) fn play(mut self, plan: &Plan, arrivals: &[Arrival]) -> Vec<Served> {
+    pub(super) fn play(mut self, plan: &Plan, arrivals: &[Arrival]) -> (Vec<Served>, Vec<Told>) {
         for machine in plan.closed_at_first() {
             self.is_up[machine] = false;
         }
@@ -127,12 +129,10 @@ impl World {
             }
         }
         let measured = arrivals.iter().zip(self.served).filter(|(arrival, _)| arrival.is_measured(plan));
-        measured
-            .zip(&idle)
-            .map(|((arrival, served), _)| {
-                served.unwrap_or_else(|| unanswered(arrival, plan.end() + PATIENCE_SECONDS, "Timeout"))
-            })
-            .collect()
+        let served = measured.map(|(arrival, served)| {
+            served.unwrap_or_else(|| unanswered(arrival, plan.end() + PATIENCE_SECONDS, "Timeout"))
+        });
+        (served.collect(), self.told)
     }
 
     fn send(&mut self, index: usize, arrivals: &[Arrival], idle: &[[f64; 4]]) {
@@ -250,7 +250,23 @@ impl World {
             self.pushed = Some((at + PUSH_SECONDS, Rule::Groups(groups_of.collect())));
             self.published = groups;
         }
+        self.told.push(Told { at, shares: self.shares() });
         self.core = Some(core);
+    }
+
+    /// What the published weights give to each machine.
+    fn shares(&self) -> Vec<f64> {
+        let mut shares = vec![0.0; self.backends.len()];
+        let all: f64 = self.published.iter().map(|group| f64::from(group.weight)).sum();
+        for group in &self.published {
+            let of_group: f64 = group.endpoints.iter().map(|(_, weight)| f64::from(*weight)).sum();
+            for (of, weight) in &group.endpoints {
+                if let Some(index) = (0..shares.len()).find(|index| address(*index) == *of) {
+                    shares[index] += f64::from(group.weight) / all * f64::from(*weight) / of_group;
+                }
+            }
+        }
+        shares
     }
 
     fn page(&mut self, machine: usize, at: f64) -> Sample {
