@@ -8,6 +8,7 @@ mod arrivals;
 mod backend;
 mod backends;
 mod demand;
+mod frozen;
 mod gateway;
 mod groups;
 mod lanes;

@@ -44,6 +44,8 @@ pub struct Seen {
     pub kv_used: Option<f64>,
     /// Whether it answers: its telemetry is fresh.
     pub answers: bool,
+    /// Whether it stands still as a whole: neither its telemetry nor its answers come, and others' do.
+    pub is_frozen: bool,
     /// For how long it has been up, seconds; none for one that was up before it was known.
     pub up_seconds: Option<f64>,
     /// How long it takes to warm up, seconds.
@@ -109,6 +111,10 @@ impl Judged {
     #[must_use]
     pub fn next(&self, seen: &Seen, now: DateTime<Utc>) -> Self {
         let warmed = warmed(seen);
+        if seen.is_frozen {
+            let by = self.sick.map_or(AnomalyKind::Silent, |sick| sick.by);
+            return Self { sick: Some(Sick { by, calm_since: None }), warmed, ..self.clone() };
+        }
         let Some(before) = self.remembered(seen.answers, now) else {
             return Self { warmed, ..Self::default() };
         };
@@ -185,7 +191,14 @@ mod tests {
     }
 
     fn seen(signs: Signs) -> Seen {
-        Seen { signs, kv_used: Some(0.9), answers: true, up_seconds: None, warm_up_seconds: 30.0 }
+        Seen {
+            signs,
+            kv_used: Some(0.9),
+            answers: true,
+            is_frozen: false,
+            up_seconds: None,
+            warm_up_seconds: 30.0,
+        }
     }
 
     fn silent(score: f64) -> Seen {
@@ -232,6 +245,17 @@ mod tests {
         let calm = Seen { answers: false, ..seen(Signs::default()) };
         assert_eq!(last(&[(6, silent(2.0)), (300, calm)]), Verdict::Sick);
         assert_eq!(last(&[(6, silent(2.0)), (301, calm)]), Verdict::Usual);
+    }
+
+    #[test]
+    fn what_is_frozen_is_sick_for_as_long_as_it_lasts() {
+        let frozen = Seen { answers: false, is_frozen: true, ..seen(Signs::default()) };
+        let gone = Seen { is_frozen: false, ..frozen };
+        assert_eq!(last(&[(1, frozen)]), Verdict::Sick);
+        assert_eq!(last(&[(10, seen(Signs::default())), (1000, frozen)]), Verdict::Sick);
+        assert_eq!(last(&[(1000, frozen), (60, seen(Signs::default()))]), Verdict::Sick);
+        assert_eq!(last(&[(1000, frozen), (61, seen(Signs::default()))]), Verdict::Usual);
+        assert_eq!(last(&[(1000, frozen), (1, gone)]), Verdict::Usual, "Envoys bring its answers again");
     }
 
     #[test]

@@ -79,6 +79,12 @@ pub struct Backend {
     /// What is wrong with its telemetry.
     pub telemetry_faults: Arc<[TelemetryFault]>,
     refusals: u32,
+    /// The last scrape brought no answer of any kind.
+    #[serde(default)]
+    is_mute: bool,
+    /// Since when it has been down.
+    #[serde(default)]
+    pub(super) down_since: Option<DateTime<Utc>>,
     /// Of one whose telemetry is pushed; none of one that is scraped, or tells of itself in its answers.
     pub(super) silence: Option<Silence>,
 }
@@ -137,6 +143,8 @@ impl Backend {
             limits: Limits::default(),
             telemetry_faults: Arc::default(),
             refusals: 0,
+            is_mute: false,
+            down_since: None,
             silence: None,
         }
     }
@@ -161,6 +169,7 @@ impl Backend {
             // Of scrapes before.
             self.failure = None;
             self.refusals = 0;
+            self.is_mute = false;
         }
         self.silence = may_fall_silent.then(|| self.silence.unwrap_or_default());
     }
@@ -172,6 +181,7 @@ impl Backend {
         self.standing.showed(is_first, has_restarted, now);
         self.failure = None;
         self.refusals = 0;
+        self.is_mute = false;
         if let Some(silence) = &mut self.silence {
             silence.heard(sample.interval_seconds, now);
         }
@@ -251,7 +261,18 @@ impl Backend {
             Some(false) => 0,
             None => self.refusals,
         };
+        self.is_mute = refused.is_none();
         self.failure = Some(message);
+    }
+
+    /// Whether scrapes get no answer at all.
+    pub(super) fn is_mute(&self) -> bool {
+        self.is_mute
+    }
+
+    /// For how long it has been down, seconds.
+    pub fn down_seconds(&self, now: DateTime<Utc>) -> Option<f64> {
+        self.down_since.map(|since| (now - since).as_seconds_f64())
     }
 
     /// Age of the newest sample, seconds.

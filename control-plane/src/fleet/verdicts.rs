@@ -75,13 +75,17 @@ impl Fleet {
     /// Judges every backend anew: once a second. Returns those on which the verdict has changed.
     pub fn judge(&mut self, config: &Config, now: DateTime<Utc>) -> Vec<NewVerdict> {
         let mut changed = Vec::new();
+        let frozen = self.frozen(now);
         for backend in self.backends.values_mut() {
+            let is_down = backend.health(now) == Health::Down;
+            backend.down_since = is_down.then(|| backend.down_since.unwrap_or(now));
             let warm_up_seconds = config.pool(&backend.pool).map_or(0.0, |pool| pool.warm_up.as_seconds());
             let standing = &backend.standing;
             let seen = Seen {
                 signs: standing.signs,
                 kv_used: backend.sample.as_ref().and_then(|sample| sample.kv_used),
                 answers: backend.health(now) == Health::Ready,
+                is_frozen: frozen.contains(&backend.address),
                 up_seconds: standing.up_since.map(|since| (now - since).as_seconds_f64()),
                 warm_up_seconds,
             };

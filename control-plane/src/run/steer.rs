@@ -99,7 +99,7 @@ impl Steering {
             Policy::Predictive => decide_weights(&input, &self.state, &law, now),
             policy => decide_by_policy(policy, &input, &serving, &self.state, &config.balance),
         };
-        let draining = draining(fleet, config, &model.name, &serving, &self.published);
+        let draining = draining(fleet, config, &model.name, &serving, &self.published, now);
         let groups = groups(&decision, &draining);
         let joined_or_left = members(&groups) != members(&self.published);
         if !joined_or_left && !decision.publish {

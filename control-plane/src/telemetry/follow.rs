@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -83,20 +83,29 @@ enum Beside {
     Read(Box<PageReading>, Findings),
 }
 
+/// The last page that was read of a target, and when; whoever follows it next goes on from there.
+pub(super) type LastReading = Arc<Mutex<Option<(EngineReading, Instant)>>>;
+
 /// What is remembered of a target from scrape to scrape.
 #[derive(Default)]
 struct Memory {
     watch: DriftWatch,
-    previous: Option<(EngineReading, Instant)>,
+    previous: LastReading,
     learned: LearnedLimits,
     limits: Limits,
 }
 
 /// Scrapes one target for ever, first at `first`.
-pub(super) async fn follow(shared: Arc<Shared>, target: ScrapeTarget, names: Names, first: Instant) {
+pub(super) async fn follow(
+    shared: Arc<Shared>,
+    target: ScrapeTarget,
+    names: Names,
+    previous: LastReading,
+    first: Instant,
+) {
     let pages = Pages::new(&target, names, &shared.fetcher);
     let mut ticks = ticks(first, shared.options.interval);
-    let mut memory = Memory::default();
+    let mut memory = Memory { previous, ..Memory::default() };
     loop {
         ticks.tick().await;
         let started = Instant::now();
@@ -248,7 +257,8 @@ impl Shared {
                 Observation { page: &page, promises, limits: &memory.limits, restarted: false, unasked };
             return (Err(failure), self.watch(target, &mut memory.watch, &seen, findings));
         }
-        let previous = memory.previous.take();
+        let mut last = memory.previous.lock().unwrap_or_else(PoisonError::into_inner);
+        let previous = last.take();
         if let (true, Some((before, _))) = (page.increments, &previous) {
             page.reading.add_counters(before);
         }
@@ -270,7 +280,8 @@ impl Shared {
         if let (false, Some((before, _))) = (restarted, &previous) {
             page.reading.keep_counters(before);
         }
-        memory.previous = Some((page.reading, instant));
+        *last = Some((page.reading, instant));
+        drop(last);
         (Ok(sample), drift)
     }
 

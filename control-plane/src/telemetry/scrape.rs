@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::drift::{DriftEvent, TelemetryFault};
 use super::failure::ScrapeFailure;
 use super::fetch::Fetcher;
-use super::follow::{Names, follow};
+use super::follow::{LastReading, Names, follow};
 use super::limits::Limits;
 use super::lookup::{PackChoice, Packs};
 use super::metrics::TelemetryMetrics;
@@ -122,6 +122,7 @@ impl Tables {
 struct Followed {
     target: ScrapeTarget,
     task: AbortHandle,
+    last: LastReading,
 }
 
 impl Scraper {
@@ -177,13 +178,15 @@ impl Scraper {
             wanted.iter().map(|target| (target.backend.as_ref(), target)).collect();
         let pools: BTreeSet<Arc<str>> = wanted.values().map(|target| Arc::clone(&target.pool)).collect();
         self.shared.slots.share(&pools);
-        followed.retain(|backend, held| {
+        let mut left: HashMap<Arc<str>, Followed> = HashMap::new();
+        for (backend, held) in std::mem::take(followed) {
             let keep = wanted.get(backend.as_ref()).is_some_and(|target| **target == held.target);
             if !keep {
                 held.task.abort();
             }
-            keep && !held.task.is_finished()
-        });
+            let kept = if keep && !held.task.is_finished() { &mut *followed } else { &mut left };
+            kept.insert(backend, held);
+        }
         for target in wanted.into_values() {
             if followed.contains_key(&target.backend) {
                 continue;
@@ -191,8 +194,12 @@ impl Scraper {
             let first = Instant::now() + phase(*started, self.shared.options.interval);
             *started += 1;
             let names = tables.names(&target.names);
-            let task = tasks.spawn(follow(Arc::clone(&self.shared), target.clone(), names, first));
-            followed.insert(Arc::clone(&target.backend), Followed { target: target.clone(), task });
+            // Other settings do not make another engine of it: its counters go on, as long as they are read by the same names.
+            let before = left.remove(&target.backend).filter(|held| held.target.names == target.names);
+            let last = before.map(|held| held.last).unwrap_or_default();
+            let following = follow(Arc::clone(&self.shared), target.clone(), names, Arc::clone(&last), first);
+            let task = tasks.spawn(following);
+            followed.insert(Arc::clone(&target.backend), Followed { target: target.clone(), task, last });
         }
         tables.sweep();
         self.shared.metrics.targets.set(i64::try_from(followed.len()).unwrap_or(i64::MAX));

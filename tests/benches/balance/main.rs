@@ -99,7 +99,7 @@ struct Args {
     /// Measure finished cells again, too
     #[arg(long)]
     again: bool,
-    /// Draw a picture of each cell into this folder
+    /// Draw a picture of each cell into this folder [default with --write: docs/images/balance of the project]
     #[arg(long, value_name = "DIR")]
     pictures: Option<PathBuf>,
     /// Without Envoys and without waiting: engines and Envoys in virtual time, the decisions by the program's own code. To work on
@@ -161,7 +161,8 @@ fn main() -> Result<()> {
     })?;
     let text = report::render(&results, &order, ROUNDS);
     println!("{text}");
-    if let Some(folder) = &args.pictures {
+    let pages = args.write.is_some().then(pictures_folder).transpose()?;
+    if let Some(folder) = args.pictures.as_ref().or(pages.as_ref()) {
         pictures::draw(&results, folder)?;
     }
     if let Some(file) = &args.write {
@@ -239,6 +240,12 @@ fn built_folder() -> Result<PathBuf> {
 fn results_folder() -> Result<PathBuf> {
     let target = built_folder()?;
     target.parent().map(|target| target.join("balance")).context("the benchmark is in no target folder")
+}
+
+/// Where the page of benchmarks finds its pictures.
+fn pictures_folder() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the project has no folder")?;
+    Ok(root.join("docs").join(report::PICTURES))
 }
 
 fn in_tools(path: &str) -> Option<PathBuf> {

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use clairvoy_tests::{CellResult, Gpu, SecondShare, per_second, quantile};
+use clairvoy_tests::{Cell, CellResult, Gpu, SecondShare, per_second, quantile};
+
+use crate::report::file_name;
 
 const PANEL: f64 = 220.0;
 const HEIGHT: f64 = 130.0;
@@ -23,14 +25,12 @@ const MARKED: &str = "#e67e22";
 /// Draws a picture for each cell and seed into the folder.
 pub(crate) fn draw(results: &[CellResult], folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let mut names: Vec<(String, u64)> =
-        results.iter().map(|result| (result.cell.to_string(), result.seed)).collect();
-    names.sort();
-    names.dedup();
-    for (cell, seed) in names {
-        let of_cell = results.iter().filter(|result| result.cell.to_string() == cell && result.seed == seed);
-        let path = folder.join(format!("{cell}-seed{seed}.svg"));
-        fs::write(&path, picture(&cell, &of_cell.collect::<Vec<_>>()))
+    let mut cells: Vec<(Cell, u64)> = results.iter().map(|result| (result.cell, result.seed)).collect();
+    cells.dedup();
+    for (cell, seed) in cells {
+        let of_cell = results.iter().filter(|result| result.cell == cell && result.seed == seed);
+        let path = folder.join(file_name(cell, seed));
+        fs::write(&path, picture(&cell.to_string(), &of_cell.collect::<Vec<_>>()))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())

@@ -9,6 +9,9 @@ use clairvoy_tests::{
 use crate::machine::machine;
 use crate::run::Order;
 
+/// The folder of the pictures, as the page names it.
+pub(crate) const PICTURES: &str = "images/balance";
+
 pub(crate) fn render(results: &[CellResult], order: &Order, rounds: usize) -> String {
     let mut text = introduction(results, order);
     text += "\n### Goals\n\nRatios are geometric means over cells, with 95 % intervals. Cells below a load of 0.5 count for the two goals beside `rr` only.\n\n\
@@ -52,11 +55,15 @@ fn introduction(results: &[CellResult], order: &Order) -> String {
          (99th percentile) does not count. {time}\n\
          `predictive` is Clairvoy, which has to learn the capacities; `static-locality` has the same form in Envoy with shares\n\
          by the measured capacities that never change, `exact-rr` the same shares for round robin. `rr`, `lr2`, `full-scan` and\n\
-         `orca` are Envoy's own.\n\n\
+         `orca` are Envoy's own. `predictive-shedding` may refuse requests, and is measured where more come than the fleet\n\
+         holds; a refused request missed its objective, and counts with its time and 10 s more.\n\n\
+         The backends are simulated GPUs, after data sheets of {}, each four times slower so that one\n\
+         computer can play sixteen: the fastest serves about eight times as much as the slowest. The more alike machines are, the less there is to gain: see the cell of machines that are alike.\n\n\
          | sizes | requests/s of a machine ({}) | of the fleet | TTFT promised, s | TPOT promised, ms |\n|---|---|---|---|---|\n",
         machine(),
         order.lengths.warm_up_seconds / order.speed,
         LATENESS_BOUND_SECONDS * 1e3,
+        Gpu::ALL.map(Gpu::name).join(", "),
         Gpu::ALL.map(Gpu::name).join(", "),
     );
     let Some(first) = results.first() else { return text };
@@ -75,14 +82,20 @@ fn introduction(results: &[CellResult], order: &Order) -> String {
     text
 }
 
+/// The picture of a cell.
+pub(crate) fn file_name(cell: Cell, seed: u64) -> String {
+    format!("{cell}-seed{seed}.svg")
+}
+
 fn table(text: &mut String, cell: Cell, seed: u64, has_seeds: bool, results: &[&CellResult], rounds: usize) {
     let with_seed = if has_seeds { format!(", seed {seed}") } else { String::new() };
     let floor = results.first().map_or(f64::NAN, |result| result.floor_seconds());
     let _ = write!(
         text,
-        "\n#### {cell}{with_seed}\n\nFloor: {floor:.2} s.\n\n\
+        "\n#### {cell}{with_seed}\n\nFloor: {floor:.2} s. [Shares and TTFT over time]({PICTURES}/{}).\n\n\
          | policy | TTFT p50, s | p95 | p99 | above floor | TPOT p95, ms | p99 | latency, mean, s | within SLO, % | requests | failed | \
-         late, ms | CPU, % |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+         late, ms | CPU, % |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        file_name(cell, seed),
     );
     let best =
         results.iter().map(|result| Summary::new(result, 1).ttft_p99.estimate).fold(f64::INFINITY, f64::min);

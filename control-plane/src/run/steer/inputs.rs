@@ -54,7 +54,7 @@ pub(super) struct Place {
     pub(super) group: String,
 }
 
-/// Backends that stay in their group to finish their streams: those that leave, and those that look dead. In another group
+/// Backends that stay in their group to finish their streams: those that leave, and those that look dead, for the time that streams have to finish. In another group
 /// Envoy would take each for a new one.
 pub(super) fn draining(
     fleet: &Fleet,
@@ -62,8 +62,12 @@ pub(super) fn draining(
     model: &str,
     serving: &[&Backend],
     published: &[PublishedGroup],
+    now: DateTime<Utc>,
 ) -> BTreeMap<SocketAddr, Place> {
     let serves: BTreeSet<SocketAddr> = serving.iter().map(|backend| backend.address).collect();
+    let drain_seconds = config.balance.drain_time.as_seconds();
+    let is_gone =
+        |backend: &Backend| backend.down_seconds(now).is_some_and(|seconds| seconds >= drain_seconds);
     let place = |backend: &Backend| {
         let is_in = |group: &&PublishedGroup| {
             group.pool == backend.pool && group.members.contains_key(&backend.address)
@@ -74,7 +78,11 @@ pub(super) fn draining(
     fleet
         .of_model(model)
         .filter(|backend| !serves.contains(&backend.address) && !is_spare(backend, config))
-        .filter(|backend| backend.membership != Membership::Active || backend.sample.is_some())
+        .filter(|backend| match backend.membership {
+            // What is dead for longer than a stream has to finish is only in the way: Envoy counts it as a host.
+            Membership::Active => backend.sample.is_some() && !is_gone(backend),
+            _ => true,
+        })
         .map(|backend| (backend.address, place(backend)))
         .collect()
 }

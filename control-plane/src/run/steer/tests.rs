@@ -29,22 +29,25 @@ fn core() -> Core {
     core
 }
 
+fn sample(number: u8, second: i64) -> Sample {
+    Sample {
+        at: at(second),
+        backend: address(number).to_string().into(),
+        interval_seconds: 1.0,
+        queue_depth: Some(0.0),
+        arrived: 2.0,
+        completed: 2.0,
+        prompt_tokens: 1000.0,
+        output_tokens: 100.0,
+        ..Sample::default()
+    }
+}
+
 /// Seconds in which each backend has so many requests, from one to another.
 fn pass(core: &mut Core, seconds: std::ops::Range<i64>, running: f64) {
     for second in seconds {
         for number in 1..=3 {
-            let sample = Sample {
-                at: at(second),
-                backend: address(number).to_string().into(),
-                interval_seconds: 1.0,
-                running: Some(running),
-                queue_depth: Some(0.0),
-                arrived: 2.0,
-                completed: 2.0,
-                prompt_tokens: 1000.0,
-                output_tokens: 100.0,
-                ..Sample::default()
-            };
+            let sample = Sample { running: Some(running), ..sample(number, second) };
             core.take(Input::Sample { at: at(second), sample: Box::new(sample) }).unwrap();
         }
         core.take(Input::Tick { at: at(second) + TimeDelta::milliseconds(100) }).unwrap();
@@ -66,6 +69,32 @@ fn weights_add_up_and_start_at_capacity() {
     core.take(Input::Order { at: at(60), order: drain }).unwrap();
     pass(&mut core, 60..62, 2.0);
     assert_eq!(weights(&core), [("a", 9999), ("b", 1)], "one that drains takes nothing");
+}
+
+#[test]
+fn one_that_is_dead_keeps_its_place_until_streams_have_had_time_to_end() {
+    let mut core = core();
+    pass(&mut core, 0..10, 2.0);
+    let place = |core: &Core| {
+        let groups = &core.steering["m"].published;
+        groups.iter().find_map(|group| group.members.get(&address(2)).copied())
+    };
+    assert_eq!(place(&core), Some(false));
+    for second in 10..60 {
+        for number in [1, 3] {
+            let sample = Sample { running: Some(2.0), ..sample(number, second) };
+            core.take(Input::Sample { at: at(second), sample: Box::new(sample) }).unwrap();
+        }
+        core.fleet.observe_failure(address(2), Some(true), "refused".to_owned());
+        core.take(Input::Tick { at: at(second) + TimeDelta::milliseconds(100) }).unwrap();
+        match second {
+            15..40 => assert_eq!(place(&core), Some(true), "{second}"),
+            45.. => assert_eq!(place(&core), None, "{second}"),
+            _ => {}
+        }
+    }
+    pass(&mut core, 60..62, 2.0);
+    assert_eq!(place(&core), Some(false), "it is back");
 }
 
 #[test]

@@ -143,6 +143,30 @@ async fn counters_become_counts_and_a_restart_starts_anew() {
 }
 
 #[tokio::test]
+async fn other_settings_make_no_other_engine() {
+    let completed = Arc::new(AtomicUsize::new(100));
+    let counter = Arc::clone(&completed);
+    let backend = backend(move || {
+        let completed = counter.fetch_add(1, Ordering::SeqCst);
+        format!("vllm:num_requests_running 3\nvllm:request_success_total {completed}\n")
+    })
+    .await;
+    let mut bench = Bench::of(&backend);
+    assert_eq!(bench.sample().await.interval_seconds, 0.0);
+    assert_eq!(bench.sample().await.arrived, 1.0);
+    let other = ScrapeTarget { pool: "other".into(), ..ScrapeTarget::new(Arc::clone(&backend)) };
+    bench.targets.send_replace(Arc::new(vec![other]));
+    let mut arrived = 1;
+    while completed.load(Ordering::SeqCst) < 110 {
+        let sample = bench.sample().await;
+        assert!(sample.interval_seconds > 0.0, "{sample:?}");
+        arrived += sample.arrived as usize;
+    }
+    // What was on its way when the settings changed is in the first count after it.
+    assert!((7..=10).contains(&arrived), "{arrived}");
+}
+
+#[tokio::test]
 async fn a_counter_that_is_missing_for_a_while_counts_once() {
     let scrapes = Arc::new(AtomicUsize::new(0));
     let completed = [Some(100), Some(105), None, None, Some(112), Some(113)];
