@@ -13,11 +13,22 @@ use crate::support::{
 
 /// Envoys forget 6 s after the last heartbeat; telemetry is stale after 5 s, and is looked at once a second. The rest is
 /// room for a busy machine.
-const FALLS_WITHIN: Duration = Duration::from_secs(12);
+const FALLS_WITHIN: Duration = Duration::from_secs(10);
 /// An Envoy that is told falls at once.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
+/// With `CLAIRVOY_LONG=1` each test is run so often, one run after the other.
+const ROUNDS: u32 = 20;
 /// Telemetry that has to come in, and ten steps of a second.
 const RISES_WITHIN: u64 = 60;
+
+async fn again_and_again(name: &str, test: impl AsyncFn()) {
+    let is_long = std::env::var_os("CLAIRVOY_LONG").is_some_and(|value| value == "1");
+    let rounds = if is_long { ROUNDS } else { 1 };
+    for round in 1..=rounds {
+        test().await;
+        println!("{name}: {round} of {rounds}");
+    }
+}
 
 /// A model with three backends in two pools, one Envoy, and clients, some of whose streams last for longer than a change
 /// takes.
@@ -30,12 +41,16 @@ struct Place {
 
 impl Place {
     fn configure(site: &Site) -> Vec<SimulatedServer> {
+        Self::configure_with(site, "")
+    }
+
+    fn configure_with(site: &Site, settings: &str) -> Vec<SimulatedServer> {
         let servers: Vec<_> = (0..3).map(|_| model_server("chat", SpeedClass::Fast)).collect();
         let [a, b, c] = [0, 1, 2].map(|index: usize| servers[index].address());
         site.configure(&format!(
             "models:\n  - {{ name: chat, pools: [a, b] }}\n\
              pools:\n  - {{ name: a, capacity_rps: 6, backends: [\"{a}\"] }}\n  \
-             - {{ name: b, capacity_rps: 2, backends: [\"{b}\", \"{c}\"] }}\n"
+             - {{ name: b, capacity_rps: 2, backends: [\"{b}\", \"{c}\"] }}\n{settings}"
         ));
         servers
     }
@@ -110,6 +125,10 @@ impl Place {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_clairvoy_leaves_capacity_shares_and_one_that_is_stopped_tells_them() {
+    again_and_again("killed_and_stopped", killed_and_stopped).await;
+}
+
+async fn killed_and_stopped() {
     let site = Site::new();
     let servers = Place::configure(&site);
     let clairvoy = site.serve().await;
@@ -130,6 +149,10 @@ async fn a_killed_clairvoy_leaves_capacity_shares_and_one_that_is_stopped_tells_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_clairvoy_and_one_out_of_reach_leave_capacity_shares() {
+    again_and_again("frozen_and_out_of_reach", frozen_and_out_of_reach).await;
+}
+
+async fn frozen_and_out_of_reach() {
     let mut site = Site::new();
     let servers = Place::configure(&site);
     let clairvoy = site.serve().await;
@@ -162,6 +185,10 @@ async fn lost(clairvoy: &Clairvoy) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stale_telemetry_leaves_capacity_shares_and_an_absent_database_does_not() {
+    again_and_again("stale_telemetry_and_absent_database", stale_telemetry_and_absent_database).await;
+}
+
+async fn stale_telemetry_and_absent_database() {
     let site = Site::new();
     let servers = Place::configure(&site);
     let clairvoy = site.serve().await;
@@ -198,7 +225,39 @@ async fn stale_telemetry_leaves_capacity_shares_and_an_absent_database_does_not(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_backend_that_tells_nothing_goes_by_its_capacity_and_nothing_waits_for_forecasts() {
+    again_and_again("one_silent_backend", one_silent_backend).await;
+}
+
+async fn one_silent_backend() {
+    let site = Site::new();
+    // The first forecast is made when a step is over.
+    let servers = Place::configure_with(&site, "forecast: { step: 1h, season: 24h, horizons: [1h] }\n");
+    let clairvoy = site.serve().await;
+    let place = Place::new(&site, servers).await;
+    let beside_capacity = |state: &clairvoy::view::State| {
+        let address = place.servers[0].address().to_string();
+        let backend = state.backends.iter().find(|backend| backend.address == address).unwrap();
+        backend.share / backend.capacity_share
+    };
+    let set = |faults: Faults| place.servers[0].set_faults(faults).unwrap();
+    set(Faults { slow_factor: 4.0, ..Faults::default() });
+    clairvoy.state_where("a slow one gets less", |state| beside_capacity(state) < 0.8).await;
+    set(Faults { slow_factor: 4.0, metrics_hang: true, ..Faults::default() });
+    let forgotten = |state: &clairvoy::view::State| (beside_capacity(state) - 1.0).abs() < 0.05;
+    let state = clairvoy.state_where("nothing is known of it any more", forgotten).await;
+    assert!(state.models[0].forecast.is_none(), "there was no forecast yet");
+    assert_eq!(place.percent().await, 100, "the others go by predictions");
+    place.short.more(20).await;
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_model_that_is_only_advised_goes_by_capacity_and_a_canary_by_its_share() {
+    again_and_again("advised_and_canary", advised_and_canary).await;
+}
+
+async fn advised_and_canary() {
     let site = Site::new();
     let servers = [(); 2].map(|()| model_server("chat", SpeedClass::Fast));
     let rung = |rung: &str| {
@@ -236,6 +295,10 @@ async fn a_model_that_is_only_advised_goes_by_capacity_and_a_canary_by_its_share
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_draining_backend_takes_nothing_of_the_share_of_its_group() {
+    again_and_again("draining_backend", draining_backend).await;
+}
+
+async fn draining_backend() {
     let servers = [(); 3].map(|()| model_server("chat", SpeedClass::Fast));
     let [first, second, other] = servers.each_ref().map(SimulatedServer::address);
     let site = Site::new();
