@@ -1,11 +1,20 @@
-//! What a decision about shares costs, on one core: `cargo bench -p clairvoy --bench decide`.
+//! What a decision about shares costs, on one core: `cargo xtask bench decide`.
 
+#[path = "../../forecaster/benches/forecast/machine.rs"]
+#[expect(dead_code, reason = "the other benchmark needs more of it")]
+mod machine;
+
+use std::fmt::Write as _;
+use std::fs;
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, Result};
 use chrono::{DateTime, TimeDelta, Utc};
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use clap::Parser;
+use criterion::{BatchSize, Criterion};
 
 use clairvoy::decide::{
     BackendInput, Law, Mix, ModelInput, Profile, Verdict, WeightState, capacity_shares, decide_weights,
@@ -16,6 +25,76 @@ use clairvoy::telemetry::Sample;
 const MODELS: usize = 500;
 const BACKENDS: usize = 20;
 const LARGE: usize = 10_000;
+
+/// What is measured: group, name, what it is, and the goal in seconds.
+const MEASURED: [(&str, &str, &str, Option<f64>); 5] = [
+    (DECIDE, MANY, "500 models of 20 backends: shares of all", Some(0.05)),
+    (DECIDE, MANY_BY_CAPACITY, "the same by capacity only", None),
+    (DECIDE, ONE, "one model of 10,000 backends: its shares", Some(0.05)),
+    (DECIDE, ONE_BY_CAPACITY, "the same by capacity only", None),
+    (
+        TICK,
+        MANY,
+        "500 models of 20 backends: a whole second of the controller, without its input and output",
+        None,
+    ),
+];
+const DECIDE: &str = "decide";
+const TICK: &str = "tick";
+const MANY: &str = "500_models_of_20_backends";
+const MANY_BY_CAPACITY: &str = "500_models_of_20_backends_by_capacity";
+const ONE: &str = "one_model_of_10000_backends";
+const ONE_BY_CAPACITY: &str = "one_model_of_10000_backends_by_capacity";
+
+/// Measures what a decision about shares costs, on one core.
+#[derive(Parser)]
+struct Args {
+    /// A second for each instead of five
+    #[arg(long)]
+    quick: bool,
+    /// Write the section of the page to this file
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// Given by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let machine = machine::describe();
+    let folder = tempfile::tempdir().context("cannot make a folder for the figures")?;
+    let mut criterion = Criterion::default().output_directory(folder.path()).without_plots().sample_size(20);
+    criterion = criterion.measurement_time(Duration::from_secs(if args.quick { 1 } else { 5 }));
+    decisions(&mut criterion);
+    ticks(&mut criterion);
+    let section = section(folder.path(), &machine)?;
+    println!("{section}");
+    if let Some(file) = &args.write {
+        fs::write(file, section).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+fn section(folder: &Path, machine: &str) -> Result<String> {
+    let date = Utc::now().format("%Y-%m-%d");
+    let mut text = format!(
+        "## What decisions cost\n\nWritten by `cargo xtask bench decide` on {date}, on {machine}: one core, the mean of criterion's samples.\n\n\
+         | | time, ms | goal, ms |\n| --- | --- | --- |\n"
+    );
+    for (group, name, what, goal) in MEASURED {
+        let file = folder.join(group).join(name).join("new/estimates.json");
+        let read = fs::read(&file).with_context(|| format!("no figures in {}", file.display()))?;
+        let estimates: serde_json::Value = serde_json::from_slice(&read)?;
+        let nanoseconds = estimates["mean"]["point_estimate"].as_f64().context("criterion tells no mean")?;
+        let seconds = 1e-9 * nanoseconds;
+        let goal = goal.map_or("–".to_owned(), |goal| {
+            format!("≤ {:.0}: {}", 1e3 * goal, if seconds <= goal { "met" } else { "missed" })
+        });
+        writeln!(text, "| {what} | {:.2} | {goal} |", 1e3 * seconds)?;
+    }
+    Ok(text)
+}
 
 /// A backend of one of four classes, with some requests in flight; now and then one runs slow.
 fn backend(number: usize) -> BackendInput {
@@ -68,13 +147,12 @@ fn settled(model: &ModelInput, now: DateTime<Utc>) -> WeightState {
 
 fn decisions(criterion: &mut Criterion) {
     let (law, now) = (Law::default(), DateTime::UNIX_EPOCH);
-    for (name, models, backends) in
-        [("500_models_of_20_backends", MODELS, BACKENDS), ("one_model_of_10000_backends", 1, LARGE)]
+    for (name, by_capacity, models, backends) in
+        [(MANY, MANY_BY_CAPACITY, MODELS, BACKENDS), (ONE, ONE_BY_CAPACITY, 1, LARGE)]
     {
         let model = model(backends);
         let state = settled(&model, now);
-        let mut group = criterion.benchmark_group("decide");
-        group.measurement_time(Duration::from_secs(5)).sample_size(30);
+        let mut group = criterion.benchmark_group(DECIDE);
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 for _ in 0..models {
@@ -82,7 +160,7 @@ fn decisions(criterion: &mut Criterion) {
                 }
             });
         });
-        group.bench_function(format!("{name}_by_capacity"), |bencher| {
+        group.bench_function(by_capacity, |bencher| {
             let capacities =
                 |model: ModelInput| (0..models).for_each(|_| drop(black_box(capacity_shares(&model))));
             bencher.iter_batched(|| model.clone(), capacities, BatchSize::LargeInput);
@@ -121,24 +199,21 @@ fn ticks(criterion: &mut Criterion) {
         let now = pass(&mut core);
         core.tick(now);
     }
-    let mut decided = (0, 0);
-    let mut group = criterion.benchmark_group("tick");
-    group.warm_up_time(Duration::from_secs(1)).sample_size(20);
-    group.bench_function("500_models_of_20_backends", |bencher| {
+    let mut group = criterion.benchmark_group(TICK);
+    group.warm_up_time(Duration::from_secs(1));
+    group.bench_function(MANY, |bencher| {
         bencher.iter_custom(|times| {
             let mut spent = Duration::ZERO;
             for _ in 0..times {
                 let now = pass(&mut core);
                 let begin = Instant::now();
-                let decisions = core.tick(now);
+                black_box(core.tick(now));
                 spent += begin.elapsed();
-                decided = (decided.0 + decisions, decided.1 + 1);
             }
             spent
         });
     });
     group.finish();
-    println!("decisions that were recorded, a tick: {:.0}", decided.0 as f64 / f64::from(decided.1.max(1)));
 }
 
 fn address(model: usize, class: usize, place: usize) -> SocketAddr {
@@ -168,6 +243,3 @@ fn sample(number: usize, second: i64, now: DateTime<Utc>) -> Sample {
         ..Sample::default()
     }
 }
-
-criterion_group!(benches, decisions, ticks);
-criterion_main!(benches);

@@ -34,10 +34,11 @@ pub(crate) struct Args {
 const PAGE: &str = "docs/benchmarks.md";
 
 /// The benchmarks that write tables, with the section of the page that these are.
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 9] = [
     ("access-log", "access-log"),
     ("balance", "balance"),
     ("cost", "cost"),
+    ("decide", "decide"),
     ("fleet", "xds"),
     ("forecast", "forecast"),
     ("ingest", "store"),
