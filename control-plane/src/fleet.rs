@@ -4,6 +4,7 @@
 //! sample, ten seconds of rates and what was learned of it (about 3 KiB), a model twenty seconds of arrivals by its servers
 //! and fifty by Envoys.
 
+mod again;
 mod arrivals;
 mod backend;
 mod backends;

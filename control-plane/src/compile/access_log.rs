@@ -109,7 +109,7 @@ pub(super) fn logger(gateway: &str, log: &AccessLogIntent) -> AccessLog {
 }
 
 /// When entries are made: at a request's end, and now and then while it runs. An entry at its begin is not asked for: it
-/// knows no backend, and load reports count requests.
+/// is made before the filters and knows neither route nor backend, and load reports count requests.
 pub(super) fn options(log: &AccessLogIntent) -> HcmAccessLogOptions {
     HcmAccessLogOptions {
         access_log_flush_interval: Some(span(log.stream_interval)),

@@ -15,6 +15,9 @@ const HALF_LIFE_SECONDS: f64 = 1800.0;
 pub struct Capacity {
     window: VecDeque<Interval>,
     peak_rps: f64,
+    /// Nothing of it is forgotten now.
+    #[serde(default)]
+    is_kept: bool,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -42,13 +45,21 @@ impl Capacity {
             seconds -= first.seconds;
             self.window.pop_front();
         }
-        self.peak_rps *= 0.5_f64.powf(interval_seconds / HALF_LIFE_SECONDS);
+        if !self.is_kept {
+            self.peak_rps *= 0.5_f64.powf(interval_seconds / HALF_LIFE_SECONDS);
+        }
         let busy: f64 =
             self.window.iter().filter(|interval| interval.busy).map(|interval| interval.seconds).sum();
         if seconds >= WINDOW_SECONDS && busy >= LEAST_BUSY * seconds {
             let rate = self.window.iter().map(|interval| interval.completed).sum::<f64>() / seconds;
             self.peak_rps = self.peak_rps.max(rate);
         }
+    }
+
+    /// Says whether it is kept as it is: while requests are refused to keep them from waiting nothing new is learned, and a
+    /// capacity that is forgotten would have more of them refused.
+    pub fn keep(&mut self, is_kept: bool) {
+        self.is_kept = is_kept;
     }
 
     /// The learned capacity; none before the backend was busy for a whole window.
@@ -79,6 +90,12 @@ mod tests {
             capacity.observe(6.0, 1.0, true);
         }
         assert!((capacity.rps().unwrap() - 6.0).abs() < 0.05);
+        capacity.keep(true);
+        for _ in 0..1800 {
+            capacity.observe(5.0, 1.0, false);
+        }
+        assert!((capacity.rps().unwrap() - 6.0).abs() < 0.05);
+        capacity.keep(false);
         for _ in 0..1800 {
             capacity.observe(0.0, 1.0, false);
         }

@@ -79,7 +79,7 @@ pub fn decide_weights(
     let (mut sides, arrivals_rps) = sides(model, &backends, &usual, &by_capacity, previous, &law);
     let sick = caps::sick(&backends);
     caps::cap(&mut sides, &backends, &sick, arrivals_rps);
-    costs::prefer_cheap(&mut sides, &backends, arrivals_rps, &law);
+    costs::prefer_cheap(&mut sides, &backends, &usual, arrivals_rps, &law);
     let level = level::solve(&sides, arrivals_rps, &law);
     let mut terms: Vec<Terms> = sides.iter().map(|side| side.terms(level, &law)).collect();
     let wanted = if model.observed_seconds >= law.window_seconds {

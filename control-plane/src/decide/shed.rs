@@ -29,6 +29,10 @@ pub use terms::{ShedCause, ShedTerms};
 const LONGEST_STEP_SECONDS: f64 = 2.0;
 /// Time for which the load has to be below the target before shedding is over.
 const CALM: TimeDelta = TimeDelta::seconds(10);
+/// Time for which backends have to show no load before it is over whatever the capacity is said to be: then that is too low.
+const IDLE: TimeDelta = TimeDelta::seconds(30);
+/// What is refused then falls by this part of the ramp: if the capacity was right after all, that shows before much waits.
+const SLOWLY: f64 = 0.1;
 /// Least part of the target that is let in while requests wait to be served.
 const LEAST_AIM: f64 = 0.5;
 /// Only where this part of the places is taken, or as many requests wait as there are backends, does shedding begin:
@@ -36,6 +40,9 @@ const LEAST_AIM: f64 = 0.5;
 const LEAST_FULL: f64 = 0.5;
 /// Batch requests that are no more than this part of the excess do not keep the others from their turn.
 const LITTLE: f64 = 0.05;
+/// Part of the batch requests that is refused, where next to none have been seen, until refusals tell how many come: long ones
+/// are logged late, refused ones at once.
+const ASKING: f64 = 0.2;
 /// The time to live of what Envoys are told, seconds.
 const FORGOTTEN_SECONDS: f64 = 6.0;
 /// From here on a lane counts as refused as a whole.
@@ -52,6 +59,9 @@ pub struct ShedInput {
     pub refused: Option<Refused>,
     /// Part of the offered requests that is batch, 0 to 1; none: unknown.
     pub batch_part: Option<f64>,
+    /// Whether requests may be batch that were not seen yet.
+    #[serde(default)]
+    pub by_request: bool,
     /// What Envoys have been told since the last evaluation.
     pub in_force: InForce,
     /// The demand that is forecast.
@@ -84,6 +94,8 @@ pub struct ShedState {
     pub is_on: bool,
     /// Since when the load has been below the target.
     pub calm_since: Option<DateTime<Utc>>,
+    /// Since when backends have shown no load.
+    pub idle_since: Option<DateTime<Utc>>,
     /// When it was last evaluated.
     pub at: Option<DateTime<Utc>>,
     /// What was in force, oldest first.
@@ -115,7 +127,9 @@ pub fn decide_shed(
     let law = law.within_bounds();
     let mut state = previous.clone();
     // A clock that is set back begins anew.
-    state.calm_since = state.calm_since.map(|since| since.min(now));
+    for since in [&mut state.calm_since, &mut state.idle_since] {
+        *since = since.map(|since| since.min(now));
+    }
     let elapsed = state.at.replace(now).map_or(0.0, |at| (now - at).as_seconds_f64());
     let step = law.ramp_per_second * elapsed.clamp(0.0, LONGEST_STEP_SECONDS);
     demand::remember(&mut state.recent, input.in_force, now, &law);
@@ -124,14 +138,19 @@ pub fn decide_shed(
     if terms.cause.is_none() {
         state.look(&terms, input, &law, now);
     } else {
-        (state.is_on, state.calm_since) = (false, None);
+        (state.is_on, state.calm_since, state.idle_since) = (false, None, None);
     }
-    // After a longer pause Envoys have forgotten what they were told.
+    // After a longer pause Envoys have forgotten what they were told: what is refused anew rises from nothing, as backends that
+    // were sent everything meanwhile may show something else.
     let lasts = elapsed <= FORGOTTEN_SECONDS;
     let before = if lasts { (unit(previous.batch), unit(previous.interactive)) } else { (0.0, 0.0) };
-    let goal = if state.is_on { terms.divide(input, before.0) } else { (0.0, 0.0) };
     // Without a view it goes step by step: what is let in again may still be too much for the backends.
-    let falls_by = if terms.cause.is_none() { 1.0 } else { step };
+    let (goal, falls_by) = if terms.cause.is_some() {
+        ((0.0, 0.0), step)
+    } else {
+        let needed = terms.divide(input, before);
+        (if state.is_on { needed } else { released(before, needed, SLOWLY * step) }, 1.0)
+    };
     let moved = |before: f64, goal: f64| goal.clamp((before - falls_by).max(0.0), (before + step).min(1.0));
     (state.batch, state.interactive) = (moved(before.0, goal.0), moved(before.1, goal.1));
     terms.wanted_batch = goal.0;
@@ -142,6 +161,16 @@ pub fn decide_shed(
         reason: reason(&terms, &state),
         terms,
         state,
+    }
+}
+
+/// What is left of the parts when it is over although as much is still `needed` by the estimates: interactive is let in first.
+fn released(before: (f64, f64), needed: (f64, f64), step: f64) -> (f64, f64) {
+    let less = |before: f64, needed: f64| (before - step).min(needed).max(0.0);
+    if before.1 > 0.0 {
+        (before.0.min(needed.0), less(before.1, needed.1))
+    } else {
+        (less(before.0, needed.0), 0.0)
     }
 }
 
@@ -187,6 +216,7 @@ fn load(input: &ShedInput, recent: &[InForce], law: &ShedLaw) -> ShedTerms {
         places > 0.0 && input.in_flight.is_some_and(|in_flight| in_flight >= LEAST_FULL * places)
     });
     terms.shows = is_crowded || is_full;
+    terms.is_told = input.refused.is_some() && demand::tells(recent, law);
     let target_rps = law.target_utilisation * capacity_rps;
     terms.aim_rps = (target_rps - terms.waiting_rps).max(LEAST_AIM * target_rps);
     terms
@@ -201,22 +231,33 @@ impl ShedState {
         } else if now - *self.calm_since.get_or_insert(now) >= CALM {
             self.is_on = false;
         }
+        if terms.shows || input.waiting > 0.0 {
+            self.idle_since = None;
+        } else if now - *self.idle_since.get_or_insert(now) >= IDLE {
+            self.is_on = false;
+        }
         let begins = terms.load - terms.noise >= law.begin_utilisation && terms.shows;
         self.is_on |= begins && can_refuse;
     }
 }
 
 impl ShedTerms {
-    /// The parts of batch and interactive requests above the aim.
-    fn divide(&mut self, input: &ShedInput, refused_batch: f64) -> (f64, f64) {
+    /// The parts of batch and interactive requests above the aim, with those refused before.
+    fn divide(&mut self, input: &ShedInput, before: (f64, f64)) -> (f64, f64) {
         self.excess_rps = (self.offered_rps - self.aim_rps).max(0.0);
         if self.excess_rps <= 0.0 {
             return (0.0, 0.0);
         }
-        let most_batch = if input.refused.is_some() { 1.0 } else { MOST_UNCOUNTED };
+        let is_counted = input.refused.is_some();
+        let most_batch = if is_counted { 1.0 } else { MOST_UNCOUNTED };
+        let is_little = self.offered_batch_rps <= LITTLE * self.excess_rps;
+        let asks = is_little && input.by_request && is_counted && !self.is_told;
+        let may_come = input.batch_part.is_some_and(|part| part > 0.0) || (input.by_request && is_counted);
         // Where all of it is too little it is whole, however few there are: a window without any says nothing of the next one.
-        let batch = if input.batch_part.is_none_or(|part| part <= 0.0) {
+        let batch = if !may_come {
             0.0
+        } else if asks {
+            ASKING.max(before.0)
         } else if self.excess_rps >= self.offered_batch_rps {
             most_batch
         } else {
@@ -225,12 +266,14 @@ impl ShedTerms {
         let others = (self.offered_rps - self.offered_batch_rps).max(0.0);
         let left = self.excess_rps - batch * self.offered_batch_rps;
         // In their turn: first all that can wait is refused, and that is seen to be too little.
-        let is_little = self.offered_batch_rps <= LITTLE * self.excess_rps;
-        let is_their_turn = is_little || refused_batch >= WHOLE * most_batch;
-        if !is_their_turn || others <= 0.0 || left <= 0.0 {
+        let is_their_turn = !asks && (is_little || before.0 >= WHOLE * most_batch);
+        let most = if is_their_turn { unit(input.most_interactive) } else { 0.0 };
+        // It is no reason to let in others that hardly any batch is known.
+        let most = if asks { before.1.min(unit(input.most_interactive)) } else { most };
+        if others <= 0.0 || left <= 0.0 {
             return (batch, 0.0);
         }
-        (batch, (left / others).min(unit(input.most_interactive)))
+        (batch, (left / others).min(most))
     }
 }
 

@@ -32,8 +32,12 @@ pub struct Exchange {
     pub model: String,
     /// Its lane; none where the route is not one of ours.
     pub lane: Option<Lane>,
-    /// True when Envoy refused it because it was told that more comes than can be served.
+    /// True when Envoy refused it because it was told that more comes than can be served: a route, or its cluster.
     pub refused: bool,
+    /// True when its cluster did, as the assignment said: load reports have these, and none that a route refused.
+    pub dropped: bool,
+    /// True when no entry before this one told of it.
+    pub is_first: bool,
     /// True when the request is over; false for what is told of one that still runs.
     pub is_over: bool,
     /// The part of the model's requests in which it is: by the cluster that it took. None: neither of a model's two.
@@ -128,6 +132,8 @@ impl Exchange {
             model: model.to_owned(),
             lane: route.map(|(lane, ..)| lane),
             refused: is_dropped || route.is_some_and(|(.., refuses)| refuses),
+            dropped: is_dropped,
+            is_first: is_first(elapsed, is_over, how.stream_interval_seconds),
             is_over,
             part: part_of_cluster(&common.upstream_cluster, model),
             route_seconds: route_seconds.unwrap_or(0.0),
@@ -183,6 +189,12 @@ fn is_news(first_seconds: f64, elapsed: Option<f64>, is_over: bool, interval: f6
     let Some(elapsed) = elapsed else { return is_over };
     let due = (first_seconds / interval).floor() + 1.0;
     if is_over { elapsed < due * interval } else { (elapsed / interval).round() == due }
+}
+
+/// Whether this is the entry at the first multiple of the interval, or that of the end before it. Off by a few milliseconds a
+/// request may be told of never, but not twice.
+fn is_first(elapsed: Option<f64>, is_over: bool, interval: f64) -> bool {
+    is_news(0.0, elapsed, is_over, interval)
 }
 
 fn is_streamed(response: &HttpResponseProperties) -> bool {

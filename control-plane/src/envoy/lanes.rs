@@ -61,13 +61,17 @@ pub(super) fn read_route(name: &str) -> Option<(Lane, &str, bool)> {
     }
 }
 
-/// Requests of one lane that ended. Counts are sums of weights.
+/// Requests of one lane, counted once each: when they end, or as the first entry about them comes while they run. Counts are sums
+/// of weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LaneCounts {
     /// That were sent on, or would have been had there been a backend.
     pub admitted: f64,
     /// That Envoy refused because it was told to.
     pub refused: f64,
+    /// Those of the refused that a cluster dropped; a route refused the others.
+    #[serde(default)]
+    pub dropped: f64,
 }
 
 impl LaneCounts {
@@ -75,6 +79,7 @@ impl LaneCounts {
     pub fn add(&mut self, others: Self) {
         self.admitted += others.admitted;
         self.refused += others.refused;
+        self.dropped += others.dropped;
     }
 
     /// All of them.
@@ -124,6 +129,7 @@ impl LaneLog {
         let scaled = |counts: LaneCounts| LaneCounts {
             admitted: factor * counts.admitted,
             refused: factor * counts.refused,
+            dropped: factor * counts.dropped,
         };
         Self { interactive: scaled(self.interactive), batch: scaled(self.batch) }
     }
@@ -131,12 +137,15 @@ impl LaneLog {
 
 /// Adds an entry that stands for `weight` ones.
 pub(super) fn count(lanes: &mut BTreeMap<String, LaneLog>, exchange: &Exchange, weight: f64) {
-    let Some(lane) = exchange.lane.filter(|_| exchange.is_over) else { return };
+    let Some(lane) = exchange.lane.filter(|_| exchange.is_first) else { return };
     if !lanes.contains_key(&exchange.model) && lanes.len() >= MOST_MODELS {
         return;
     }
     let counts = lanes.entry(exchange.model.clone()).or_default().of(lane);
     *(if exchange.refused { &mut counts.refused } else { &mut counts.admitted }) += weight;
+    if exchange.dropped {
+        counts.dropped += weight;
+    }
 }
 
 /// Adds what was told in the time after.

@@ -25,7 +25,7 @@ pub struct LogSummary {
     pub backends: BTreeMap<SocketAddr, BackendLog>,
     /// Requests that no backend took, by model.
     pub unplaced: BTreeMap<String, f64>,
-    /// Requests that ended, by model and lane.
+    /// Requests, each as it was first told of, by model and lane.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lanes: BTreeMap<String, LaneLog>,
     /// How both parts of the requests of canaries fared, by model. Entries are counted, not what they stand for.
@@ -276,7 +276,8 @@ fn first_bytes(mut seen: Vec<Seen>) -> Option<FirstBytes> {
 
 #[cfg(test)]
 mod tests {
-    use envoy_types::pb::envoy::data::accesslog::v3::{HttpAccessLogEntry, ResponseFlags};
+    use envoy_types::pb::envoy::data::accesslog::v3::{AccessLogType, HttpAccessLogEntry, ResponseFlags};
+    use envoy_types::pb::google::protobuf::Duration;
 
     use super::super::entry::tests::{entry, every_ten_seconds, told_at};
     use super::*;
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_is_counted_by_lane_and_refusals_apart() {
+    fn requests_are_counted_by_lane_and_refusals_apart() {
         let mut tally = Tally::default();
         let mut told = |route: &str, details: &str, status| {
             let mut entry = entry(status, 0, 100_000);
@@ -356,12 +357,34 @@ mod tests {
         told("interactive/org/chat", "via_upstream", 200);
         told("interactive/org/chat", "drop_overload", 503);
         told("batch/org/chat", "via_upstream", 200);
+        told("batch/org/chat", "drop_overload", 503);
         told("refused/org/chat", "direct_response", 429);
         told("of-a-user", "via_upstream", 200);
         let lanes = tally.take(2.0).unwrap().lanes;
-        let counts = |admitted, refused| lanes::LaneCounts { admitted, refused };
-        let log = LaneLog { interactive: counts(2.0, 2.0), batch: counts(2.0, 2.0) };
+        let counts = |admitted, refused, dropped| lanes::LaneCounts { admitted, refused, dropped };
+        let log = LaneLog { interactive: counts(2.0, 2.0, 2.0), batch: counts(2.0, 4.0, 2.0) };
         assert_eq!(lanes, [("org/chat".to_owned(), log)].into());
+    }
+
+    #[test]
+    fn a_long_request_counts_for_its_lane_as_it_is_first_told_of_and_once() {
+        let mut tally = Tally::default();
+        let mut told = |seconds, kind: AccessLogType| {
+            let mut entry = entry(200, 0, 100_000);
+            let common = entry.common_properties.as_mut().unwrap();
+            common.route_name = "batch/org/chat".to_owned();
+            common.duration = Some(Duration { seconds, nanos: 1_000_000 });
+            common.access_log_type = kind.into();
+            tally.add(&read(&entry), 1.0);
+            tally.take(1.0).and_then(|summary| Some(summary.lanes.get("org/chat")?.batch.admitted))
+        };
+        let seen = [
+            told(10, AccessLogType::DownstreamPeriodic),
+            told(20, AccessLogType::DownstreamPeriodic),
+            told(27, AccessLogType::DownstreamEnd),
+        ];
+        assert_eq!(seen, [Some(1.0), None, None]);
+        assert_eq!(told(9, AccessLogType::DownstreamEnd), Some(1.0), "it was never told of before");
     }
 
     #[test]

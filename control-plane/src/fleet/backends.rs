@@ -38,6 +38,15 @@ impl Backends {
         addresses.filter_map(|address| self.by_address.get(address))
     }
 
+    /// Changes those of a model, by address, but for their addresses and models.
+    pub(super) fn change_of_model(&mut self, model: &str, change: impl Fn(&mut Backend)) {
+        for address in self.by_model.get(model).into_iter().flatten() {
+            if let Some(backend) = self.by_address.get_mut(address) {
+                change(backend);
+            }
+        }
+    }
+
     /// Puts one in, in the place of the one with its address.
     pub(super) fn insert(&mut self, backend: Backend) {
         self.remove(&backend.address);

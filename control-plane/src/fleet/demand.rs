@@ -31,7 +31,8 @@ pub enum Source {
 /// The present demand of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Demand {
-    /// Requests/s over ten seconds that were offered: refused ones, too, as far as access logs tell them.
+    /// Requests/s over ten seconds that were offered: refused ones, too, as far as access logs tell them, but for batch requests
+    /// that come again.
     pub requests_per_second: f64,
     /// Those of them that Envoys refused because they were told to, and the lanes.
     pub lanes: LaneRates,
@@ -48,7 +49,7 @@ pub struct Demand {
 impl Demand {
     /// Requests/s that are to be shared out: those that are not refused.
     pub fn admitted_rps(&self) -> f64 {
-        (self.requests_per_second - self.lanes.refused_rps()).max(0.0)
+        (self.requests_per_second - self.lanes.counted_rps).max(0.0)
     }
 }
 
@@ -92,23 +93,29 @@ impl Fleet {
         }
     }
 
-    /// Refused requests are demand all the same: without them what is offered would seem to be gone, now and in forecasts.
+    /// Refused requests are demand all the same: without them what is offered would seem to be gone, now and in forecasts. Those
+    /// that come again because they were refused are no further demand.
     fn observe_lanes(&mut self, summary: &LogSummary, now: DateTime<Utc>) {
         let seconds = summary.seconds.min(LONGEST_INTERVAL_SECONDS);
         for (model, log) in &summary.lanes {
             let Some(traffic) = self.lanes.get_mut(model) else { continue };
-            let Some((batch, interactive)) = traffic.observe(log, seconds, now) else { continue };
-            if batch + interactive <= 0.0 {
+            let Some(counted) = traffic.observe(log, seconds, now) else { continue };
+            if counted.all <= 0.0 {
                 continue;
             }
             // Load reports have the requests that a cluster dropped, and none that a route refused.
             if let Some(arrivals) = self.reported.get_mut(model) {
-                arrivals.count(now, batch, seconds);
+                arrivals.count(now, counted.by_route, seconds);
             }
             if let Some(arrivals) = self.arrivals.get_mut(model) {
-                arrivals.count(now, batch + interactive, seconds);
+                arrivals.count(now, counted.all, seconds);
             }
         }
+    }
+
+    /// Says whether what a model's backends were seen to serve is kept as it is: while requests are refused.
+    pub fn keep_capacities(&mut self, model: &str, is_kept: bool) {
+        self.backends.change_of_model(model, |backend| backend.capacity.keep(is_kept));
     }
 
     /// Requests of each lane that access logs told of a model since the start.

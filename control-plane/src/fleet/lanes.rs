@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use crate::envoy::LaneLog;
 
 use super::Arrivals;
+use super::again::Again;
 
 /// Time after which a request counts half in the parts of the lanes, seconds.
 const HALF_LIFE_SECONDS: f64 = 30.0;
@@ -20,6 +21,12 @@ pub(super) struct LaneTraffic {
     /// Requests that Envoys refused because they were told to, by second.
     batch_refused: Arrivals,
     interactive_refused: Arrivals,
+    /// Those of them that are demand, by second.
+    #[serde(default)]
+    counted: Option<Arrivals>,
+    /// Which refused batch requests are new.
+    #[serde(default)]
+    again: Again,
     /// Offered requests of late: batch, and all. Each counts half after a time.
     recent: (f64, f64),
     heard_at: Option<DateTime<Utc>>,
@@ -34,17 +41,23 @@ pub struct LaneRates {
     pub batch_refused_rps: f64,
     /// Of the lane `interactive`, over ten seconds.
     pub interactive_refused_rps: f64,
+    /// All of them that count as demand: batch requests that come again do not.
+    pub counted_rps: f64,
     /// Whether access logs tell of the model, so that these are all.
     pub is_counted: bool,
+    /// For how long they have told nothing of it, seconds; none before they ever did.
+    pub silent_seconds: Option<f64>,
     /// Part of the offered requests that is batch, of late; none before any was logged.
     pub batch_part: Option<f64>,
 }
 
-impl LaneRates {
-    /// All that was refused, requests/s.
-    pub fn refused_rps(&self) -> f64 {
-        self.batch_refused_rps + self.interactive_refused_rps
-    }
+/// Refused requests that are demand.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Counted {
+    /// That a route refused, so nobody else counts them.
+    pub(super) by_route: f64,
+    /// All of them.
+    pub(super) all: f64,
 }
 
 impl LaneTraffic {
@@ -53,17 +66,19 @@ impl LaneTraffic {
         Self {
             batch_refused: arrivals(),
             interactive_refused: arrivals(),
+            counted: Some(arrivals()),
+            again: Again::default(),
             recent: (0.0, 0.0),
             heard_at: None,
             total: LaneLog::default(),
         }
     }
 
-    /// Takes what was told in the time up to `now`. Returns the refused of both lanes, where that can be: batch, interactive.
-    pub(super) fn observe(&mut self, log: &LaneLog, seconds: f64, now: DateTime<Utc>) -> Option<(f64, f64)> {
-        let counts =
-            [log.batch.admitted, log.batch.refused, log.interactive.admitted, log.interactive.refused];
-        if !counts.iter().all(|count| (0.0..=MOST_REQUESTS).contains(count)) {
+    /// Takes what was told in the time up to `now`. Returns the refused that are demand, where that can be.
+    pub(super) fn observe(&mut self, log: &LaneLog, seconds: f64, now: DateTime<Utc>) -> Option<Counted> {
+        let LaneLog { batch, interactive } = log;
+        let counts = [batch, interactive].map(|lane| [lane.admitted, lane.refused, lane.dropped]);
+        if !counts.iter().flatten().all(|count| (0.0..=MOST_REQUESTS).contains(count)) {
             return None;
         }
         let elapsed = self.heard_at.map_or(0.0, |before| (now - before).as_seconds_f64().max(0.0));
@@ -72,22 +87,37 @@ impl LaneTraffic {
         self.heard_at = Some(now);
         self.total.add(*log);
         let seconds = seconds.min(LONGEST_SECONDS);
+        // A saved state of before has none: then all that was refused counted.
+        let of_before = &self.batch_refused;
+        let all = self.counted.get_or_insert_with(|| of_before.clone());
+        let new = self.again.new_ones(batch.admitted, batch.refused, now);
+        let counted = Counted {
+            by_route: (new - batch.dropped.min(batch.refused)).max(0.0),
+            all: new.max(batch.dropped.min(batch.refused)) + interactive.refused,
+        };
+        all.count(now, counted.all, seconds);
         self.batch_refused.count(now, log.batch.refused, seconds);
         self.interactive_refused.count(now, log.interactive.refused, seconds);
         // Only rates are asked for: steps of the forecast are nobody's.
-        for refused in [&mut self.batch_refused, &mut self.interactive_refused] {
+        let refused = [&mut self.batch_refused, &mut self.interactive_refused];
+        for refused in refused.into_iter().chain(&mut self.counted) {
             refused.close(1, now);
         }
-        Some((log.batch.refused, log.interactive.refused))
+        Some(counted)
     }
 
     /// Rates over the ten seconds before `until`.
     pub(super) fn rates(&self, until: DateTime<Utc>, now: DateTime<Utc>) -> LaneRates {
         let (batch, all) = self.recent;
+        let (batch_refused_rps, interactive_refused_rps) =
+            (self.batch_refused.rates(until).0, self.interactive_refused.rates(until).0);
+        let counted = self.counted.as_ref().map(|counted| counted.rates(until).0);
         LaneRates {
-            batch_refused_rps: self.batch_refused.rates(until).0,
-            interactive_refused_rps: self.interactive_refused.rates(until).0,
+            batch_refused_rps,
+            interactive_refused_rps,
+            counted_rps: counted.unwrap_or(batch_refused_rps + interactive_refused_rps),
             is_counted: self.heard_at.is_some_and(|at| now - at <= HEARD_WITHIN),
+            silent_seconds: self.heard_at.map(|at| (now - at).as_seconds_f64().max(0.0)),
             batch_part: Some(batch / all).filter(|part| part.is_finite()),
         }
     }
@@ -108,8 +138,8 @@ mod tests {
 
     fn log(admitted: f64, refused: f64) -> LaneLog {
         LaneLog {
-            interactive: LaneCounts { admitted: 1.0, refused: 0.0 },
-            batch: LaneCounts { admitted, refused },
+            interactive: LaneCounts { admitted: 1.0, ..LaneCounts::default() },
+            batch: LaneCounts { admitted, refused, dropped: 0.0 },
         }
     }
 

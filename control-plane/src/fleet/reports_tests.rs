@@ -147,8 +147,9 @@ fn tokens_of_access_logs_go_before_those_that_the_servers_count() {
 #[test]
 fn refused_requests_are_demand_whoever_counts() {
     let lanes = |batch, interactive| {
-        let counts = |refused| LaneCounts { admitted: 0.0, refused };
-        let log = LaneLog { batch: counts(batch), interactive: counts(interactive) };
+        let counts = |refused, dropped| LaneCounts { admitted: 0.0, refused, dropped };
+        // One of the batch requests is dropped by the cluster, too.
+        let log = LaneLog { batch: counts(batch, 1.0), interactive: counts(interactive, 1.0) };
         LogSummary { lanes: [("m".to_owned(), log)].into(), ..LogSummary::default() }
     };
     let mut fleet = fleet();
@@ -157,8 +158,8 @@ fn refused_requests_are_demand_whoever_counts() {
         fleet.observe(BACKEND.parse().unwrap(), sample(second, 2.0), at(second));
         fleet.observe_log(&lanes(3.0, 1.0), at(second));
         if second % 2.0 == 0.0 {
-            // Two and one a second: Envoys report what a cluster has dropped.
-            fleet.observe_load(&report("a", second, 6.0, 2.0, 0.0));
+            // Two, and two a second that a cluster has dropped: Envoys report these.
+            fleet.observe_load(&report("a", second, 8.0, 2.0, 0.0));
         }
         fleet.look_at_reports(&nodes(&["a"]), at(second + 0.5));
         steps.extend(fleet.close_steps(at(second + 0.6)));

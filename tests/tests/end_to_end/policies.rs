@@ -13,6 +13,8 @@ use tokio::net::TcpListener;
 
 use crate::support::{Chat, Clairvoy, Envoy, Site, backend, until};
 
+/// What one server of each costs, so that a request at the second is the cheapest.
+const PRICES: [f64; 3] = [6.0, 0.6, 1.0];
 /// Capacities that the pools of a model are configured with, requests/s.
 const CAPACITIES: [f64; 3] = [60.0, 30.0, 10.0];
 
@@ -56,7 +58,8 @@ impl Fleet {
             for (index, (capacity, takes)) in CAPACITIES.iter().zip(takes).enumerate() {
                 let address = answering_server(Duration::from_millis(takes), [0.2, 0.4, 0.8][index]).await;
                 pools += &format!(
-                    "  - {{ name: {model}-{index}, engine: vllm, capacity_rps: {capacity}, backends: [\"{address}\"] }}\n"
+                    "  - {{ name: {model}-{index}, engine: vllm, capacity_rps: {capacity}, price_per_hour: {}, backends: [\"{address}\"] }}\n",
+                    PRICES[index]
                 );
                 addresses.push(address);
             }
@@ -174,6 +177,36 @@ async fn answers_that_take_longer_get_fewer_requests() {
     }
     let answer = fleet.clairvoy.request(Method::GET, "/api/v1/state").send().await.unwrap();
     assert!(answer.text().await.unwrap().contains("s of late"), "the reason is told");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cheaper_pool_gets_more_as_far_as_it_keeps_the_objective() {
+    let models = [("dear", "cost_weight: 0"), ("cheap", "cost_weight: 1")];
+    // Each server takes so long that one request at a time is far from what the cheap one serves, and twenty are beyond it.
+    let fleet = Fleet::new(&models, [100, 100, 100]).await;
+    let one = |_: u32| 0;
+    until("shares go by capacity", 60, async || {
+        close(&fleet.shares("dear", 60, 1, one).await, &BY_CAPACITY, 0.05)
+    })
+    .await;
+    until("the cheap one gets what it can take", 60, async || {
+        let shares = fleet.shares("cheap", 60, 1, one).await;
+        if shares[1] > 0.9 { Ok(()) } else { Err(format!("{shares:?}")) }
+    })
+    .await;
+    let explained = || {
+        let (backend, config) = (fleet.servers["cheap"][0].to_string(), fleet.site.config_file());
+        let arguments = ["explain", &backend, "--config", config.to_str().unwrap()];
+        let said = tokio::task::block_in_place(|| fleet.site.run(&arguments));
+        String::from_utf8_lossy(&said.stdout).into_owned()
+    };
+    assert!(explained().contains("as it is dear"), "{}", explained());
+    // Some 80 requests/s are 80 % of what all serve: of its 30 it takes 24, as the others do in proportion.
+    until("the others are needed, too", 90, async || {
+        let shares = fleet.shares("cheap", 400, 8, one).await;
+        close(&shares, &BY_CAPACITY, 0.06)
+    })
+    .await;
 }
 
 /// The share of each server of a model, as Clairvoy tells it.

@@ -49,5 +49,11 @@ fn text(row: &DecisionRow, decision: &ShedDecision) -> String {
         ("part of interactive", 100.0 * decision.interactive, "%"),
     ];
     lines.extend(rows.map(|(what, value, unit)| format!("{what:<58}{value:>10.3} {unit}")));
+    let said = |is_so| if is_so { "yes" } else { "no" };
+    let facts = [
+        ("backends show it: half full, or one waits for each", terms.shows),
+        ("refusals tell how many of batch come", terms.is_told),
+    ];
+    lines.extend(facts.map(|(what, is_so)| format!("{what:<58}{:>10}", said(is_so))));
     lines.join("\n")
 }

@@ -46,9 +46,13 @@ impl Side {
         self.curve.in_flight_at(level - self.surcharge_seconds, law.barrier, law.waiting_price)
     }
 
-    /// The part of its capacity that holds it at a level.
+    /// What it is given at a level when it has just what the level gives it, in parts of its capacity: above 1 requests wait.
     pub(super) fn load(&self, level: f64, law: &Law) -> f64 {
-        self.curve.rate(self.target(level, law)) / self.curve.capacity_rps()
+        let target = self.target(level, law);
+        let queue = (target - self.curve.places).max(0.0) / law.correction_seconds;
+        let holding =
+            self.trust * (self.curve.rate(target) + queue) + (1.0 - self.trust) * self.capacity_part_rps;
+        self.cap.map_or(holding, |cap| holding.min(cap.rps)) / self.curve.capacity_rps()
     }
 
     /// `r(l)`: grows with the level, or stays.

@@ -63,6 +63,11 @@ fn means(recent: &[InForce], law: &ShedLaw) -> (f64, f64) {
     (mean(|one| one.batch), mean(|one| one.interactive))
 }
 
+/// Whether so much was refused that the refused tell how many were offered.
+pub(super) fn tells(recent: &[InForce], law: &ShedLaw) -> bool {
+    means(recent, law).0 >= LEAST_TELLING
+}
+
 /// Requests/s that were offered, and those of them that are batch; none while the lanes are unknown.
 pub(super) fn offered(input: &ShedInput, recent: &[InForce], law: &ShedLaw) -> Option<(f64, f64)> {
     let rate = |rps: f64| if rps.is_finite() { rps.clamp(0.0, 1e9) } else { 0.0 };
@@ -76,7 +81,8 @@ pub(super) fn offered(input: &ShedInput, recent: &[InForce], law: &ShedLaw) -> O
     };
     let (refused_batch, refused_interactive) = (rate(refused.batch_rps), rate(refused.interactive_rps));
     let all = admitted + refused_batch + refused_interactive;
-    // Requests are logged when they end, refused ones at once: these tell the sooner how many come.
-    let of_batch = if batch >= LEAST_TELLING { refused_batch / batch } else { part * all };
+    // Requests are logged when they end, or some seconds after they began, refused ones at once: these tell the sooner how many
+    // come.
+    let of_batch = if tells(recent, law) { refused_batch / batch } else { part * all };
     Some((all, of_batch.clamp(refused_batch.min(all), all)))
 }

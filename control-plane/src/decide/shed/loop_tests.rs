@@ -51,7 +51,11 @@ impl World {
 
     /// A second in which so many requests come.
     fn second(&mut self, offered_rps: f64) {
-        let lanes = [self.batch_part * offered_rps, (1.0 - self.batch_part) * offered_rps];
+        self.second_of([self.batch_part * offered_rps, (1.0 - self.batch_part) * offered_rps]);
+    }
+
+    /// A second in which so many requests of each lane come: batch, interactive.
+    fn second_of(&mut self, lanes: [f64; 2]) {
         let refused = [lanes[0] * self.told.0, lanes[1] * self.told.1];
         let admitted = [lanes[0] - refused[0], lanes[1] - refused[1]];
         self.seconds.push(Second { admitted, refused });
@@ -65,6 +69,7 @@ impl World {
                 interactive_rps: self.rate(|second| second.refused[1]),
             }),
             batch_part: Some(self.batch_part),
+            by_request: true,
             in_force: InForce { at: now, batch: self.told.0, interactive: self.told.1 },
             capacity_rps: Some(self.capacity_rps),
             in_flight: Some(self.waiting + 200.0 * busy.min(1.0)),
@@ -115,6 +120,31 @@ proptest! {
         prop_assert_eq!(world.told, (0.0, 0.0));
         let after = swing(&mut world, 50.0, 60);
         prop_assert_eq!((after, world.state.is_on), (0.0, false));
+    }
+
+    #[test]
+    fn batch_that_comes_by_chance_and_seldom_keeps_nobody_from_his_turn(
+        chances in prop::collection::vec(0.0..1.0f64, 420), a_minute in 1.0..8.0f64, lag in 0usize..4,
+    ) {
+        let mut world = World::new(0.0, true, lag);
+        (0..60).for_each(|_| world.second_of([0.0, 50.0]));
+        let (mut recent, mut admitted, mut told) = ((0.0, 0.0), 0.0, Vec::new());
+        for (second, chance) in chances.iter().enumerate() {
+            let batch = f64::from(u8::from(60.0 * chance < a_minute));
+            // As access logs tell it: each request counts half after 30 s.
+            let kept = (-1.0f64 / 30.0).exp2();
+            recent = (kept * recent.0 + batch, kept * recent.1 + batch + 150.0);
+            world.batch_part = recent.0 / recent.1;
+            world.second_of([batch, 150.0]);
+            if second >= 180 {
+                admitted += world.admitted_rps();
+                told.push(world.told);
+            }
+        }
+        prop_assert!(told.iter().all(|told| told.0 == 1.0), "{:?}", told);
+        let mean = admitted / told.len() as f64;
+        prop_assert!((mean - 85.0).abs() < 2.0, "{}", mean);
+        prop_assert!(world.waiting < 1.0, "{}", world.waiting);
     }
 
     #[test]

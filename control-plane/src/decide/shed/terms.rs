@@ -54,6 +54,8 @@ pub struct ShedTerms {
     pub noise: f64,
     /// Whether the backends show that they are busy.
     pub shows: bool,
+    /// Whether refusals tell how many batch requests come.
+    pub is_told: bool,
     /// What should be let in.
     pub aim_rps: f64,
     /// What is offered above that.

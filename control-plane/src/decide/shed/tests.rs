@@ -12,6 +12,7 @@ pub(super) fn overload() -> ShedInput {
         admitted_rps: 200.0,
         refused: Some(Refused::default()),
         batch_part: Some(0.6),
+        by_request: true,
         in_force: InForce { at: at(0.0), batch: 0.0, interactive: 0.0 },
         forecast: None,
         capacity_rps: Some(100.0),
@@ -118,6 +119,46 @@ fn it_is_over_when_the_load_was_low_for_a_while() {
 }
 
 #[test]
+fn a_capacity_that_is_said_too_low_refuses_nothing_for_long() {
+    let on = evaluate(&overload(), &ShedState::default(), 0..10).state;
+    assert!(on.is_on && on.batch > 0.95, "{on:?}");
+    // Backends have next to nothing to do, and still more comes than they are said to take.
+    let idle = ShedInput { waiting: 0.0, in_flight: Some(20.0), ..overload() };
+    assert!(evaluate(&idle, &on, 10..40).state.is_on);
+    let falls = evaluate(&idle, &on, 10..51);
+    assert!(!falls.state.is_on && (0.7..0.8).contains(&falls.batch), "{falls:?}");
+    assert_eq!(evaluate(&idle, &on, 10..95).batch, 0.0);
+    // As soon as they show that they are busy it goes on from there.
+    let busy = ShedInput { waiting: 0.0, ..overload() };
+    let again = evaluate(&busy, &falls.state, 51..53);
+    assert!(again.state.is_on && again.batch > falls.batch, "{again:?}");
+    let one_waits = ShedInput { waiting: 1.0, ..idle };
+    assert!(evaluate(&one_waits, &on, 10..90).state.is_on, "that is not nothing");
+}
+
+#[test]
+fn where_hardly_any_batch_was_seen_a_little_of_it_is_refused_until_that_tells_how_much_comes() {
+    let unseen = ShedInput { batch_part: Some(0.001), ..overload() };
+    let asking = evaluate(&unseen, &ShedState::default(), 0..6);
+    assert!(asking.batch == 0.2 && asking.interactive == 0.0 && !asking.terms.is_told, "{asking:?}");
+    let told = |batch_rps| {
+        let in_force = InForce { at: at(0.0), batch: 0.2, interactive: 0.0 };
+        let refused = Some(Refused { batch_rps, interactive_rps: 0.0 });
+        let input = ShedInput { admitted_rps: 200.0 - batch_rps, refused, in_force, ..unseen.clone() };
+        evaluate(&input, &asking.state, 6..20)
+    };
+    // A fifth of 160 a second is refused: these can make up for the excess.
+    let many = told(32.0);
+    assert!(many.terms.is_told && many.interactive == 0.0, "{many:?}");
+    assert!((many.batch - 117.5 / 160.0).abs() < 1e-9, "{many:?}");
+    let none = told(0.0);
+    assert!(none.batch == 1.0 && none.interactive > 0.5, "{none:?}");
+    let never = ShedInput { by_request: false, batch_part: Some(0.0), ..overload() };
+    let others = evaluate(&never, &ShedState::default(), 0..6);
+    assert!(others.batch == 0.0 && others.interactive > 0.5, "{others:?}");
+}
+
+#[test]
 fn stale_telemetry_leads_back_to_nothing_step_by_step() {
     let on = evaluate(&overload(), &ShedState::default(), 0..10).state;
     assert!(on.batch > 0.95, "{on:?}");
@@ -141,6 +182,7 @@ fn inputs() -> impl Strategy<Value = ShedInput> {
             admitted_rps: demand.0,
             refused: demand.1.map(|(batch_rps, interactive_rps)| Refused { batch_rps, interactive_rps }),
             batch_part: demand.2.map(|part| part / 500.0),
+            by_request: servers.4,
             in_force: InForce { at: at(0.0), batch: more.2, interactive: more.3 },
             forecast: more.0.map(|rps| Ahead { rps, seconds: more.1 }),
             capacity_rps: servers.0,

@@ -73,7 +73,7 @@ pub(super) fn told(second: i64, now: DateTime<Utc>) -> Vec<Input> {
         let shown = BackendLog { first_bytes: Vec::new(), ..log };
         let backends = [(BACKENDS[0].parse().unwrap(), log), (BACKENDS[1].parse().unwrap(), shown)].into();
         let unplaced = [("chat".to_owned(), 1.0)].into();
-        let counts = |admitted, refused| LaneCounts { admitted, refused };
+        let counts = |admitted, refused| LaneCounts { admitted, refused, dropped: 0.0 };
         let lanes = LaneLog { interactive: counts(3.0, 0.0), batch: counts(1.0, 2.0) };
         let lanes = [("chat".to_owned(), lanes)].into();
         inputs.push(Input::Log {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use clairvoy_forecaster::{DemandForecast, Standing, WaitForecast};
 
-use crate::config::Config;
+use crate::config::{Config, Telemetry};
 use crate::decide::{PoolPlan, Signs};
 use crate::fleet::{Fleet, NodeZones};
 use crate::learn::Insight;
@@ -80,14 +80,17 @@ impl From<Pending> for Insight {
     }
 }
 
-/// The parts of a configuration that decisions depend on: addresses, folders and receivers of webhooks are left out.
+/// The parts of a configuration that decisions depend on: addresses, folders and receivers of webhooks are left out. How often
+/// backends are read decides how old their telemetry may be.
 pub(crate) fn decisive(config: &Config) -> Config {
+    let interval = config.telemetry.interval;
     Config {
         forecast: config.forecast.clone(),
         balance: config.balance.clone(),
         zones: config.zones.clone(),
         models: config.models.clone(),
         pools: config.pools.clone(),
+        telemetry: Telemetry { interval, ..Telemetry::default() },
         ..Config::default()
     }
 }

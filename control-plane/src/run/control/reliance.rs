@@ -220,6 +220,13 @@ mod tests {
     }
 
     #[test]
+    fn a_recorded_configuration_trusts_telemetry_for_as_long() {
+        let config = crate::config::parse("telemetry: { interval: 5s }\n").unwrap();
+        assert_eq!(oldest(&config), 10.0);
+        assert_eq!(oldest(&super::super::decisive(&config)), 10.0);
+    }
+
+    #[test]
     fn half_of_the_backends_have_to_be_fresh() {
         let mut reliance = Reliance::default();
         looks(&mut reliance, GOOD, 0..15);

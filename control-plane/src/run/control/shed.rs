@@ -18,6 +18,9 @@ use super::Core;
 
 /// A part that moves by less is not published, unless it begins or ends.
 const DEAD_BAND: f64 = 0.02;
+/// While requests are refused logs that tell nothing for this long are lost, seconds, if so many requests came meanwhile.
+const LOST_AFTER_SECONDS: f64 = 5.0;
+const LEAST_MISSED: f64 = 5.0;
 /// In parts of this many requests Envoys are told what to refuse.
 const MILLION: f64 = 1e6;
 
@@ -75,19 +78,26 @@ impl Core {
         let lag_seconds = self.fleet.reports().lag().as_seconds_f64() / 2.0;
         let law = ShedLaw { lag_seconds, ..law(&model.shedding) };
         let input = self.shed_input(model, demand, now);
+        let is_in_force = input.in_force.batch > 0.0 || input.in_force.interactive > 0.0;
+        self.fleet.keep_capacities(&model.name, is_in_force);
         let shed = self.sheds.entry(model.name.clone()).or_default();
         let previous = shed.state.clone();
         let decision = decide_shed(&input, &previous, &law, now);
         shed.state = decision.state.clone();
         shed.reason = decision.reason.clone();
-        if !shed.has_moved(&decision) {
+        let has_moved = shed.has_moved(&decision);
+        let (before, after) = (shed.published, (decision.batch, decision.interactive));
+        if has_moved {
+            shed.published = after;
+        }
+        // It may be over some time after the last part of it.
+        let ended = shed.is_noted && shed.published == (0.0, 0.0) && !decision.state.is_on;
+        let began = !shed.is_noted && shed.published != (0.0, 0.0);
+        shed.is_noted = (shed.is_noted || began) && !ended;
+        self.note_shedding(model, began, ended, &decision.reason);
+        if !has_moved {
             return false;
         }
-        let (before, after) = (shed.published, (decision.batch, decision.interactive));
-        shed.published = after;
-        let ended = shed.is_noted && after == (0.0, 0.0) && !decision.state.is_on;
-        let began = !shed.is_noted && after != (0.0, 0.0);
-        shed.is_noted = (shed.is_noted || began) && !ended;
         let change = |lane: &str, from: f64, to: f64| Change {
             target: lane.to_owned(),
             from: Some(from),
@@ -106,20 +116,16 @@ impl Core {
             steered.inputs["rung"] = model.rung.name().into();
         }
         self.record(&model.name, None, steered, now);
-        let is_told = model.enforced_share() > 0.0;
-        let name = &model.name;
+        model.enforced_share() > 0.0
+    }
+
+    fn note_shedding(&mut self, model: &Model, began: bool, ended: bool, reason: &str) {
+        let (name, verb) = (&model.name, if model.enforced_share() > 0.0 { "are" } else { "would be" });
         if began {
-            let verb = if is_told { "are" } else { "would be" };
-            let message = format!("requests for model {name} {verb} refused: {}", decision.reason);
-            self.note("warning", message);
+            self.note("warning", format!("requests for model {name} {verb} refused: {reason}"));
         } else if ended {
-            let verb = if is_told { "are" } else { "would be" };
-            self.note(
-                "info",
-                format!("no requests for model {name} {verb} refused any more: {}", decision.reason),
-            );
+            self.note("info", format!("no requests for model {name} {verb} refused any more: {reason}"));
         }
-        is_told
     }
 
     fn shed_input(&self, model: &Model, demand: &Demand, now: DateTime<Utc>) -> ShedInput {
@@ -163,14 +169,17 @@ impl Core {
             ModelLane::Batch => Some(1.0),
         };
         let in_force = self.in_force(model, relied_on);
+        let in_force = InForce { at: now, batch: of_either(in_force), interactive: in_force.1 };
+        let is_counted = lanes.is_counted && !are_lost(&in_force, demand);
         ShedInput {
             admitted_rps: demand.admitted_rps(),
-            refused: lanes.is_counted.then_some(Refused {
+            refused: is_counted.then_some(Refused {
                 batch_rps: lanes.batch_refused_rps,
                 interactive_rps: lanes.interactive_refused_rps,
             }),
             batch_part,
-            in_force: InForce { at: now, batch: in_force.0, interactive: in_force.1 },
+            by_request: model.lane == ModelLane::ByRequest,
+            in_force,
             forecast: self.nearest_forecast(name, now),
             capacity_rps: (2 * known.len() >= shares.len().max(1)).then_some(mean * shares.len() as f64),
             backends: shares.len(),
@@ -239,6 +248,20 @@ impl Core {
             reason: shed.filter(|shed| shed.sheds()).map(|shed| shed.reason.clone()),
         }
     }
+}
+
+/// Part of the batch requests that is refused: a route refuses some, and of the others the cluster drops as many as of all.
+fn of_either((by_route, by_cluster): (f64, f64)) -> f64 {
+    1.0 - (1.0 - by_route) * (1.0 - by_cluster)
+}
+
+/// Whether access logs are lost: while requests are refused they tell something each second, unless next to none come.
+fn are_lost(in_force: &InForce, demand: &Demand) -> bool {
+    let is_in_force = in_force.batch > 0.0 || in_force.interactive > 0.0;
+    is_in_force
+        && demand.lanes.silent_seconds.is_some_and(|seconds| {
+            seconds > LOST_AFTER_SECONDS && seconds * demand.admitted_rps() >= LEAST_MISSED
+        })
 }
 
 fn law(shedding: &Shedding) -> ShedLaw {

@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 
+use crate::decide::Signs;
 use crate::envoy::{LaneCounts, LaneLog, LogSummary, ModelLoad, NodeLoad};
+use crate::learn::Insight;
 use crate::run::control::{Effect, Input};
 use crate::telemetry::Sample;
 
@@ -19,6 +21,7 @@ struct World {
     core: Core,
     second: f64,
     waiting: f64,
+    is_logged: bool,
     rows: Vec<DecisionRow>,
     notes: Vec<String>,
 }
@@ -33,7 +36,7 @@ impl World {
         core.reconcile(at(0.0));
         let nodes = ["envoy".to_owned()].into();
         core.take(Input::Connected { nodes, report_seconds: 2, zones: Vec::new() }).unwrap();
-        Self { core, second: 0.0, waiting: 0.0, rows: Vec::new(), notes: Vec::new() }
+        Self { core, second: 0.0, waiting: 0.0, is_logged: true, rows: Vec::new(), notes: Vec::new() }
     }
 
     /// What Envoys are told: batch, and what goes by predictions.
@@ -81,10 +84,13 @@ impl World {
                     groups: Vec::new(),
                 }));
             }
-            let counts = |admitted, offered: f64| LaneCounts { admitted, refused: offered - admitted };
+            let counts =
+                |admitted, offered: f64| LaneCounts { admitted, refused: offered - admitted, dropped: 0.0 };
             let log = LaneLog { batch: counts(batch_in, batch), interactive: counts(others_in, interactive) };
             let lanes = [("m".to_owned(), log)].into();
-            self.take(Input::Log { at: now, summary: LogSummary { lanes, ..LogSummary::default() } });
+            if self.is_logged {
+                self.take(Input::Log { at: now, summary: LogSummary { lanes, ..LogSummary::default() } });
+            }
             self.take(Input::Tick { at: now });
         }
     }
@@ -100,9 +106,16 @@ impl World {
         }
     }
 
+    fn model(&self) -> Model {
+        self.core.config.models[0].clone()
+    }
+
+    fn demand(&self) -> Demand {
+        self.core.fleet.demand("m", at(self.second))
+    }
+
     fn shown(&self) -> ShedView {
-        let model = self.core.config.models[0].clone();
-        self.core.shed_view(&model)
+        self.core.shed_view(&self.model())
     }
 }
 
@@ -162,6 +175,40 @@ fn what_is_only_advised_is_decided_and_told_to_nobody() {
         let words = if share > 0.0 { "are refused" } else { "would be refused" };
         assert!(world.notes[0].contains(words), "{:?}", world.notes);
     }
+}
+
+#[test]
+fn what_is_refused_stays_as_it_is_when_access_logs_are_lost() {
+    let mut world = World::new("");
+    world.run(40, 4.0, 8.0);
+    world.run(90, 18.0, 10.0);
+    let before = world.told().0;
+    world.is_logged = false;
+    for _ in 0..40 {
+        world.run(1, 18.0, 10.0);
+        let (batch, _) = world.told();
+        assert!((batch - before).abs() < 0.1 && world.waiting < 5.0, "{batch} {}", world.waiting);
+    }
+    assert!(world.core.shed_input(&world.model(), &world.demand(), at(world.second)).refused.is_none());
+}
+
+#[test]
+fn a_sick_backend_is_no_capacity() {
+    let mut world = World::new("");
+    world.run(40, 1.0, 8.0);
+    let seen = |world: &World| world.core.shed_input(&world.model(), &world.demand(), at(world.second));
+    let all = seen(&world);
+    assert_eq!((all.backends, all.capacity_rps), (2, Some(20.0)));
+    let silent = Signs { silent: 5.0, ..Signs::default() };
+    world.core.learned(Insight::Signs(BACKENDS[0].parse().unwrap(), silent), at(world.second));
+    world.run(15, 1.0, 8.0);
+    let well = seen(&world);
+    assert_eq!((well.backends, well.capacity_rps), (1, Some(10.0)));
+    let (places, half) = (well.places.unwrap(), all.places.unwrap() / 2.0);
+    assert!((places - half).abs() < 1e-6 * half, "{places} {half}");
+    // Ten a second are all that the other one takes.
+    world.run(40, 4.0, 8.0);
+    assert!(world.told().0 > 0.5, "{:?}", world.told());
 }
 
 #[test]

@@ -1,0 +1,123 @@
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+/// Nobody who was refused comes again sooner: `shedding.retry_after` is about as long.
+const AGAIN: TimeDelta = TimeDelta::seconds(10);
+/// So long after the last refusal nobody comes because of it any more.
+const OVER: TimeDelta = TimeDelta::seconds(120);
+/// Time after which a request counts half in the usual rate, seconds.
+const HALF_LIFE_SECONDS: f64 = 30.0;
+/// Summaries are about a second apart, and no farther than this, seconds.
+const SECONDS_APART: (f64, f64) = (0.1, 60.0);
+
+/// Tells new batch requests from refused ones that come again: who keeps asking is no growing demand.
+///
+/// The rate of new ones is taken to be what came until the first refused ones can be back: all that is refused beyond it
+/// counts for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Again {
+    /// Requests/s that come while none is refused.
+    usual_rps: f64,
+    /// When it was told of the last ones.
+    at: Option<DateTime<Utc>>,
+    /// When the first was refused, and the last.
+    refused: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// Requests that came before the first can have been back.
+    came: f64,
+    /// Requests/s that are taken for new from then on, and how many of them have not come yet.
+    new_rps: Option<f64>,
+    left: f64,
+}
+
+impl Again {
+    /// How many of the refused requests are new.
+    pub(super) fn new_ones(&mut self, admitted: f64, refused: f64, now: DateTime<Utc>) -> f64 {
+        let elapsed = self.at.replace(now).map_or(1.0, |before| (now - before).as_seconds_f64());
+        let elapsed = elapsed.clamp(SECONDS_APART.0, SECONDS_APART.1);
+        if self.refused.is_some_and(|(first, last)| now < first || now - last > OVER) {
+            *self = Self { usual_rps: self.usual_rps, at: self.at, ..Self::default() };
+        }
+        let offered = admitted + refused;
+        if refused > 0.0 {
+            let first = self.refused.map_or(now, |(first, _)| first);
+            self.refused = Some((first, now));
+        }
+        let Some((first, _)) = self.refused else {
+            let part = 1.0 - (-elapsed / HALF_LIFE_SECONDS).exp2();
+            self.usual_rps += part * (offered / elapsed - self.usual_rps);
+            return 0.0;
+        };
+        if now - first < AGAIN {
+            self.came += offered;
+            return refused;
+        }
+        let new_rps = *self.new_rps.get_or_insert_with(|| {
+            let seconds = AGAIN.as_seconds_f64();
+            // With a standard deviation of chance, as few are counted.
+            let came_rps = self.came / seconds + self.came.sqrt() / seconds;
+            came_rps.max(self.usual_rps)
+        });
+        let most = new_rps * AGAIN.as_seconds_f64() + 1.0;
+        self.left = (self.left + new_rps * elapsed - admitted).clamp(0.0, most);
+        let new = refused.min(self.left);
+        self.left -= new;
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    fn at(second: usize) -> DateTime<Utc> {
+        DateTime::<Utc>::UNIX_EPOCH + TimeDelta::seconds(1_000_000 + second as i64)
+    }
+
+    /// Seconds in which `new` requests come, and with them those that were refused ten seconds ago. Returns what was counted
+    /// in the mean of the last minute.
+    fn counted(new: &[f64], refused_part: impl Fn(usize) -> f64, comes_again: bool) -> f64 {
+        let (mut again, mut refused) = (Again::default(), VecDeque::from([0.0; 10]));
+        let mut counted = Vec::new();
+        for (second, new) in new.iter().enumerate() {
+            let old = refused.pop_front().filter(|_| comes_again).unwrap_or(0.0);
+            let part = refused_part(second);
+            refused.push_back((new + old) * part);
+            let admitted = (new + old) * (1.0 - part);
+            counted.push(admitted + again.new_ones(admitted, (new + old) * part, at(second)));
+        }
+        counted[counted.len() - 60..].iter().sum::<f64>() / 60.0
+    }
+
+    #[test]
+    fn who_comes_again_is_not_counted_twice_and_who_comes_anew_is() {
+        let overload = |second: usize| if second < 100 { 0.0 } else { 0.8 };
+        let demand = counted(&[5.0; 400], overload, false);
+        assert!((demand - 5.0).abs() < 0.2, "{demand}");
+        // Five times as many ask as are new.
+        let demand = counted(&[5.0; 400], overload, true);
+        assert!((5.0..6.0).contains(&demand), "{demand}");
+        // A surge that is refused as it begins.
+        let surge: Vec<f64> = (0..400).map(|second| if second < 98 { 1.0 } else { 20.0 }).collect();
+        let demand = counted(&surge, overload, true);
+        assert!((19.0..23.0).contains(&demand), "{demand}");
+        let seldom: Vec<f64> = (0..400).map(|second| f64::from(u8::from(second % 20 == 3))).collect();
+        let demand = counted(&seldom, overload, false);
+        assert!((0.02..0.06).contains(&demand), "{demand}");
+    }
+
+    #[test]
+    fn what_comes_after_it_is_over_counts_anew() {
+        let mut again = Again::default();
+        for second in 0..60 {
+            again.new_ones(0.0, 1.0, at(second));
+        }
+        for second in 60..300 {
+            again.new_ones(1.0, 0.0, at(second));
+        }
+        assert_eq!(again.new_ones(0.0, 50.0, at(300)), 50.0);
+        assert_eq!(again.new_ones(0.0, 50.0, at(10)), 50.0, "a clock that is set back begins anew");
+    }
+}
