@@ -76,6 +76,9 @@ pub struct ModelIntent {
     pub static_groups: Vec<GroupIntent>,
     /// Groups of both clusters that take requests only while none of the others can.
     pub spare_groups: Vec<GroupIntent>,
+    /// The part of the requests that these take meanwhile, 0 to 1: they take all while none of the others can, and keep a part
+    /// while the others come back.
+    pub spare_part: f64,
     /// What the Envoys of some zones are told instead.
     pub views: Vec<ViewIntent>,
 }

@@ -13,6 +13,7 @@
 //! - [`drain_outlook`]: when the requests that run at a backend will have ended.
 //! - [`shed`](decide_shed): which part of the requests is refused in overload.
 //! - [`zones`](decide_zones): whose requests make up the share of a group: each zone of Envoys prefers what is near.
+//! - [`relief`](decide_relief): which part of the requests spare backends keep while the others come back.
 //! - [`replicas`](plan_replicas): how many replicas each pool needs, now and by the forecast.
 
 mod canary;
@@ -22,6 +23,7 @@ mod drain;
 mod law;
 mod policy_shares;
 mod profile;
+mod relief;
 mod replicas;
 mod shares;
 mod shed;
@@ -45,6 +47,7 @@ pub use profile::{
     Certainty, ClassProfile, EngineSize, Interval, Iteration, Learner, LoggedAnswers, LoggedInterval, Mix,
     Profile,
 };
+pub use relief::{Relief, ReliefInput, decide_relief};
 pub use replicas::{PoolInput, PoolPlan, plan_replicas};
 pub use shares::whole_weights;
 pub use shed::{
@@ -55,5 +58,5 @@ pub use static_shares::{PoolCapacity, StaticCapacities};
 pub use verdict::{Judged, Seen, Signs};
 pub use zones::{
     GroupTotal, LatencyRule, MOST_ZONES, NodeZone, NotAZone, OTHER_REGION_MS, SAME_REGION_MS, SAME_ZONE_MS,
-    Zone, ZoneFlow, ZoneTerms, ZonesDecision, ZonesInput, ZonesState, decide_zones,
+    Zone, ZoneFlow, ZoneTerms, ZonesDecision, ZonesInput, ZonesState, decide_zones, rules_in_play,
 };

@@ -16,6 +16,8 @@ use super::{EndpointIntent, GroupIntent, ModelIntent};
 
 /// What load reports call the requests that are dropped.
 const DROP_CATEGORY: &str = "overload";
+/// Largest part of the requests that spare groups get while another one can have any.
+const MOST_SPARE: f64 = 0.99;
 const MILLION: u32 = 1_000_000;
 const THOUSAND: u32 = 1_000;
 
@@ -24,7 +26,7 @@ const THOUSAND: u32 = 1_000;
 pub(super) fn assignments(model: &ModelIntent) -> [ClusterLoadAssignment; 2] {
     [
         predictive(model, &model.groups),
-        assignment(static_cluster(&model.name), &model.static_groups, &model.spare_groups, false, 0),
+        assignment(static_cluster(&model.name), &model.static_groups, model, false, 0),
     ]
 }
 
@@ -40,7 +42,7 @@ pub(super) fn view(model: &ModelIntent, zone: &Zone) -> Option<ClusterLoadAssign
 fn predictive(model: &ModelIntent, groups: &[GroupIntent]) -> ClusterLoadAssignment {
     let has_checks = model.health.checks.is_some();
     let dropped = model.lanes.predictive_refused;
-    assignment(model.name.clone(), groups, &model.spare_groups, has_checks, dropped)
+    assignment(model.name.clone(), groups, model, has_checks, dropped)
 }
 
 /// An assignment that drops a part of the requests, in millionths.
@@ -50,11 +52,12 @@ fn predictive(model: &ModelIntent, groups: &[GroupIntent]) -> ClusterLoadAssignm
 ///
 /// Spare groups have no weight: such a group gets nothing while a weighted one has a host that can be used, and everything
 /// when none has. Priorities would pass on the part of every ejected host, at the factor that groups need
-/// (docs/envoy-balance.md).
+/// (docs/envoy-balance.md). They are weighted while no other group has a host, and for a part of the requests while
+/// the others come back.
 fn assignment(
     cluster_name: String,
     groups: &[GroupIntent],
-    spare: &[GroupIntent],
+    model: &ModelIntent,
     has_checks: bool,
     dropped: u32,
 ) -> ClusterLoadAssignment {
@@ -66,13 +69,12 @@ fn assignment(
             denominator: DenominatorType::Million.into(),
         }),
     };
-    let serves = |group: &GroupIntent| group.endpoints.iter().any(|endpoint| !endpoint.draining);
-    let any_serves = groups.iter().any(serves);
     let locality = |one: &GroupIntent| group(one, 1 + thousandths, has_checks && !one.is_checked);
     let mut endpoints: Vec<LocalityLbEndpoints> = groups.iter().map(locality).collect();
-    endpoints.extend(spare.iter().map(|spare| {
-        let weighted = locality(spare);
-        let load_balancing_weight = weighted.load_balancing_weight.filter(|_| !any_serves);
+    let weights = spare_weights(groups, &model.spare_groups, model.spare_part);
+    endpoints.extend(model.spare_groups.iter().zip(weights).map(|(spare, weight)| {
+        let weighted = locality(&GroupIntent { weight: weight.unwrap_or(1), ..spare.clone() });
+        let load_balancing_weight = weighted.load_balancing_weight.filter(|_| weight.is_some());
         LocalityLbEndpoints { load_balancing_weight, ..weighted }
     }));
     ClusterLoadAssignment {
@@ -86,6 +88,25 @@ fn assignment(
         }),
         ..ClusterLoadAssignment::default()
     }
+}
+
+/// The weights of spare groups beside the others, such that they get a part of the requests; none while they only stand by.
+fn spare_weights(groups: &[GroupIntent], spare: &[GroupIntent], part: f64) -> Vec<Option<u32>> {
+    let serves = |group: &&GroupIntent| group.endpoints.iter().any(|endpoint| !endpoint.draining);
+    let sum = |groups: &[GroupIntent]| -> f64 {
+        groups.iter().filter(serves).map(|group| f64::from(group.weight.max(1))).sum()
+    };
+    let (others, of_spare) = (sum(groups), sum(spare));
+    let weight = |group: &GroupIntent| {
+        if others <= 0.0 {
+            return Some(group.weight);
+        }
+        // At most a hundred times the others' sum, so that all weights stay far below 2^32.
+        let odds = part.min(MOST_SPARE) / (1.0 - part.min(MOST_SPARE));
+        let share = f64::from(group.weight) / of_spare.max(1.0);
+        (part > 0.0).then(|| (odds * others * share).round().max(1.0) as u32)
+    };
+    spare.iter().map(weight).collect()
 }
 
 fn group(group: &GroupIntent, factor: u32, is_left_out: bool) -> LocalityLbEndpoints {

@@ -37,6 +37,7 @@ fn model(name: &str, predictive_percent: u32) -> ModelIntent {
         groups: vec![group("a", 1000, &[(1, false)]), group("a/10.0.0.2:8000", 9000, &[(2, false)])],
         static_groups: vec![group("a", 10_000, &[(1, false), (2, false), (3, true)])],
         spare_groups: Vec::new(),
+        spare_part: 0.0,
         views: Vec::new(),
     }
 }
@@ -97,6 +98,35 @@ fn the_twin_has_the_same_endpoints_in_other_shares_and_checks_none_of_them() {
         endpoints.iter().map(group).collect::<Vec<_>>()
     };
     assert_eq!((groups(0), groups(1)), (vec![(1000, 1), (9000, 1)], vec![(10_000, 3)]));
+}
+
+#[test]
+fn spare_groups_stand_by_without_a_weight_and_take_a_part_while_the_others_come_back() {
+    let weights = |groups: Vec<GroupIntent>, part: f64| {
+        let spare = vec![group("near", 6000, &[(8, false)]), group("far", 4000, &[(9, false)])];
+        let resources = compiled(vec![ModelIntent {
+            groups: groups.clone(),
+            static_groups: groups,
+            spare_groups: spare,
+            spare_part: part,
+            ..model("chat", 100)
+        }]);
+        let of = |assignment: &ClusterLoadAssignment| -> Vec<Option<u32>> {
+            let groups = assignment.endpoints.iter();
+            groups.map(|group| group.load_balancing_weight.map(|weight| weight.value)).collect()
+        };
+        assert_eq!(of(&resources.assignments[0]), of(&resources.assignments[1]));
+        of(&resources.assignments[0])
+    };
+    let (one, two) = (group("a", 7000, &[(1, false)]), group("b", 3000, &[(2, true)]));
+    let gone = group("a", 7000, &[(1, true)]);
+    assert_eq!(weights(vec![one.clone(), two.clone()], 0.0), [Some(7000), Some(3000), None, None]);
+    // As much as the only group with a host has.
+    let half = [Some(7000), Some(3000), Some(4200), Some(2800)];
+    assert_eq!(weights(vec![one.clone(), two.clone()], 0.5), half);
+    assert_eq!(weights(vec![gone, two], 1.0), [Some(7000), Some(3000), Some(6000), Some(4000)]);
+    let most = weights(vec![one], 1.0);
+    assert_eq!(most, [Some(7000), Some(415_800), Some(277_200)], "whoever is there keeps a hundredth");
 }
 
 #[test]

@@ -17,9 +17,11 @@
 
 mod cost;
 mod demand;
+mod envoys;
 mod flow;
 mod input;
 mod steps;
+mod transport;
 mod zone;
 
 use std::collections::BTreeMap;
@@ -31,6 +33,7 @@ use demand::{Demand, demand};
 use flow::cheapest;
 use steps::{Flows, repaired, stepped};
 
+pub use cost::rules_in_play;
 pub use input::{
     GroupTotal, LatencyRule, NodeZone, ZoneFlow, ZoneTerms, ZonesDecision, ZonesInput, ZonesState,
 };

@@ -8,6 +8,9 @@ use crate::envoy::NodeLoad;
 
 /// A zone whose last Envoy went counts for this long: one that lives is back by then, or goes by capacity shares.
 const GONE_AFTER: TimeDelta = TimeDelta::seconds(10);
+/// Zones that had shares of their own before a restart count for this long without an Envoy: one that lives connects within
+/// the longest wait between two tries of its own, 30 s.
+const EXPECTED_FOR: TimeDelta = TimeDelta::seconds(40);
 /// What is reported of a zone counts when it has been there for as long as Envoys may take to begin to report, and the
 /// time over which rates are taken.
 const KNOWN_AFTER: TimeDelta = TimeDelta::seconds(25);
@@ -36,8 +39,17 @@ struct Place {
     envoys: u32,
     since: DateTime<Utc>,
     last_at: DateTime<Utc>,
+    /// Until when it counts although no Envoy has come yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expected_until: Option<DateTime<Utc>>,
     /// By model, and by second: requests. Oldest first.
     requests: BTreeMap<String, VecDeque<(i64, f64)>>,
+}
+
+impl Place {
+    fn new(envoys: u32, now: DateTime<Utc>) -> Self {
+        Self { envoys, since: now, last_at: now, expected_until: None, requests: BTreeMap::new() }
+    }
 }
 
 impl NodeZones {
@@ -54,8 +66,10 @@ impl NodeZones {
             // A clock that was set back begins anew.
             place.last_at = if place.envoys > 0 { now } else { place.last_at.min(now) };
             place.since = place.since.min(now);
+            let expected = place.expected_until.filter(|until| place.envoys == 0 && now < *until);
+            place.expected_until = expected.map(|until| until.min(now + EXPECTED_FOR));
         }
-        self.places.retain(|_, place| now - place.last_at < GONE_AFTER);
+        self.places.retain(|_, place| now - place.last_at < GONE_AFTER || place.expected_until.is_some());
         let mut left_out = 0;
         for (zone, envoys) in &self.counted {
             if self.places.contains_key(zone) {
@@ -65,11 +79,20 @@ impl NodeZones {
                 left_out += 1;
                 continue;
             }
-            let place = Place { envoys: *envoys, since: now, last_at: now, requests: BTreeMap::new() };
-            self.places.insert(zone.clone(), place);
+            self.places.insert(zone.clone(), Place::new(*envoys, now));
         }
         let before = std::mem::replace(&mut self.left_out, left_out);
         (before == 0 && left_out > 0).then_some(left_out)
+    }
+
+    /// Gives places to zones whose Envoys are about to come back after a restart.
+    pub fn expect<'a>(&mut self, zones: impl IntoIterator<Item = &'a Zone>, now: DateTime<Utc>) {
+        for zone in zones {
+            if self.places.len() < MOST_ZONES && !self.places.contains_key(zone) {
+                let place = Place { expected_until: Some(now + EXPECTED_FOR), ..Place::new(0, now) };
+                self.places.insert(zone.clone(), place);
+            }
+        }
     }
 
     /// Forgets all: nobody asks for zones.
@@ -186,6 +209,22 @@ mod tests {
         assert_eq!(zones.demand("m", None).len(), 1);
         zones.look(at(10));
         assert!(zones.demand("m", None).is_empty());
+    }
+
+    #[test]
+    fn a_zone_that_is_expected_counts_until_its_envoys_have_come() {
+        let mut zones = NodeZones::default();
+        zones.expect([&zone("a"), &zone("b")], at(0));
+        let held = |zones: &NodeZones| zones.demand("m", None).len();
+        zones.look(at(39));
+        assert_eq!(held(&zones), 2);
+        zones.count([(zone("a"), 1)]);
+        zones.look(at(39));
+        zones.count([]);
+        zones.look(at(40));
+        assert_eq!(held(&zones), 1, "one that was there is as any other");
+        zones.look(at(49));
+        assert_eq!(held(&zones), 0);
     }
 
     #[test]

@@ -15,7 +15,8 @@ use serde_json::json;
 use crate::compile::{EndpointIntent, GroupIntent, HealthIntent, LanesIntent, ModelIntent};
 use crate::config::{Balance, Config, Model, Policy};
 use crate::decide::{
-    Form, Law, StaticCapacities, WeightDecision, WeightState, decide_weights, whole_weights,
+    Form, Law, ModelInput, NodeZone, Relief, StaticCapacities, WeightDecision, WeightState, decide_weights,
+    whole_weights,
 };
 use crate::fleet::Fleet;
 use crate::view::Change;
@@ -50,6 +51,9 @@ pub(super) struct Steering {
     /// Groups that take requests when no other can.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) spare: Vec<PublishedGroup>,
+    /// How much of the requests these take.
+    #[serde(default)]
+    relief: Relief,
     #[serde(skip)]
     pub(super) latest: Option<WeightDecision>,
 }
@@ -65,6 +69,15 @@ pub(super) struct PublishedGroup {
     /// Weights of those that take requests, where they have weights of their own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) endpoint_weights: BTreeMap<SocketAddr, u32>,
+}
+
+/// What comes for a model.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrivals<'a> {
+    /// Requests/s that are to be shared out.
+    pub(super) rps: f64,
+    /// Zones of Envoys, where shares differ by zone.
+    pub(super) zones: &'a [NodeZone],
 }
 
 /// What is to be published anew, and why.
@@ -83,12 +96,17 @@ impl Steering {
         model: &Model,
         config: &Config,
         fleet: &Fleet,
-        demand_rps: f64,
+        arrivals: &Arrivals<'_>,
         running_seconds: f64,
         now: DateTime<Utc>,
     ) -> Option<Steered> {
-        let serving = serving(fleet, config, &model.name, &self.published, now);
-        let input = model_input(model, &serving, config, fleet, demand_rps, running_seconds, now);
+        let is_relieved = self.relief.part > 0.0;
+        let serving = serving(fleet, config, &model.name, &self.published, is_relieved, now);
+        let demand_rps = arrivals.rps * (1.0 - self.relief.part);
+        let input = ModelInput {
+            envoys: self.envoys_of_a_group(arrivals.zones, fleet.reports().reporters()),
+            ..model_input(model, &serving, config, fleet, demand_rps, running_seconds, now)
+        };
         let seen = input.backends.iter().filter(|backend| backend.age_seconds.is_some()).count();
         let holds = running_seconds < HOLD_SECONDS && seen * 2 < serving.len() && !self.published.is_empty();
         if holds {
@@ -147,6 +165,7 @@ impl Steering {
             groups: self.published.iter().map(|group| group_intent(group, config)).collect(),
             static_groups: Vec::new(),
             spare_groups: self.spare_intents(config),
+            spare_part: self.relief.part,
             views: self.view_intents(),
         }
     }

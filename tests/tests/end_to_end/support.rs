@@ -25,7 +25,7 @@ pub(crate) use load::Load;
 pub(crate) use otlp::otlp;
 pub(crate) use process::{Process, processes_in, send_signal};
 pub(crate) use programs::prometheus_program;
-pub(crate) use server::model_server;
+pub(crate) use server::{model_server, model_server_at};
 pub(crate) use site::{Site, free_address};
 pub(crate) use tunnel::Tunnel;
 pub(crate) use wait::{holds_for, until};

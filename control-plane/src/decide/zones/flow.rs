@@ -1,4 +1,4 @@
-//! The cheapest flows: a transportation problem, solved by successive shortest paths.
+//! The cheapest flows, as a transportation problem.
 //!
 //! Places of equal cost are put together first and share what they get in proportion, so that equals are treated alike.
 //! What ties are left are broken by a small addition to each cost that depends on the names only: then there is one
@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::cost::Costs;
 use super::steps::Flows;
+use super::transport::least_cost;
 
 /// The least part of a zone's requests that goes to each group, and of all groups together: so Envoy knows every group, and
 /// one that takes over is in use already. A group that has less gets what it has.
@@ -110,89 +111,4 @@ fn apportioned(parts: &[f64], total: u64) -> Vec<u64> {
         whole[index] += 1;
     }
     whole
-}
-
-/// Flows of least cost from rows with a supply to columns with a demand of the same sum. Costs are at least 0.
-///
-/// Each round sends as much as goes along the shortest path from a row that has something left to a column that lacks
-/// something; a path goes back over what was sent before. Potentials keep all costs at 0 or more, so that the shortest path
-/// can be found by the nearest node first.
-pub(super) fn least_cost(mut supply: Vec<u64>, mut demand: Vec<u64>, costs: &[Vec<i64>]) -> Vec<Vec<u64>> {
-    let (rows, columns) = (supply.len(), demand.len());
-    let mut flow = vec![vec![0_u64; columns]; rows];
-    let mut potential = vec![0_i64; rows + columns];
-    while let Some(path) = shortest_path(&supply, &demand, costs, &flow, &mut potential) {
-        let mut amount = supply[path.source].min(demand[path.target]);
-        for (row, column) in &path.back {
-            amount = amount.min(flow[*row][*column]);
-        }
-        for (row, column) in path.ahead {
-            flow[row][column] += amount;
-        }
-        for (row, column) in path.back {
-            flow[row][column] -= amount;
-        }
-        supply[path.source] -= amount;
-        demand[path.target] -= amount;
-    }
-    flow
-}
-
-/// A way from a row to a column: arcs on which more is sent, and those on which less is.
-struct Path {
-    source: usize,
-    target: usize,
-    ahead: Vec<(usize, usize)>,
-    back: Vec<(usize, usize)>,
-}
-
-/// The shortest path from any row with something left; rows come before columns in `potential`.
-fn shortest_path(
-    supply: &[u64],
-    demand: &[u64],
-    costs: &[Vec<i64>],
-    flow: &[Vec<u64>],
-    potential: &mut [i64],
-) -> Option<Path> {
-    let (rows, nodes) = (supply.len(), potential.len());
-    let mut distance: Vec<Option<i64>> = vec![None; nodes];
-    let mut from: Vec<Option<usize>> = vec![None; nodes];
-    let mut is_done = vec![false; nodes];
-    for row in (0..rows).filter(|row| supply[*row] > 0) {
-        distance[row] = Some(0);
-    }
-    let target = loop {
-        let open = (0..nodes).filter(|node| !is_done[*node]);
-        let (at, node) = open.filter_map(|node| Some((distance[node]?, node))).min()?;
-        is_done[node] = true;
-        if node >= rows && demand[node - rows] > 0 {
-            break node;
-        }
-        for next in 0..nodes {
-            let cost = match (node < rows, next < rows) {
-                (true, false) => costs[node][next - rows],
-                (false, true) if flow[next][node - rows] > 0 => -costs[next][node - rows],
-                _ => continue,
-            };
-            let through = at + cost + potential[node] - potential[next];
-            if !is_done[next] && distance[next].is_none_or(|known| through < known) {
-                distance[next] = Some(through);
-                from[next] = Some(node);
-            }
-        }
-    };
-    let reached = distance[target]?;
-    for (potential, distance) in potential.iter_mut().zip(&distance) {
-        *potential += distance.map_or(reached, |distance| distance.min(reached));
-    }
-    let mut path = Path { source: target, target: target - rows, ahead: Vec::new(), back: Vec::new() };
-    while let Some(before) = from[path.source] {
-        if before < rows {
-            path.ahead.push((before, path.source - rows));
-        } else {
-            path.back.push((path.source, before - rows));
-        }
-        path.source = before;
-    }
-    Some(path)
 }

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::flow::least_cost;
 use super::tests::{group, input, node, settled, totals, zone};
+use super::transport::least_cost;
 use super::*;
 
 const PLACES: [&str; 6] = ["eu/a", "eu/b", "us/a", "us/b", "as/a", "eu/c"];
@@ -92,6 +92,48 @@ fn table() -> impl Strategy<Value = (Vec<u64>, Vec<u64>, Vec<Vec<i64>>)> {
     })
 }
 
+/// The same of any size, with costs of which many are equal.
+fn large_table() -> impl Strategy<Value = (Vec<u64>, Vec<u64>, Vec<Vec<i64>>)> {
+    (1usize..13, 1usize..13, prop_oneof![Just(3i64), Just(1_000_000)]).prop_flat_map(
+        |(rows, columns, most)| {
+            let sums = (prop::collection::vec(0u64..1000, rows), prop::collection::vec(0u64..1000, columns));
+            let costs = prop::collection::vec(prop::collection::vec(0..most, columns), rows);
+            (sums, costs).prop_map(|((mut supply, mut demand), costs)| {
+                let (given, taken): (u64, u64) = (supply.iter().sum(), demand.iter().sum());
+                supply[0] += taken.saturating_sub(given);
+                demand[0] += given.saturating_sub(taken);
+                (supply, demand, costs)
+            })
+        },
+    )
+}
+
+/// Whether a round over rows and columns would be cheaper: then, and only then, a flow is not the cheapest one.
+fn can_be_cheaper(flow: &[Vec<u64>], costs: &[Vec<i64>]) -> bool {
+    let (rows, columns) = (flow.len(), flow[0].len());
+    let mut distance = vec![0_i64; rows + columns];
+    for _ in 0..rows + columns {
+        let mut is_nearer = false;
+        for row in 0..rows {
+            for column in 0..columns {
+                let cost = costs[row][column];
+                if distance[row] + cost < distance[rows + column] {
+                    distance[rows + column] = distance[row] + cost;
+                    is_nearer = true;
+                }
+                if flow[row][column] > 0 && distance[rows + column] - cost < distance[row] {
+                    distance[row] = distance[rows + column] - cost;
+                    is_nearer = true;
+                }
+            }
+        }
+        if !is_nearer {
+            return false;
+        }
+    }
+    true
+}
+
 proptest! {
     #[test]
     fn flows_are_the_cheapest_of_all((supply, demand, costs) in table()) {
@@ -104,6 +146,28 @@ proptest! {
         }
         let cost: i64 = flow.iter().flatten().zip(costs.iter().flatten()).map(|(flow, cost)| *flow as i64 * cost).sum();
         prop_assert_eq!(cost, least_by_trying(&supply, &demand, &costs));
+    }
+
+    #[test]
+    fn no_way_round_is_cheaper((supply, demand, costs) in large_table()) {
+        let flow = least_cost(supply.clone(), demand.clone(), &costs);
+        for (row, supply) in flow.iter().zip(&supply) {
+            prop_assert_eq!(row.iter().sum::<u64>(), *supply);
+        }
+        for (column, demand) in demand.iter().enumerate() {
+            prop_assert_eq!(flow.iter().map(|row| row[column]).sum::<u64>(), *demand);
+        }
+        prop_assert!(!can_be_cheaper(&flow, &costs));
+    }
+
+    #[test]
+    fn rules_that_are_not_in_play_change_nothing(site in site()) {
+        let to: Vec<&Zone> = site.groups.iter().map(|group| &group.zone).collect();
+        let from: Vec<&Zone> = site.zones.iter().map(|zone| &zone.zone).collect();
+        let in_play = ZonesInput { rtt: rules_in_play(&site.rtt, &from, &to), ..site.clone() };
+        let [all, fewer] = [&site, &in_play].map(|site| decide_zones(site, &ZonesState::default()));
+        prop_assert_eq!(all.terms, fewer.terms);
+        prop_assert_eq!(all.state.zones, fewer.state.zones);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use super::flow::least_cost;
+use super::transport::least_cost;
 use super::*;
 
 pub(super) fn zone(name: &str) -> Zone {
@@ -222,6 +222,42 @@ fn as_many_zones_as_there_may_be_are_decided_on() {
         let wanted = f64::from(state.totals[&group]) / f64::from(state.totals.values().sum::<u32>());
         assert!((total - wanted).abs() < 1e-6, "{group}: {total} for {wanted}");
     }
+}
+
+#[test]
+fn a_group_is_shared_by_the_envoys_that_send_to_it() {
+    let at = |name: &str, envoys| NodeZone { envoys, ..node(name, 1.0) };
+    let zones = vec![at("eu/a", 4), at("eu/b", 16)];
+    let flow = |demand_share, a: f64| ZoneFlow {
+        seen: demand_share,
+        demand_share,
+        shares: BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), 1.0 - a)]),
+    };
+    let state = |near: f64, far: f64, of_a: f64| ZonesState {
+        zones: BTreeMap::from([(zone("eu/a"), flow(of_a, near)), (zone("eu/b"), flow(1.0 - of_a, far))]),
+        ..ZonesState::default()
+    };
+    let envoys = |state: ZonesState| (100.0 * state.envoys_of_a_group(&zones).unwrap()).round() / 100.0;
+    assert_eq!(envoys(state(0.5, 0.5, 0.2)), 20.0, "all zones do the same: the fleet");
+    // Half of the requests meet 4 Envoys, half 16.
+    assert_eq!(envoys(state(1.0, 0.0, 0.5)), 6.4);
+    assert_eq!(envoys(state(1.0, 0.0, 1.0)), 4.0);
+    assert_eq!(ZonesState::default().envoys_of_a_group(&zones), None);
+}
+
+#[test]
+fn only_rules_in_play_are_kept_and_they_say_the_same() {
+    let rule = |from: &str, to: &str, ms| LatencyRule { from: from.to_owned(), to: to.to_owned(), ms };
+    let rules = [
+        rule("eu", "us", 90.0),
+        rule("us/b", "eu/b", 70.0),
+        rule("eu/b", "us/b", 60.0),
+        rule("as", "eu", 200.0),
+        rule("us/x", "eu/a", 80.0),
+    ];
+    let kept = rules_in_play(&rules, &[&zone("eu/a"), &zone("eu/b")], &[&zone("us/b"), &zone("eu/a")]);
+    assert_eq!(kept, [rules[0].clone(), rules[2].clone()]);
+    assert!(rules_in_play(&rules, &[], &[&zone("us/b")]).is_empty());
 }
 
 #[test]

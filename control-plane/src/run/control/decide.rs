@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::config::{Model, Rung};
 use crate::decide::PoolPlan;
+use crate::fleet::Demand;
 use crate::signal::ReplicaPlanEvent;
 use crate::store::DecisionRow;
 use crate::view::Change;
@@ -13,7 +14,7 @@ use crate::view::Change;
 use super::super::decision_id::decision_id;
 use super::super::journal::Entry;
 use super::super::plan;
-use super::super::steer::Steered;
+use super::super::steer::{Arrivals, Steered};
 use super::{Core, Effect, Issued, WEIGHTS};
 
 impl Core {
@@ -34,7 +35,7 @@ impl Core {
             // Before anything else: what steps back is decided on as such in this second.
             publish |= self.watch_canary(model, now);
             let model = &*self.in_effect(model);
-            publish |= self.decide_weights(model, demand.admitted_rps(), now);
+            publish |= self.decide_weights(model, &demand, now);
             publish |= self.decide_shedding(model, &demand, now);
             self.decide_replicas(model, demand.requests_per_second, now);
         }
@@ -43,13 +44,16 @@ impl Core {
         }
     }
 
-    fn decide_weights(&mut self, model: &Model, demand_rps: f64, now: DateTime<Utc>) -> bool {
+    fn decide_weights(&mut self, model: &Model, demand: &Demand, now: DateTime<Utc>) -> bool {
         let running = (now - self.started_at).as_seconds_f64();
         let zones = self.node_zones(model);
         let steering = self.steering.entry(model.name.clone()).or_default();
-        let steered = steering.evaluate(model, &self.config, &self.fleet, demand_rps, running, now);
+        let arrivals = Arrivals { rps: demand.admitted_rps(), zones: &zones };
+        let steered = steering.evaluate(model, &self.config, &self.fleet, &arrivals, running, now);
         let steered = steering.share_out(model, &self.config, zones, steered);
-        let spare = steering.stand_by(model, &self.config, &self.fleet, now);
+        let before = steering.spare_part();
+        let spare = steering.stand_by(model, &self.config, &self.fleet, demand.requests_per_second, now);
+        let relieved = (before > 0.0, steering.spare_part() > 0.0);
         let taken_anew = self.take_capacities(&model.name, now);
         let relied = self.rely(&model.name, model.predictive_percent(), now);
         if (steered.is_some() || spare.is_some() || taken_anew)
@@ -59,6 +63,17 @@ impl Core {
             self.effects.push(Effect::Journal(entry));
         }
         let publish = taken_anew || relied || steered.is_some() || spare.is_some();
+        let name = &model.name;
+        match relieved {
+            (false, true) => self.note(
+                "warning",
+                format!("no backend of model {name} but spare ones can take requests: these take them"),
+            ),
+            (true, false) => {
+                self.note("info", format!("spare backends of model {name} take no requests any more"));
+            }
+            _ => {}
+        }
         if let Some(spare) = spare {
             self.record(&model.name, None, spare, now);
         }

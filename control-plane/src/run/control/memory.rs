@@ -1,3 +1,4 @@
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -45,7 +46,12 @@ impl Core {
                 && let Ok(steering) = serde_json::from_value::<Steering>(state)
             {
                 // What was decided meanwhile, without the database, is newer.
-                self.steering.entry(model).or_insert(steering);
+                if let Entry::Vacant(place) = self.steering.entry(model) {
+                    let steering = place.insert(steering);
+                    // Their Envoys are on the way.
+                    let zones = steering.zones().filter(|zone| config.knows(zone));
+                    self.zones.expect(zones, now);
+                }
             }
         }
         for (model, state) in memory.canaries {

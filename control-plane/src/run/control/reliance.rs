@@ -140,8 +140,11 @@ impl Core {
         let limit = oldest(&self.config);
         let Some(steering) = self.steering.get(model) else { return false };
         let members = steering.published.iter().flat_map(|group| &group.members);
-        let serving: Vec<_> =
-            members.filter(|(_, draining)| !**draining).map(|(address, _)| *address).collect();
+        let serving: Vec<_> = members
+            .filter(|(_, draining)| !**draining)
+            .map(|(address, _)| *address)
+            .chain(steering.spare_in_use())
+            .collect();
         // Telemetry that comes more seldom is fresh for longer.
         let is_fresh = |address: &&_| {
             let sample = self.fleet.backend(**address).and_then(|backend| backend.sample.as_ref());

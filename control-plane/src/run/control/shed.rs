@@ -13,7 +13,7 @@ use crate::fleet::{Backend, Demand};
 use crate::store::DecisionRow;
 use crate::view::{Change, ShedView};
 
-use super::super::steer::{Steered, pool_capacity, share_capacity};
+use super::super::steer::{Steered, Steering, pool_capacity, share_capacity};
 use super::Core;
 
 /// A part that moves by less is not published, unless it begins or ends.
@@ -131,7 +131,14 @@ impl Core {
     fn shed_input(&self, model: &Model, demand: &Demand, now: DateTime<Utc>) -> ShedInput {
         let name = model.name.as_str();
         let of_model: Vec<&Backend> = self.fleet.of_model(name).collect();
-        let latest = self.steering.get(name).and_then(|steering| steering.latest.as_ref());
+        let steering = self.steering.get(name);
+        let latest = steering.and_then(|steering| steering.latest.as_ref());
+        // While these take requests, what they serve counts, too.
+        let spare: Vec<&Backend> = steering
+            .into_iter()
+            .flat_map(Steering::spare_in_use)
+            .filter_map(|address| self.fleet.backend(address))
+            .collect();
         let shares = latest.map(|latest| latest.backends.as_slice()).unwrap_or_default();
         // What a sick one holds back, and could serve if it were well, counts for nothing.
         let serves = |share: &&BackendShare| share.terms.clamp != Some(Clamp::Sick);
@@ -146,17 +153,23 @@ impl Core {
             })
             .collect();
         // Requests/s at its present speed; the law has a guess for those of which nothing is known.
-        let capacity = |share: &&BackendShare| {
-            let backend = self.fleet.backend(share.address)?;
+        let capacity = |backend: &Backend, by_law: f64| {
             let (is_known, of_pool) = by_pool.get(backend.pool.as_str()).copied().unwrap_or_default();
-            let by_law = Some(share.terms.capacity_rps).filter(|rps| *rps > 0.0);
-            by_law
+            Some(by_law)
+                .filter(|rps| *rps > 0.0)
                 .or_else(|| Some(of_pool? / backend.slowdown().max(0.1)))
                 .filter(|_| is_known || backend.profile().is_some())
         };
-        let known: Vec<f64> = shares.iter().filter_map(capacity).collect();
+        let placed = || {
+            shares
+                .iter()
+                .filter_map(|share| Some((self.fleet.backend(share.address)?, share.terms.capacity_rps)))
+        };
+        let all = || placed().chain(spare.iter().map(|backend| (*backend, 0.0)));
+        let known: Vec<f64> = all().filter_map(|(backend, by_law)| capacity(backend, by_law)).collect();
         let mean = known.iter().sum::<f64>() / known.len().max(1) as f64;
-        let samples = || shares.iter().filter_map(|share| self.fleet.backend(share.address)?.sample.as_ref());
+        let count = shares.len() + spare.len();
+        let samples = || all().filter_map(|(backend, _)| backend.sample.as_ref());
         let waiting: f64 = samples().filter_map(|sample| sample.queue_depth).sum();
         let running: Vec<f64> = samples().filter_map(|sample| sample.running).collect();
         let places: f64 = shares.iter().map(|share| share.terms.places).sum();
@@ -181,11 +194,12 @@ impl Core {
             by_request: model.lane == ModelLane::ByRequest,
             in_force,
             forecast: self.nearest_forecast(name, now),
-            capacity_rps: (2 * known.len() >= shares.len().max(1)).then_some(mean * shares.len() as f64),
-            backends: shares.len(),
+            capacity_rps: (2 * known.len() >= count.max(1)).then_some(mean * count as f64),
+            backends: count,
             in_flight: (!running.is_empty()).then(|| running.iter().sum::<f64>() + waiting),
             waiting,
-            places: (places > 0.0).then_some(places),
+            // Of the spare ones they are not known.
+            places: (places > 0.0 && spare.is_empty()).then_some(places),
             // What goes by capacity shares is not dropped.
             most_interactive: if model.steers() && relied_on > 0.0 {
                 model.shedding.interactive

@@ -14,12 +14,14 @@ use super::{PublishedGroup, members};
 
 /// The backends that share the model's traffic; spare ones do not. When most of them look dead it is our view that fails rather than the
 /// fleet: then all that should serve do. And after a start nobody has been looked at yet: what serves already keeps its
-/// place until its telemetry speaks against it. Where all are dead for sure and spare ones are not, none shares it.
+/// place until its telemetry speaks against it. Where all are dead for sure and spare ones are not, none shares it; from then
+/// on, while the spare ones relieve them, only those do that show themselves again.
 pub(super) fn serving<'a>(
     fleet: &'a Fleet,
     config: &Config,
     model: &str,
     published: &[PublishedGroup],
+    is_relieved: bool,
     now: DateTime<Utc>,
 ) -> Vec<&'a Backend> {
     let placed = members(published);
@@ -32,8 +34,12 @@ pub(super) fn serving<'a>(
     let is_served = |backend: &&Backend| {
         backend.gateway.served_at.is_some_and(|at| (now - at).as_seconds_f64() <= SERVED_SECONDS)
     };
-    if down == wanted.len() && !wanted.iter().any(is_served) && stands_by(fleet, config, model, now) {
+    let stands_by = || stands_by(fleet, config, model, now);
+    if down == wanted.len() && !wanted.iter().any(is_served) && stands_by() {
         return Vec::new();
+    }
+    if is_relieved && stands_by() {
+        return wanted.into_iter().filter(|backend| backend.is_eligible(now)).collect();
     }
     let believed = |backend: &&&Backend| {
         let keeps_place = backend.health(now) == Health::Waiting
@@ -172,6 +178,11 @@ pub(in crate::run) fn share_capacity(
     pool: &str,
     mix: &Mix,
 ) -> Option<f64> {
+    trusted_capacity(config, backends, pool, mix).or_else(|| pool_capacity(config, backends, pool))
+}
+
+/// The same, as far as it does not depend on how busy the backends were.
+pub(super) fn trusted_capacity(config: &Config, backends: &[&Backend], pool: &str, mix: &Mix) -> Option<f64> {
     let profiled = || {
         let of_pool = backends.iter().filter(|backend| backend.pool == pool);
         let mut known: Vec<f64> =
@@ -181,7 +192,7 @@ pub(in crate::run) fn share_capacity(
         known.get(known.len() / 2).copied()
     };
     let configured = config.pool(pool).and_then(|pool| pool.capacity_rps);
-    configured.or_else(profiled).or_else(|| pool_capacity(config, backends, pool))
+    configured.or_else(profiled)
 }
 
 /// Requests/s of one backend of a pool: as configured, or the most that any of them was seen to serve.

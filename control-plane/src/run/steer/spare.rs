@@ -1,4 +1,5 @@
-//! Spare pools: groups without a share, which Envoy uses only while no group with one has a backend that it can use.
+//! Spare pools: groups without a share, which Envoy uses only while no group with one has a backend that it can use, and for a
+//! part of the requests while the others come back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -8,11 +9,17 @@ use serde_json::json;
 
 use crate::compile::GroupIntent;
 use crate::config::{Config, Model, Pool};
-use crate::decide::{fill_unknown, whole_weights};
+use crate::decide::{Relief, ReliefInput, decide_relief, fill_unknown, whole_weights};
 use crate::fleet::{Backend, Fleet, Health, Membership};
 use crate::view::Change;
 
+use super::inputs::trusted_capacity;
 use super::{PublishedGroup, Steered, Steering, WEIGHTS, group_intent, members, published};
+
+/// A backend that has just started counts for this part of its capacity, as in the law.
+const WARMING_FROM: f64 = 0.2;
+/// Nobody counts for more than ten times what is usual.
+const LEAST_SLOWDOWN: f64 = 0.1;
 
 /// The spare pools of a model.
 fn pools<'a>(model: &'a Model, config: &'a Config) -> impl Iterator<Item = &'a Pool> {
@@ -34,46 +41,133 @@ pub(super) fn stands_by(fleet: &Fleet, config: &Config, model: &str, now: DateTi
 }
 
 impl Steering {
-    /// Looks at the spare backends; returns a decision when other ones stand by than before.
+    /// Looks at the spare backends; returns a decision when other ones stand by than before, or when they are to take another
+    /// part of the requests that come.
     pub(in crate::run) fn stand_by(
         &mut self,
         model: &Model,
         config: &Config,
         fleet: &Fleet,
+        offered_rps: f64,
         now: DateTime<Utc>,
     ) -> Option<Steered> {
         let groups = groups(model, config, fleet, now);
-        if groups == self.spare {
+        if groups.is_empty() && self.spare.is_empty() {
+            self.relief = Relief::default();
             return None;
         }
-        let (before, after) = (members(&self.spare), members(&groups));
-        let named: BTreeSet<SocketAddr> = before.keys().chain(after.keys()).copied().collect();
-        let change = |address: SocketAddr| {
-            let stands = |set: &BTreeMap<SocketAddr, (&str, bool)>| {
-                set.get(&address).is_some_and(|(_, drains)| !drains)
-            };
-            let reason = if stands(&after) { "stands by as a spare" } else { "stands by no more" };
-            (stands(&before) != stands(&after)).then(|| Change {
-                target: address.to_string(),
-                from: None,
-                to: None,
-                reason: reason.to_owned(),
-            })
+        let input = ReliefInput {
+            spare: standing(&groups),
+            others: standing(&self.published),
+            capacity_rps: self.capacity_rps(model, config, fleet, now),
+            target_utilisation: model.slo.target_utilisation,
+            offered_rps,
         };
-        let changes: Vec<Change> = named.into_iter().filter_map(change).collect();
-        let standing = after.values().filter(|(_, drains)| !drains).count();
-        self.spare = groups;
+        let previous = std::mem::take(&mut self.relief);
+        self.relief = decide_relief(&input, &previous);
+        let before = std::mem::replace(&mut self.spare, groups);
+        if before == self.spare && self.relief.part == previous.part {
+            return None;
+        }
+        let mut changes = changes(&before, &self.spare);
+        let summary = if self.relief.part == previous.part {
+            format!("{} spare backends stand by", input.spare)
+        } else {
+            let reason = reason(&input, &self.relief);
+            let summary =
+                format!("spare backends take {:.0} % of the requests: {reason}", 100.0 * self.relief.part);
+            changes.push(Change {
+                target: "spare backends".to_owned(),
+                from: Some(previous.part),
+                to: Some(self.relief.part),
+                reason,
+            });
+            summary
+        };
+        let relief = json!({ "input": input, "previous": previous });
         Some(Steered {
             kind: "membership",
-            summary: format!("{standing} spare backends stand by"),
+            summary,
             changes,
-            inputs: json!({ "part": "spare", "groups": self.spare }),
+            inputs: json!({ "part": "spare", "groups": self.spare, "relief": relief }),
         })
+    }
+
+    /// The part of the requests that spare backends take, 0 to 1.
+    pub(in crate::run) fn spare_part(&self) -> f64 {
+        self.relief.part
+    }
+
+    /// The spare backends that take requests; none while they only stand by.
+    pub(in crate::run) fn spare_in_use(&self) -> impl Iterator<Item = SocketAddr> {
+        let is_in_use = self.relief.part > 0.0;
+        let members = self.spare.iter().flat_map(|group| &group.members);
+        members.filter(move |(_, draining)| is_in_use && !**draining).map(|(address, _)| *address)
+    }
+
+    /// Requests/s that the other backends that take requests serve, at their speed and as far as they are warm; none where
+    /// that is not known of each.
+    fn capacity_rps(&self, model: &Model, config: &Config, fleet: &Fleet, now: DateTime<Utc>) -> Option<f64> {
+        let of_model: Vec<&Backend> = fleet.of_model(&model.name).collect();
+        let mix = fleet.mix(&model.name, now);
+        let known: BTreeMap<&str, Option<f64>> = self
+            .published
+            .iter()
+            .map(|group| group.pool.as_str())
+            .map(|pool| (pool, trusted_capacity(config, &of_model, pool, &mix)))
+            .collect();
+        let members = self.published.iter().flat_map(|group| {
+            let takes = group.members.iter().filter(|(_, draining)| !**draining);
+            takes.map(|(address, _)| (*address, group.pool.as_str()))
+        });
+        let capacity = |(address, pool): (SocketAddr, &str)| {
+            let backend = fleet.backend(address)?;
+            let warm = WARMING_FROM + (1.0 - WARMING_FROM) * backend.judged().warmed().clamp(0.0, 1.0);
+            Some(warm * (*known.get(pool)?)? / backend.slowdown().max(LEAST_SLOWDOWN))
+        };
+        members.map(capacity).sum()
     }
 
     /// The spare groups, as they are compiled.
     pub(super) fn spare_intents(&self, config: &Config) -> Vec<GroupIntent> {
         self.spare.iter().map(|group| group_intent(group, config)).collect()
+    }
+}
+
+/// Members of groups that take requests.
+fn standing(groups: &[PublishedGroup]) -> usize {
+    groups.iter().flat_map(|group| group.members.values()).filter(|draining| !**draining).count()
+}
+
+/// Who stands by and did not, and the other way round.
+fn changes(before: &[PublishedGroup], after: &[PublishedGroup]) -> Vec<Change> {
+    let (before, after) = (members(before), members(after));
+    let named: BTreeSet<SocketAddr> = before.keys().chain(after.keys()).copied().collect();
+    let change = |address: SocketAddr| {
+        let stands =
+            |set: &BTreeMap<SocketAddr, (&str, bool)>| set.get(&address).is_some_and(|(_, drains)| !drains);
+        let reason = if stands(&after) { "stands by as a spare" } else { "stands by no more" };
+        (stands(&before) != stands(&after)).then(|| Change {
+            target: address.to_string(),
+            from: None,
+            to: None,
+            reason: reason.to_owned(),
+        })
+    };
+    named.into_iter().filter_map(change).collect()
+}
+
+fn reason(input: &ReliefInput, relief: &Relief) -> String {
+    let others = input.others;
+    let usual = relief.usual.round().max(others as f64);
+    match input.capacity_rps {
+        _ if input.spare == 0 => "none of them takes requests".to_owned(),
+        _ if others == 0 => "no other backend can".to_owned(),
+        Some(rps) => format!(
+            "{others} of {usual} others are back, with {rps:.1} of the {:.1} requests/s that are offered",
+            input.offered_rps
+        ),
+        None => format!("{others} of {usual} others are back"),
     }
 }
 

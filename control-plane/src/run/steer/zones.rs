@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::compile::ViewIntent;
-use crate::config::{Config, Model, Policy};
-use crate::decide::{GroupTotal, NodeZone, Zone, ZoneTerms, ZonesInput, ZonesState, decide_zones};
+use crate::config::{self, Config, Model, Policy};
+use crate::decide::{
+    GroupTotal, LatencyRule, NodeZone, Zone, ZoneTerms, ZonesInput, ZonesState, decide_zones, rules_in_play,
+};
 use crate::view::{Change, ZoneShareView, ZoneView};
 
 use super::{PublishedGroup, Steered, Steering};
@@ -23,6 +25,39 @@ pub(in crate::run) struct ZoneViews {
     state: ZonesState,
     #[serde(skip)]
     terms: Vec<ZoneTerms>,
+    #[serde(skip)]
+    in_play: InPlay,
+}
+
+/// The rules that are about the zones and groups there are. They are looked for when these, or the rules, are other ones.
+#[derive(Clone, Debug, Default)]
+struct InPlay {
+    rules: Vec<LatencyRule>,
+    settings: config::Zones,
+    from: Vec<Zone>,
+    to: Vec<Zone>,
+}
+
+impl InPlay {
+    fn of(
+        &mut self,
+        settings: &config::Zones,
+        zones: &[NodeZone],
+        groups: &[GroupTotal],
+    ) -> Vec<LatencyRule> {
+        let from = || zones.iter().map(|zone| &zone.zone);
+        let to = || groups.iter().map(|group| &group.zone);
+        if !(self.from.iter().eq(from()) && self.to.iter().eq(to()) && self.settings == *settings) {
+            let (from, to): (Vec<&Zone>, Vec<&Zone>) = (from().collect(), to().collect());
+            *self = Self {
+                rules: rules_in_play(&settings.rules(), &from, &to),
+                settings: settings.clone(),
+                from: from.into_iter().cloned().collect(),
+                to: to.into_iter().cloned().collect(),
+            };
+        }
+        self.rules.clone()
+    }
 }
 
 /// What a record has of them: they can be made again from it.
@@ -47,10 +82,13 @@ impl Steering {
         if !is_on && self.views.state.zones.is_empty() {
             return steered;
         }
+        let groups: Vec<GroupTotal> =
+            self.published.iter().filter_map(|group| total(group, config)).collect();
+        let rtt = self.views.in_play.of(&config.zones, &zones, &groups);
         let input = ZonesInput {
             zones,
-            groups: self.published.iter().filter_map(|group| total(group, config)).collect(),
-            rtt: config.zones.rules(),
+            groups,
+            rtt,
             same_region_ms: config.zones.same_region_ms,
             other_region_ms: config.zones.other_region_ms,
             preference: if is_on { model.balance.zone_preference } else { 0.0 },
@@ -72,6 +110,17 @@ impl Steering {
         });
         steered.inputs["zones"] = json!(ZonesRecord { input, previous: before });
         Some(steered)
+    }
+
+    /// The zones whose Envoys are told other shares than those of the fleet.
+    pub(in crate::run) fn zones(&self) -> impl Iterator<Item = &Zone> {
+        self.views.state.zones.keys()
+    }
+
+    /// Envoys among which the requests of a group arrive, of so many that report.
+    pub(super) fn envoys_of_a_group(&self, zones: &[NodeZone], reporters: usize) -> usize {
+        let of_zones = self.views.state.envoys_of_a_group(zones);
+        of_zones.map_or(reporters, |envoys| envoys.round() as usize).max(1)
     }
 
     /// The weights of the published groups for the Envoys of each zone, where they are other ones than those of the fleet.

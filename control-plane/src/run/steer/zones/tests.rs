@@ -7,7 +7,8 @@ use prost::Message as _;
 use crate::compile::{Intent, Resources, compile, compile_zone};
 use crate::config;
 use crate::envoy::{ModelLoad, NodeLoad};
-use crate::run::control::{Checkpoint, Core, Effect, Input};
+use crate::run::control::{Checkpoint, Core, Effect, Input, Order};
+use crate::run::database::Memory;
 use crate::run::steer::explain::{explain, explain_zone};
 use crate::store::DecisionRow;
 use crate::telemetry::Sample;
@@ -196,21 +197,109 @@ fn a_checkpoint_goes_on_with_the_same_bytes() {
 }
 
 #[test]
+fn after_a_restart_each_zone_has_its_last_view_at_once() {
+    let mut before = core("zone_preference: 1");
+    pass(&mut before, 0..60, [4.0, 2.0], &[]);
+    let saved = serde_json::to_value(&before.steering["m"]).unwrap();
+    let views = |core: &Core, second| -> Vec<(Zone, Vec<u32>)> {
+        let intent = core.intents(true, at(second)).remove(0);
+        intent.views.into_iter().map(|view| (view.zone, view.weights)).collect()
+    };
+    let last = views(&before, 60);
+    assert_eq!(last.len(), 2);
+
+    let restarted = |age: i64| {
+        let mut core = Core::new(Arc::clone(before.config()), at(70));
+        core.reconcile(at(70));
+        let weights = vec![("m".to_owned(), at(70 - age), saved.clone())];
+        core.remember(Memory { weights, ..Memory::default() }, at(70));
+        core
+    };
+    let mut core = restarted(10);
+    core.take(Input::Tick { at: at(70) }).unwrap();
+    assert!(core.effects().iter().any(|effect| matches!(effect, Effect::Publish)));
+    assert_eq!(views(&core, 70), last, "before the first Envoy is there");
+    // They come back one after the other, and before they report anything.
+    let connected = |zones: &[&str]| Input::Connected {
+        nodes: zones.iter().map(|zone| (*zone).to_owned()).collect(),
+        report_seconds: 2,
+        zones: zones.iter().map(|name| (zone(name), 1)).collect(),
+    };
+    core.take(connected(&["eu/a"])).unwrap();
+    silent(&mut core, 71..85);
+    assert_eq!(views(&core, 85), last);
+    core.take(connected(&["eu/a", "eu/b"])).unwrap();
+    silent(&mut core, 85..120);
+    assert_eq!(views(&core, 120), last);
+
+    // One whose Envoys do not come back counts no more after a while.
+    let mut alone = restarted(10);
+    alone.take(connected(&["eu/a"])).unwrap();
+    silent(&mut alone, 71..109);
+    assert_eq!(views(&alone, 109).len(), 2);
+    silent(&mut alone, 109..112);
+    assert!(views(&alone, 112).iter().all(|(left, _)| *left == zone("eu/a")));
+
+    // What is too old is not taken up: all begin by the shares of the fleet.
+    let mut old = restarted(301);
+    old.take(Input::Tick { at: at(70) }).unwrap();
+    assert!(views(&old, 70).is_empty());
+}
+
+/// Seconds without any news.
+fn silent(core: &mut Core, seconds: std::ops::Range<i64>) {
+    for second in seconds {
+        core.take(Input::Tick { at: at(second) }).unwrap();
+    }
+}
+
+#[test]
+fn the_law_counts_the_envoys_that_share_a_group() {
+    let envoys = |balance: &str| {
+        let mut core = core(balance);
+        pass(&mut core, 0..40, [3.0, 3.0], &[]);
+        let drain = Order::Drain { pool: "b".to_owned(), address: address(4) };
+        core.take(Input::Order { at: at(40), order: drain }).unwrap();
+        let rows = pass(&mut core, 40..41, [3.0, 3.0], &[]);
+        rows.iter().find_map(|row| row.inputs["envoys"].as_u64())
+    };
+    assert_eq!(envoys(""), Some(2), "both send to all");
+    assert_eq!(envoys("zone_preference: 1"), Some(1), "each has groups of its own");
+}
+
+type Weights = BTreeMap<String, Option<u32>>;
+
+/// The weights of the groups, as Envoy is told: by predictions and by capacity.
+fn told_weights(core: &Core, second: i64) -> [Weights; 2] {
+    let resources = resources(core, second);
+    let of = |name: &str| {
+        let assignment = resources.assignments.iter().find(|one| one.cluster_name == name).unwrap();
+        let weight = |group: &envoy_types::pb::envoy::config::endpoint::v3::LocalityLbEndpoints| {
+            let name = group.locality.as_ref().unwrap().sub_zone.clone();
+            (name, group.load_balancing_weight.map(|weight| weight.value))
+        };
+        assignment.endpoints.iter().map(weight).collect()
+    };
+    [of("m"), of("!static/m")]
+}
+
+/// The part of the requests that these weights give to the spare group.
+fn spare_part(weights: &Weights) -> f64 {
+    let sum: u32 = weights.values().flatten().sum();
+    f64::from(weights["far"].unwrap_or(0)) / f64::from(sum)
+}
+
+fn taking(core: &Core) -> Vec<SocketAddr> {
+    let members = core.steering["m"].published.iter().flat_map(|group| &group.members);
+    members.filter(|(_, draining)| !**draining).map(|(address, _)| *address).collect()
+}
+
+#[test]
 fn spare_backends_have_no_share_until_no_other_backend_is_left() {
     let mut core = core("");
     let rows = pass(&mut core, 0..30, [3.0, 3.0], &[]);
     assert!(rows.iter().any(|row| row.summary == "1 spare backends stand by"), "{rows:?}");
-    let weights = |resources: &Resources| {
-        let of = |assignment: &envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment| {
-            let weight = |group: &envoy_types::pb::envoy::config::endpoint::v3::LocalityLbEndpoints| {
-                let name = group.locality.as_ref().unwrap().sub_zone.clone();
-                (name, group.load_balancing_weight.map(|weight| weight.value))
-            };
-            assignment.endpoints.iter().map(weight).collect::<BTreeMap<_, _>>()
-        };
-        resources.assignments.iter().map(of).collect::<Vec<_>>()
-    };
-    for of_cluster in weights(&resources(&core, 30)) {
+    for of_cluster in told_weights(&core, 30) {
         assert_eq!(of_cluster["far"], None, "{of_cluster:?}");
         assert!(of_cluster["a"].is_some_and(|weight| weight > 3000), "{of_cluster:?}");
     }
@@ -219,20 +308,74 @@ fn spare_backends_have_no_share_until_no_other_backend_is_left() {
     assert!(!core.plans.contains_key("far"), "and so do replica plans");
 
     pass(&mut core, 30..40, [3.0, 3.0], &[1, 2, 3, 4]);
-    let of_cluster = weights(&resources(&core, 40));
-    assert!(of_cluster.iter().all(|groups| groups["far"].is_some()), "{of_cluster:?}");
-    let draining = core.steering["m"].published.iter().flat_map(|group| group.members.values());
-    assert!(draining.clone().count() == 4 && draining.clone().all(|draining| *draining));
-    // They are back.
-    pass(&mut core, 40..60, [3.0, 3.0], &[]);
-    for of_cluster in weights(&resources(&core, 60)) {
-        // One that has just started may have a group of its own.
-        let mut of_pool = of_cluster.iter().filter(|(name, _)| name.split('/').next() == Some("a"));
-        assert!(of_pool.all(|(_, weight)| weight.is_some()), "{of_cluster:?}");
-        assert!(of_cluster["far"].is_none() && of_cluster.len() > 1, "{of_cluster:?}");
+    for of_cluster in told_weights(&core, 40) {
+        assert!(of_cluster["far"].is_some(), "{of_cluster:?}");
     }
+    assert_eq!(core.steering["m"].published.iter().map(|group| group.members.len()).sum::<usize>(), 4);
+    assert!(taking(&core).is_empty());
     // All of them, the spare one, too: what is known may be wrong, so nothing is taken out.
-    pass(&mut core, 60..75, [3.0, 3.0], &[1, 2, 3, 4, 9]);
-    let draining = core.steering["m"].published.iter().flat_map(|group| group.members.values());
-    assert!(draining.clone().any(|draining| !*draining), "{:?}", core.steering["m"].published);
+    pass(&mut core, 40..55, [3.0, 3.0], &[1, 2, 3, 4, 9]);
+    assert!(!taking(&core).is_empty(), "{:?}", core.steering["m"].published);
+}
+
+#[test]
+fn the_first_backend_that_is_back_is_not_given_everything() {
+    let mut core = core("");
+    // Four backends of 6 requests/s, of which 5.1 keep the objective.
+    let rps = [8.0, 8.0];
+    pass(&mut core, 0..60, rps, &[]);
+    pass(&mut core, 60..75, rps, &[1, 2, 3, 4]);
+    assert!(taking(&core).is_empty());
+
+    // One is back: the others are not believed to be, and it gets a tenth more a second, up to what it serves.
+    let mut before = 1.0;
+    let mut rows = Vec::new();
+    // For long enough to be warm.
+    for second in 75..120 {
+        rows.extend(pass(&mut core, second..second + 1, rps, &[2, 3, 4]));
+        let back = taking(&core);
+        assert!(back.is_empty() || back == [address(1)], "{back:?}");
+        let parts = told_weights(&core, second).map(|weights| spare_part(&weights));
+        for part in parts {
+            assert!(back.is_empty() || part > before - 0.105, "at {second}: {part} after {before}");
+        }
+        assert!(back.is_empty() || (parts[0] - parts[1]).abs() < 0.01, "{parts:?}");
+        before = if back.is_empty() { 1.0 } else { parts[0] };
+        let shed = &core.intents(true, at(second))[0].lanes;
+        assert_eq!((shed.batch_refused, shed.predictive_refused), (0, 0), "at {second}");
+    }
+    let wanted = 1.0 - core.config().models[0].slo.target_utilisation * 6.0 / 16.0;
+    assert!((before - wanted).abs() < 0.04, "{before} for {wanted}");
+    let of_spare = |row: &&DecisionRow| row.inputs["part"] == "spare";
+    let rows: Vec<&DecisionRow> = rows.iter().filter(of_spare).collect();
+    assert!((2..20).contains(&rows.len()), "{rows:?}");
+    assert!(rows[0].summary.contains("90 % of the requests: 1 of 4 others are back"), "{}", rows[0].summary);
+
+    // A restart in between goes on from there.
+    let saved = serde_json::to_string(&core.checkpoint()).unwrap();
+    let again = Core::resume(serde_json::from_str::<Checkpoint<'static>>(&saved).unwrap());
+    assert!((spare_part(&told_weights(&again, 120)[0]) - before).abs() < 1e-3);
+
+    // All are back: the spare one stands by as before, after a few seconds.
+    for second in 120..150 {
+        pass(&mut core, second..second + 1, rps, &[]);
+        let part = spare_part(&told_weights(&core, second)[0]);
+        assert!(part > before - 0.105 && part <= before + 1e-3, "at {second}: {part} after {before}");
+        before = part;
+    }
+    let back: Vec<SocketAddr> = [1, 2, 3, 4].map(address).to_vec();
+    assert_eq!(taking(&core), back);
+    for of_cluster in told_weights(&core, 150) {
+        assert_eq!(of_cluster["far"], None, "{of_cluster:?}");
+        // One that has just started may have a group of its own.
+        let of_pool = |pool: &str| -> u32 {
+            let groups = of_cluster.iter().filter(|(name, _)| name.split('/').next() == Some(pool));
+            groups.filter_map(|(_, weight)| *weight).sum()
+        };
+        assert_eq!(of_pool("a") + of_pool("b"), 10_000, "{of_cluster:?}");
+        assert!(of_pool("a") > 3000 && of_pool("b") > 3000, "{of_cluster:?}");
+    }
+    // As before the loss, fewer than half are reason for doubt, not for the spare one.
+    pass(&mut core, 150..165, rps, &[2, 3, 4]);
+    assert_eq!(told_weights(&core, 165)[0]["far"], None);
 }
