@@ -34,7 +34,7 @@ pub(crate) struct Args {
 const PAGE: &str = "docs/benchmarks.md";
 
 /// The benchmarks that write tables, with the section of the page that these are.
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 9] = [
     ("access-log", "access-log"),
     ("balance", "balance"),
     ("cost", "cost"),
@@ -43,10 +43,11 @@ const SECTIONS: [(&str, &str); 8] = [
     ("ingest", "store"),
     ("push", "push"),
     ("scrape", "scrape"),
+    ("steer", "steer"),
 ];
 
 /// The benchmarks that run the programs, which are then built first.
-const OF_PROGRAMS: [&str; 1] = ["balance"];
+const OF_PROGRAMS: [&str; 2] = ["balance", "steer"];
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let found = benchmarks(workspace.root())?;
