@@ -6,6 +6,7 @@ mod control;
 mod controller;
 mod database;
 mod decision_id;
+mod deliveries;
 mod envoys;
 mod files;
 mod journal;

@@ -8,6 +8,7 @@
 //! Nothing here is needed to serve proxies: while the database is away every method returns an error, the writer
 //! keeps samples in a spool on disk, and both recover by themselves.
 
+mod acknowledgements;
 mod backends;
 mod connect;
 mod copy;
@@ -37,6 +38,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+pub use self::acknowledgements::{AcknowledgementRow, Refusal};
 pub use self::backends::{BackendRow, RegisteredBackend, RegisteredState};
 pub use self::decisions::DecisionRow;
 pub use self::demand::DemandRow;

@@ -35,6 +35,10 @@ impl Service {
         self.variant == Variant::Delta
     }
 
+    pub(crate) fn takes_endpoints(self) -> bool {
+        self.only.is_none_or(|only| only == ResourceType::ClusterLoadAssignment)
+    }
+
     /// The type of a service of one type; `None` for the aggregated service.
     pub fn only(self) -> Option<ResourceType> {
         self.only

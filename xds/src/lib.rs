@@ -43,6 +43,7 @@
 //! `examples/minimal.rs` is a whole server, `examples/serve_dir.rs` one that serves a folder of files.
 
 mod clients;
+mod delivery;
 mod encode;
 mod intake;
 mod metrics;
@@ -60,6 +61,7 @@ mod fixtures;
 pub use self::clients::{
     ClientEvent, ClientEventKind, ClientId, ClientStatus, Nack, Quarantined, Service, SyncState, TypeStatus,
 };
+pub use self::delivery::{Delivery, Receipt};
 pub use self::intake::{
     AccessLogEntries, AccessLogService, AccessLogs, Intake, IntakeMetrics, IntakeOptions, IntakeReceiver,
     IntakeReceivers, InvalidIntake, LoadReport, LoadReporting, LoadReportingService, Overflow, ReportingNode,

@@ -33,6 +33,7 @@ use self::groups::{Change, Group, Groups};
 use self::pacer::{Pace, PacerLimits};
 use self::registry::Clients;
 use crate::clients::{ClientEvent, ClientStatus, Quarantined, Service};
+use crate::delivery::Delivery;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use crate::stream::{NameSets, Stream};
@@ -100,15 +101,18 @@ impl XdsServer {
     /// once or, in a burst of changes, at most [`ServerOptions::pace`] later; waits for none of them.
     ///
     /// Publishing what is published already sends nothing. It [confirms](Self::confirm) it.
-    pub fn publish(&self, group: &str, snapshot: Snapshot) {
+    ///
+    /// Returns what becomes of the endpoints, when these are other ones than before.
+    pub fn publish(&self, group: &str, snapshot: Snapshot) -> Option<Delivery> {
         let now = Instant::now();
-        let (group, change) = self.shared.groups.publish(group, snapshot, now);
+        let (group, change, delivery) = self.shared.groups.publish(group, snapshot, now);
         if matches!(change, Change::Wake(..)) {
             self.shared.metrics.publishes.inc();
         }
         self.shared.wake(&group, change, now);
         let control = &self.shared.control;
         self.shared.ready.send_if_modified(|ready| !control.is_draining() && !std::mem::replace(ready, true));
+        delivery
     }
 
     /// Says that what was published last for the group is still as it should be: resources with a TTL are kept up

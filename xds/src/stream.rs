@@ -48,6 +48,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::unknown::UnknownTypes;
+#[cfg(test)]
+use crate::delivery::Audience;
+use crate::delivery::Delivery;
 use crate::encode::GrpcMessage;
 use crate::resource_type::{PerType, ResourceType};
 use crate::snapshot::Snapshot;
@@ -65,6 +68,8 @@ pub(crate) struct Published {
     pub(crate) number: u64,
     /// Counts the states in which a type changed.
     pub(crate) changes: PerType<u64>,
+    /// Who has its endpoints.
+    pub(crate) delivery: Delivery,
 }
 
 impl Published {
@@ -83,7 +88,9 @@ impl Published {
 #[cfg(test)]
 impl Published {
     pub(crate) fn first(snapshot: Snapshot, now: Instant) -> Self {
-        Self { snapshot, at: now, confirmed_at: now, number: 1, changes: PerType::default() }
+        let table = snapshot.table(ResourceType::ClusterLoadAssignment).clone();
+        let delivery = Delivery::new(table, None, Audience::default(), now);
+        Self { snapshot, at: now, confirmed_at: now, number: 1, changes: PerType::default(), delivery }
     }
 }
 
@@ -139,7 +146,16 @@ pub(crate) struct Stream {
     unknown: UnknownTypes,
     /// On a stream of one type: what the client's stream of another type is to send again.
     renewals: Option<Renewal>,
+    /// What the last answer says about endpoints that were published.
+    received: Option<Received>,
     sets: Arc<NameSets>,
+}
+
+/// The client has all endpoints of a published state, but for those that it refuses.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    pub(crate) delivery: Delivery,
+    pub(crate) refused: Vec<Arc<str>>,
 }
 
 /// Resources that a client waits for although it has them: endpoints of changed clusters, routes of changed
@@ -171,6 +187,7 @@ impl Stream {
             subscriptions: PerType::default(),
             unknown: UnknownTypes::default(),
             renewals: None,
+            received: None,
             sets,
         }
     }
@@ -182,6 +199,17 @@ impl Stream {
     /// What another stream of the same client is to send again, after a response on this one.
     pub(crate) fn take_renewal(&mut self) -> Option<Renewal> {
         self.renewals.take()
+    }
+
+    /// What the last answer said about endpoints that were published, if it was the last one about them.
+    pub(crate) fn take_received(&mut self) -> Option<Received> {
+        self.received.take()
+    }
+
+    /// True when the client has ACKed all endpoints of a published state.
+    pub(crate) fn has_received(&self, delivery: &Delivery) -> bool {
+        let received = self.subscription(ResourceType::ClusterLoadAssignment).map(|s| &s.received);
+        received.is_some_and(|received| received.as_ref().is_some_and(|received| received.is(delivery)))
     }
 
     /// Sends once more what the client has, because it waits for it.

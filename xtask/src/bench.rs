@@ -44,10 +44,11 @@ const SECTIONS: [(&str, &str); 9] = [
     ("ingest", "store"),
     ("push", "push"),
     ("scrape", "scrape"),
+    ("steer", "steer"),
 ];
 
 /// The benchmarks that run the programs, which are then built first.
-const OF_PROGRAMS: [&str; 1] = ["balance"];
+const OF_PROGRAMS: [&str; 2] = ["balance", "steer"];
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let found = benchmarks(workspace.root())?;

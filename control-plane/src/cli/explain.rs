@@ -1,5 +1,6 @@
 //! `clairvoy explain`: why a backend had its share; why requests for a model were refused, and why its canary stepped back.
 
+mod acknowledgement;
 mod canary;
 mod shed;
 mod zone;
@@ -14,10 +15,11 @@ use serde_json::json;
 use crate::config::{self, Config};
 use crate::decide::{Clamp, Terms, Zone};
 use crate::run::{Explained, Overrides, database_settings, explain};
-use crate::store::{DecisionRow, Store};
+use crate::store::{AcknowledgementRow, DecisionRow, Store};
 
 use super::ConfigFile;
 use super::export::time;
+use acknowledgement::acknowledged;
 use zone::Zoned;
 
 #[derive(Debug, clap::Args)]
@@ -58,14 +60,18 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let in_force = runtime.block_on(in_force(&config, &times))?;
     for (at, decisions) in times.iter().zip(&in_force) {
         let (row, explained) = found(backend, *at, &decisions.shares)?;
+        let told = decisions.acknowledgement(row);
         let zoned = match &arguments.zone {
-            Some(zone) => Some(Zoned::find(zone, backend, &row.model, &decisions.zones)?),
+            Some(zone) => Some(Zoned::find(zone, backend, &row.model, decisions)?),
             None => None,
         };
         if arguments.json {
-            println!("{}", as_json(backend, row, &explained, zoned.as_ref()));
+            println!("{}", as_json(backend, row, &explained, told, zoned.as_ref()));
         } else {
-            println!("{}", as_text(backend, row, &explained, zoned.as_ref()));
+            println!(
+                "{}",
+                as_text(backend, row, &explained, &acknowledged(row, told, now), zoned.as_ref(), now)
+            );
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -109,6 +115,14 @@ struct Decisions {
     shares: Vec<DecisionRow>,
     /// About what the Envoys of single zones are told.
     zones: Vec<DecisionRow>,
+    /// What Envoys said to these, as far as it is known.
+    acknowledgements: Vec<AcknowledgementRow>,
+}
+
+impl Decisions {
+    fn acknowledgement(&self, decision: &DecisionRow) -> Option<&AcknowledgementRow> {
+        self.acknowledgements.iter().find(|row| row.decision_id == decision.id)
+    }
 }
 
 async fn in_force(config: &Config, times: &[DateTime<Utc>]) -> anyhow::Result<Vec<Decisions>> {
@@ -120,6 +134,8 @@ async fn in_force(config: &Config, times: &[DateTime<Utc>]) -> anyhow::Result<Ve
             decisions.shares.extend(store.shares_in_force(&model.name, *at).await?);
             decisions.zones.extend(store.zones_in_force(&model.name, *at).await?);
         }
+        let ids: Vec<_> = decisions.shares.iter().chain(&decisions.zones).map(|row| row.id).collect();
+        decisions.acknowledgements = store.acknowledgements(&ids).await?;
         all.push(decisions);
     }
     store.close().await?;
@@ -154,6 +170,7 @@ fn as_json(
     backend: SocketAddr,
     row: &DecisionRow,
     explained: &Explained,
+    told: Option<&AcknowledgementRow>,
     zoned: Option<&Zoned<'_>>,
 ) -> serde_json::Value {
     let part = explained.part(backend);
@@ -165,6 +182,7 @@ fn as_json(
         "group": part.as_ref().map(|part| part.group),
         "group_weight": part.as_ref().map(|part| part.weight),
         "of_weight": part.as_ref().map(|part| part.of),
+        "acknowledgement": told,
         "group_members": part.as_ref().map(|part| part.members),
         "endpoint_weight": part.as_ref().and_then(|part| part.own_weight),
         "share": part.as_ref().and_then(|part| part.share),
@@ -180,7 +198,9 @@ fn as_text(
     backend: SocketAddr,
     row: &DecisionRow,
     explained: &Explained,
+    acknowledged: &str,
     zoned: Option<&Zoned<'_>>,
+    now: DateTime<Utc>,
 ) -> String {
     let Some(part) = explained.part(backend) else { return String::new() };
     let mut lines = vec![
@@ -189,8 +209,9 @@ fn as_text(
             "group {}: weight {} of {}, {} backends take requests",
             part.group, part.weight, part.of, part.members
         ),
+        acknowledged.to_owned(),
     ];
-    lines.extend(zoned.map(Zoned::as_text));
+    lines.extend(zoned.map(|zoned| zoned.as_text(now)));
     let Some(share) = part.share else {
         lines.push("it takes no new requests: it drains, or looks dead".to_owned());
         return lines.join("\n");

@@ -19,7 +19,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use clairvoy_xds::{ClientEvent, Intake, XdsServer};
+use clairvoy_xds::{ClientEvent, Delivery, Intake, XdsServer};
 
 use crate::compile::BearerToken;
 use crate::config::{Config, ConfigError};
@@ -37,6 +37,7 @@ use crate::view::DecisionView;
 use super::commands::Command;
 use super::control::{Core, Input};
 use super::database::Memory;
+use super::deliveries::Deliveries;
 use super::journal::{Entry, Journal};
 use super::listen::ZoneGroups;
 use super::recent::{Events, Recent};
@@ -113,6 +114,9 @@ pub(super) struct Controller {
     counts: Counts,
     writer: TelemetryWriter,
     published_once: bool,
+    /// Endpoints that the last publication changed, of each group.
+    sent: Vec<Delivery>,
+    deliveries: Deliveries,
     /// How many Envoys there are in the zones that are known.
     zones: Vec<(Zone, u32)>,
     /// Gateways, and zones of them, whose newest state is published.
@@ -154,6 +158,8 @@ impl Controller {
             counts: Counts::default(),
             writer: TelemetryWriter::start(settings),
             published_once: false,
+            sent: Vec::new(),
+            deliveries: Deliveries::default(),
             zones: Vec::new(),
             stood_by: BTreeSet::new(),
             without_layer: BTreeSet::new(),
@@ -215,6 +221,8 @@ impl Controller {
                 Some(news) = inputs.envoys.recv() => self.told(news, clock()),
             }
         }
+        let rows = self.deliveries.close();
+        self.acknowledged(rows);
         if let Some(page) = self.recorder.finish(clock()) {
             self.outputs.journal.write(Entry::Page(Box::new(page)));
         }

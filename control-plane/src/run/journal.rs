@@ -120,6 +120,7 @@ async fn put(store: &Store, item: &Item) -> Result<(), StoreError> {
     };
     match entry {
         Entry::Decision(row) => store.put_decision(row).await,
+        Entry::Acknowledgements(rows) => store.put_acknowledgements(rows).await,
         Entry::Forecasts(rows) => store.put_forecasts(rows).await.map(drop),
         Entry::Demand { step_seconds, rows } => store.put_demand(*step_seconds, rows).await.map(drop),
         Entry::ModelState { kind, key, at, state } => {

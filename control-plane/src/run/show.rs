@@ -8,15 +8,13 @@ use clairvoy_forecaster::{CapacityEstimate, WaitForecast};
 use clairvoy_xds::{ClientStatus, Quarantined, ResourceType, SyncState};
 
 use crate::config::{Model, Rung};
-use crate::decide::{Certainty, Mix, Profile};
+use crate::decide::{BackendShare, Certainty, Mix, Profile};
 use crate::envoy::parts_of_group;
 use crate::fleet::{Backend, Findings, Health, Membership};
 use crate::view::{
     AnomalyView, BackendState, BackendView, CapacityView, NackView, ProfileView, ProxyState, ProxyView,
     QuarantineView, State,
 };
-
-use super::steer::Steering;
 
 /// One picture of the state, encoded at most once however many look at it.
 #[derive(Debug)]
@@ -40,7 +38,7 @@ impl Frame {
 
 pub(super) fn backend(
     backend: &Backend,
-    steering: Option<&Steering>,
+    decided: Option<&BackendShare>,
     zone: &str,
     capacity_rps: Option<f64>,
     model: Option<&Model>,
@@ -48,9 +46,6 @@ pub(super) fn backend(
     now: DateTime<Utc>,
 ) -> BackendView {
     let sample = backend.sample.as_ref();
-    let decided = steering
-        .and_then(|steering| steering.latest.as_ref())
-        .and_then(|latest| latest.backends.iter().find(|share| share.address == backend.address));
     let state = match (backend.membership, backend.health(now)) {
         (Membership::Draining { .. } | Membership::Leaving { .. }, _) => BackendState::Draining,
         (Membership::Active, Health::Ready) => BackendState::Ready,

@@ -201,7 +201,7 @@ const FOLD_MARKS: &str = "
 
 /// Returns, for each table that grows and has no partitions, the statement that removes at most `$2` rows from before
 /// `$1`, and the days that are kept.
-fn removals(retention: &Retention) -> [(&'static str, u32); 7] {
+fn removals(retention: &Retention) -> [(&'static str, u32); 8] {
     [
         (
             "DELETE FROM demand WHERE ctid = ANY(ARRAY(
@@ -215,6 +215,11 @@ fn removals(retention: &Retention) -> [(&'static str, u32); 7] {
         ),
         (
             "DELETE FROM decision WHERE ctid = ANY(ARRAY(SELECT ctid FROM decision WHERE at < $1 LIMIT $2))",
+            retention.decisions_days,
+        ),
+        (
+            "DELETE FROM acknowledgement WHERE ctid = ANY(ARRAY(
+                 SELECT ctid FROM acknowledgement WHERE published_at < $1 LIMIT $2))",
             retention.decisions_days,
         ),
         (FORGET_STATES, retention.minutes_days),

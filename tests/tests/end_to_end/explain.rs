@@ -8,9 +8,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use clairvoy_tests::{Faults, SimulatedServer, SpeedClass};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use reqwest::StatusCode;
 use serde_json::Value;
 
-use crate::support::{Chat, Envoy, Load, Site, model_server};
+use crate::support::{Chat, Envoy, Load, Site, model_server, until};
 
 /// Pairs of a backend and a time that are asked for.
 const ASKED: usize = 200;
@@ -45,6 +46,27 @@ async fn look(envoy: &Envoy) -> Seen {
         }
     }
     seen
+}
+
+/// What the command says about a backend now.
+fn explained(site: &Site, backend: &str) -> String {
+    let config = site.config_file();
+    let answer =
+        tokio::task::block_in_place(|| site.run(&["explain", backend, "--config", config.to_str().unwrap()]));
+    String::from_utf8(answer.stdout).unwrap()
+}
+
+/// Whether the one Envoy had acknowledged by this time what was decided last.
+fn is_acknowledged(told: &Value, at: DateTime<Utc>) -> bool {
+    let acknowledgement = &told["acknowledgement"];
+    if acknowledgement.is_null() {
+        return false;
+    }
+    assert_eq!(acknowledgement["refused"], 0, "{told}");
+    let published: DateTime<Utc> = acknowledgement["published_at"].as_str().unwrap().parse().unwrap();
+    let Some(seconds) = acknowledgement["last_seconds"].as_f64() else { return false };
+    assert_eq!((&acknowledgement["accepted"], &acknowledgement["envoys"]), (&1.into(), &1.into()), "{told}");
+    published + TimeDelta::microseconds((1e6 * seconds) as i64) <= at
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,6 +123,7 @@ async fn every_weight_that_envoy_had_is_explained() {
         let server = &servers[random.random_range(0..servers.len())];
         asked.entry(server.address()).or_default().push(standing[random.random_range(0..standing.len())]);
     }
+    let mut acknowledged = 0;
     for (backend, looks) in asked {
         let text = backend.to_string();
         let times: Vec<String> = looks.iter().map(|(at, _)| at.to_rfc3339()).collect();
@@ -116,12 +139,27 @@ async fn every_weight_that_envoy_had_is_explained() {
             let group = &seen.groups[&backend];
             assert_eq!(told["group"], group.as_str(), "{at}: {told}");
             assert_eq!(told["group_weight"], seen.weights[group], "{at}: {told}");
+            acknowledged += usize::from(is_acknowledged(told, *at));
         }
     }
+    // What was decided within the last seconds may not be written down yet.
+    assert!(acknowledged * 10 >= ASKED * 9, "{acknowledged} of {ASKED}");
     let text = servers[2].address().to_string();
-    let answer = tokio::task::block_in_place(|| {
-        site.run(&["explain", &text, "--config", site.config_file().to_str().unwrap()])
-    });
-    let said = String::from_utf8(answer.stdout).unwrap();
+    let said = until("the acknowledgement of the weights in force is written down", 20, async || {
+        let said = explained(&site, &text);
+        if said.contains("acknowledged by 1 of 1 Envoy") { Ok(said) } else { Err(said) }
+    })
+    .await;
     assert!(said.contains("group slow: weight") && said.contains("inflow that is wanted"), "{said}");
+    assert!(said.contains(" after it was published\n"), "{said}");
+
+    // Without an Envoy nobody acknowledges anything.
+    drop(envoy);
+    clairvoy.state_where("the Envoy has gone", |state| state.proxies.is_empty()).await;
+    assert_eq!(clairvoy.drain("slow", &text).await, StatusCode::OK);
+    until("that nobody was told is written down", 20, async || {
+        let said = explained(&site, &servers[0].address().to_string());
+        if said.contains("acknowledged by none: no Envoy was connected") { Ok(()) } else { Err(said) }
+    })
+    .await;
 }

@@ -1,5 +1,6 @@
 use clairvoy::store::{
-    BackendRow, DecisionRow, DemandRow, EventLevel, EventRow, ForecastRow, RegisteredState,
+    AcknowledgementRow, BackendRow, DecisionRow, DemandRow, EventLevel, EventRow, ForecastRow, Refusal,
+    RegisteredState,
 };
 use serde_json::json;
 use sqlx::types::Uuid;
@@ -114,6 +115,32 @@ async fn decisions_and_events_are_listed_newest_first() {
         store.put_event(event).await.unwrap();
     }
     assert_eq!(store.events(9).await.unwrap(), [events[1].clone(), events[0].clone()]);
+}
+
+#[tokio::test]
+async fn what_envoys_said_is_written_once_and_read_by_decision() {
+    let server = SharedServer::get().await;
+    let store = server.store().await;
+    let row = |n: u128, accepted: i32| AcknowledgementRow {
+        decision_id: Uuid::from_u128(n),
+        published_at: today(i64::try_from(n).unwrap()),
+        envoys: 4,
+        accepted,
+        refused: 4 - accepted,
+        gone: 0,
+        first_seconds: (accepted > 0).then_some(0.25),
+        last_seconds: (accepted > 0).then_some(0.5),
+        refusals: (accepted..4)
+            .map(|node| Refusal { node: format!("edge-{node}"), reason: "bad \"weight\"".into() })
+            .collect(),
+    };
+    store.put_acknowledgements(&[row(1, 4), row(2, 1), row(3, 0)]).await.unwrap();
+    store.put_acknowledgements(&[row(2, 4)]).await.unwrap();
+    store.put_acknowledgements(&[]).await.unwrap();
+    let ids = [2, 3, 9].map(Uuid::from_u128);
+    let mut read = store.acknowledgements(&ids).await.unwrap();
+    read.sort_by_key(|row| row.decision_id);
+    assert_eq!(read, [row(2, 1), row(3, 0)]);
 }
 
 #[tokio::test]

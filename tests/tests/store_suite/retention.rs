@@ -1,7 +1,10 @@
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use clairvoy::store::{DemandRow, EventLevel, EventRow, Retention, Store, TelemetryWriter, WriterSettings};
+use clairvoy::store::{
+    AcknowledgementRow, DemandRow, EventLevel, EventRow, Retention, Store, TelemetryWriter, WriterSettings,
+};
+use sqlx::types::Uuid;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{SharedServer, count_samples, eventually, sample};
@@ -74,6 +77,18 @@ async fn old_rows_go_and_imported_history_stays() {
         let at = now - TimeDelta::days(days);
         let event = EventRow { at, level: EventLevel::Warning, message: format!("{days} days ago") };
         store.put_event(&event).await.unwrap();
+        let acknowledgement = AcknowledgementRow {
+            decision_id: Uuid::from_u128(u128::try_from(days).unwrap()),
+            published_at: at,
+            envoys: 1,
+            accepted: 1,
+            refused: 0,
+            gone: 0,
+            first_seconds: Some(0.1),
+            last_seconds: Some(0.1),
+            refusals: Vec::new(),
+        };
+        store.put_acknowledgements(&[acknowledgement]).await.unwrap();
     }
     let history = DemandRow { model: "m".into(), at: now - TimeDelta::days(3_000), requests_per_second: 1.0 };
     store.put_demand(10, std::slice::from_ref(&history)).await.unwrap();
@@ -83,7 +98,9 @@ async fn old_rows_go_and_imported_history_stays() {
         .await
         .unwrap();
     let report = store.maintain(now, &Retention::default()).await.unwrap();
-    assert_eq!(report.rows_removed, 1);
+    assert_eq!(report.rows_removed, 2);
+    let kept = store.acknowledgements(&[Uuid::from_u128(0), Uuid::from_u128(100)]).await.unwrap();
+    assert_eq!(kept.len(), 1);
     assert_eq!(store.events(10).await.unwrap().len(), 1);
     assert_eq!(store.demand("m", 10, history.at, now).await.unwrap().len(), 1);
     assert_eq!(store.telemetry_rows().await.unwrap(), 21);

@@ -12,6 +12,7 @@ use super::pacer::{Pace, Pacer, PacerLimits};
 use super::quarantine::{Poison, Quarantine};
 use super::sharing::Sharing;
 use crate::clients::ClientId;
+use crate::delivery::{Audience, Delivery};
 use crate::resource_type::ResourceType;
 use crate::snapshot::Snapshot;
 use crate::stream::Published;
@@ -96,15 +97,20 @@ impl Group {
         self.lock_members().len()
     }
 
-    /// Makes a snapshot what the group is to have.
-    pub(super) fn publish(&self, snapshot: Snapshot, now: Instant) -> Change {
+    /// Makes a snapshot what the group is to have. Endpoints that this changes are delivered.
+    pub(super) fn publish(&self, snapshot: Snapshot, now: Instant) -> (Change, Option<Delivery>) {
         let mut publishing = self.publishing();
         publishing.wanted = Some(snapshot.clone());
         let effective = publishing.quarantine.apply(&snapshot);
         self.replace(&mut publishing, effective, now)
     }
 
-    fn replace(&self, publishing: &mut Publishing, snapshot: Snapshot, now: Instant) -> Change {
+    fn replace(
+        &self,
+        publishing: &mut Publishing,
+        snapshot: Snapshot,
+        now: Instant,
+    ) -> (Change, Option<Delivery>) {
         let before = self.newest.load_full();
         let changed: Vec<ResourceType> = match &before {
             None => ResourceType::ALL.to_vec(),
@@ -114,7 +120,7 @@ impl Group {
             }
         };
         if let (Some(before), true) = (&before, changed.is_empty()) {
-            return self.confirm_state(before, now);
+            return (self.confirm_state(before, now), None);
         }
         let mut changes = before.as_ref().map(|before| before.changes.clone()).unwrap_or_default();
         for resource_type in &changed {
@@ -122,6 +128,13 @@ impl Group {
         }
         publishing.number += 1;
         let number = publishing.number;
+        let (delivery, is_new) = match &before {
+            Some(before) if !changed.contains(&ResourceType::ClusterLoadAssignment) => {
+                (before.delivery.clone(), false)
+            }
+            _ => (self.deliver(before.as_deref(), &snapshot, now), true),
+        };
+        let delivered = is_new.then(|| delivery.clone());
         self.synced.store(0, Ordering::Relaxed);
         self.newest.store(Some(Arc::new(Published {
             snapshot,
@@ -129,6 +142,7 @@ impl Group {
             confirmed_at: now,
             number,
             changes,
+            delivery,
         })));
 
         let only_endpoints =
@@ -139,7 +153,7 @@ impl Group {
         } else {
             (Kind::Others, &mut publishing.others)
         };
-        Change::Wake(pacer.change(now), kind)
+        (Change::Wake(pacer.change(now), kind), delivered)
     }
 
     /// The publisher says that all is as it should be; none when nothing was published.
@@ -148,6 +162,19 @@ impl Group {
         let _publishing = self.publishing();
         let newest = self.newest.load_full()?;
         Some(self.confirm_state(&newest, now))
+    }
+
+    fn deliver(&self, before: Option<&Published>, snapshot: &Snapshot, now: Instant) -> Delivery {
+        let endpoints = ResourceType::ClusterLoadAssignment;
+        let mut audience = Audience::default();
+        for cell in self.lock_members().values() {
+            if cell.service.takes_endpoints() {
+                audience.clients += 1;
+                audience.newest = audience.newest.max(Some(cell.id));
+            }
+        }
+        let before = before.map(|before| &**before.snapshot.table(endpoints));
+        Delivery::new(snapshot.table(endpoints).clone(), before, audience, now)
     }
 
     fn confirm_state(&self, before: &Published, now: Instant) -> Change {
@@ -222,7 +249,7 @@ impl Group {
             return Change::Nothing;
         }
         let effective = publishing.quarantine.apply(&wanted);
-        self.replace(&mut publishing, effective, now)
+        self.replace(&mut publishing, effective, now).0
     }
 
     /// What is in quarantine, and since when.
@@ -253,15 +280,20 @@ impl Groups {
         Self { pace, groups: Mutex::default(), sharing: Mutex::default() }
     }
 
-    pub(super) fn publish(&self, group: &str, snapshot: Snapshot, now: Instant) -> (Arc<Group>, Change) {
+    pub(super) fn publish(
+        &self,
+        group: &str,
+        snapshot: Snapshot,
+        now: Instant,
+    ) -> (Arc<Group>, Change, Option<Delivery>) {
         let snapshot = self.sharing.lock().unwrap_or_else(PoisonError::into_inner).share(&snapshot);
         // Under the lock, so that the group cannot go between.
         let mut groups = self.lock();
         let group =
             groups.entry(group.into()).or_insert_with(|| Arc::new(Group::new(group, self.pace))).clone();
-        let change = group.publish(snapshot, now);
+        let (change, delivery) = group.publish(snapshot, now);
         drop(groups);
-        (group, change)
+        (group, change, delivery)
     }
 
     /// False if the group had no snapshot.

@@ -178,7 +178,10 @@ impl Session {
         };
         self.renew();
         match feedback {
-            Ok(feedback) => feedback.into_iter().for_each(|feedback| self.note(feedback, now)),
+            Ok(feedback) => {
+                feedback.into_iter().for_each(|feedback| self.note(feedback, now));
+                self.note_received(now);
+            }
             Err(error) => {
                 tracing::warn!(node.id = self.node_id(), %error, "request refused");
                 return Err(match error {
@@ -238,7 +241,7 @@ impl Session {
         }
         tracing::info!(node.id = self.node_id(), group = group.as_deref(), "client joins group");
         if let Some(before) = before {
-            self.shared.groups.leave(&before, self.cell.id);
+            self.leave(&before);
         }
         let group = group.map(|group| self.shared.groups.join(&group, &self.cell));
         {
@@ -287,6 +290,30 @@ impl Session {
         state.synced = newest.number;
         drop(state);
         group.note_synced(newest);
+    }
+
+    /// Tells those who published endpoints what became of them.
+    fn note_received(&self, now: Instant) {
+        let mut state = self.cell.lock();
+        let Some(received) = state.stream.take_received() else { return };
+        let node_id = state.node.as_ref().map(|node| node.id.clone()).unwrap_or_default();
+        let message = match &state.last_nack {
+            Some(nack) if !received.refused.is_empty() => nack.message.clone(),
+            _ => String::new(),
+        };
+        drop(state);
+        received.delivery.note(self.cell.id, &node_id, received.refused, &message, now);
+    }
+
+    /// Tells the group that the client goes.
+    fn leave(&self, group: &Arc<Group>) {
+        if self.cell.service.takes_endpoints()
+            && let Some(newest) = group.newest()
+            && !self.cell.lock().stream.has_received(&newest.delivery)
+        {
+            newest.delivery.note_left(self.cell.id);
+        }
+        self.shared.groups.leave(group, self.cell.id);
     }
 
     /// Tells the group what the client refuses, each by itself.
@@ -380,7 +407,7 @@ impl Drop for Session {
             (state.group.take(), state.node.is_some())
         };
         if let Some(group) = group {
-            self.shared.groups.leave(&group, self.cell.id);
+            self.leave(&group);
         }
         self.shared.clients.remove(&self.cell, &self.node_id());
         if known {

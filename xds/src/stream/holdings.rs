@@ -97,6 +97,25 @@ impl Holdings {
         self.base.as_ref().is_some_and(same)
     }
 
+    /// What the client refuses of a table, once there is nothing of it that it is still to be sent or to answer.
+    pub(super) fn refused_of(&self, table: &Arc<Table>) -> Option<Vec<Arc<str>>> {
+        if !self.is_at(table) {
+            return None;
+        }
+        let mut refused = Vec::new();
+        for (name, exception) in &self.exceptions {
+            let Some(resource) = table.get(name) else { continue };
+            match &exception.held {
+                Held::Has(mark) if mark.version == resource.version => {}
+                Held::Refused { version, company: 1, .. } if *version == resource.version => {
+                    refused.push(name.clone());
+                }
+                _ => return None,
+            }
+        }
+        Some(refused)
+    }
+
     pub(crate) fn held(&self, wants: &Wants, name: &str) -> Held {
         match self.exceptions.get(name) {
             Some(exception) => exception.held.clone(),

@@ -167,6 +167,7 @@ impl Stream {
             return Some(Feedback::Nacked { resource_type, resources: Vec::new(), message });
         };
         subscription.feedback(&answered, error.is_none());
+        self.received = subscription.receive(&answered);
         self.renewals.clone_from(&answered.renewal);
         Some(match error {
             None => {

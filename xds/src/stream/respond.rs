@@ -260,6 +260,7 @@ impl Stream {
             subscription.counts.resources += resources as u64;
             let with_ttl = batch.resources.iter().filter(|resource| resource.ttl.is_some());
             subscription.told_at.extend(with_ttl.map(|resource| (resource.name.clone(), now)));
+            let is_endpoints = resource_type == ResourceType::ClusterLoadAssignment;
             let caused_at = newest.at.max(subscription.changed_at);
             subscription.put_in_flight(InFlight {
                 nonce: number,
@@ -269,6 +270,7 @@ impl Stream {
                 batch,
                 before,
                 renewal,
+                delivery: is_endpoints.then(|| newest.delivery.clone()),
             });
         }
         Response { resource_type: Some(resource_type), resources, removed, merged, origin, message }

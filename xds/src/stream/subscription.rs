@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Renewal;
 use super::holdings::{Held, Holdings, Mark};
 use super::wants::{NameSets, WILDCARD, Wants};
+use super::{Received, Renewal};
 use crate::clients::TypeStatus;
+use crate::delivery::Delivery;
 use crate::snapshot::Table;
 use crate::snapshot::batch::Batch;
 use crate::version::Version;
@@ -26,6 +27,8 @@ pub(crate) struct InFlight {
     /// What another stream of the client is to send again: at once, and, since it may overtake this response,
     /// when the client has answered.
     pub(crate) renewal: Option<Renewal>,
+    /// The published state that these endpoints are of.
+    pub(crate) delivery: Option<Delivery>,
 }
 
 /// What the client had of the resources in a response.
@@ -59,6 +62,8 @@ pub(crate) struct Subscription {
     pub(crate) told_at: BTreeMap<Arc<str>, Instant>,
     /// The number of changes of the type up to the last response.
     pub(crate) seen: Option<u64>,
+    /// The newest published state of which the client has ACKed all endpoints.
+    pub(crate) received: Option<Delivery>,
     pub(crate) counts: Counts,
 }
 
@@ -114,6 +119,7 @@ impl Subscription {
             sotw: SotwState::default(),
             told_at: BTreeMap::new(),
             seen: None,
+            received: None,
             counts: Counts::default(),
         }
     }
@@ -273,6 +279,20 @@ impl Subscription {
                 }
             }
         }
+    }
+
+    /// What the client has of the published state that a response was made of, once it has answered about all of it. Of a
+    /// state that it has without exceptions, this is told once.
+    pub(super) fn receive(&mut self, answered: &InFlight) -> Option<Received> {
+        let delivery = answered.delivery.clone()?;
+        let refused = self.holdings.refused_of(delivery.table())?;
+        if refused.is_empty() {
+            if self.received.as_ref().is_some_and(|received| received.is(&delivery)) {
+                return None;
+            }
+            self.received = Some(delivery.clone());
+        }
+        Some(Received { delivery, refused })
     }
 
     pub(crate) fn status(&self) -> TypeStatus {

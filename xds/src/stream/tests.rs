@@ -1,3 +1,4 @@
+mod delivery;
 mod feedback;
 mod fuzz;
 mod heartbeat;

@@ -9,6 +9,7 @@ mod fixtures;
 mod harness;
 
 mod bursts;
+mod delivery;
 mod delta_ads;
 mod flow;
 mod fuzz_requests;

@@ -1,10 +1,14 @@
 use std::net::SocketAddr;
 
+use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use crate::decide::Zone;
 use crate::run::{ExplainedZone, explain_zone};
-use crate::store::DecisionRow;
+use crate::store::{AcknowledgementRow, DecisionRow};
+
+use super::Decisions;
+use super::acknowledgement::acknowledged;
 
 /// What the Envoys of one zone were told of a backend's group.
 #[derive(Debug)]
@@ -14,6 +18,8 @@ pub(super) struct Zoned<'a> {
     decided: Option<(&'a DecisionRow, ExplainedZone)>,
     /// The weight of the group, and of all; none where the shares of the fleet held.
     weight: Option<(u32, u32)>,
+    /// What Envoys said to the decision.
+    told: Option<&'a AcknowledgementRow>,
 }
 
 impl<'a> Zoned<'a> {
@@ -22,14 +28,15 @@ impl<'a> Zoned<'a> {
         zone: &'a Zone,
         backend: SocketAddr,
         model: &str,
-        rows: &'a [DecisionRow],
+        decisions: &'a Decisions,
     ) -> anyhow::Result<Self> {
-        let decided = match rows.iter().find(|row| row.model == model) {
+        let decided = match decisions.zones.iter().find(|row| row.model == model) {
             Some(row) => Some((row, explain_zone(row, zone).map_err(anyhow::Error::msg)?)),
             None => None,
         };
         let weight = decided.as_ref().and_then(|(_, explained)| explained.weight(backend));
-        Ok(Self { zone, decided, weight })
+        let told = decided.as_ref().and_then(|(row, _)| decisions.acknowledgement(row));
+        Ok(Self { zone, decided, weight, told })
     }
 
     pub(super) fn as_json(&self) -> serde_json::Value {
@@ -40,19 +47,21 @@ impl<'a> Zoned<'a> {
             "at": self.decided.as_ref().map(|(row, _)| row.at),
             "group_weight": self.weight.map(|(weight, _)| weight),
             "of_weight": self.weight.map(|(_, of)| of),
+            "acknowledgement": self.told,
             "terms": terms,
         })
     }
 
-    pub(super) fn as_text(&self) -> String {
+    pub(super) fn as_text(&self, now: DateTime<Utc>) -> String {
         let zone = self.zone;
         let (Some((weight, of)), Some((row, explained))) = (self.weight, &self.decided) else {
             return format!("zone {zone}: goes by these shares, as the whole fleet");
         };
         let mut text = format!(
-            "zone {zone}: weight {weight} of {of}, by decision {} of {}",
+            "zone {zone}: weight {weight} of {of}, by decision {} of {}, {}",
             row.id,
-            row.at.to_rfc3339()
+            row.at.to_rfc3339(),
+            acknowledged(row, self.told, now)
         );
         if let Some(terms) = &explained.terms {
             text.push_str(&format!(

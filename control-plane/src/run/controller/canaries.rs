@@ -34,7 +34,7 @@ impl Controller {
             builder.runtime_with_ttl(compile_canary(models, percent), RUNTIME_TTL);
             match builder.build() {
                 Ok(snapshot) => {
-                    self.outputs.xds.publish(&name, snapshot);
+                    self.send(&name, snapshot);
                     self.stood_by.insert(name.clone());
                     groups.push(name);
                 }

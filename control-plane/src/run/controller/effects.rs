@@ -8,7 +8,7 @@ use crate::config::{Pool, PoolTelemetry};
 use crate::fleet::{Backend, Registration};
 use crate::learn::Lesson;
 use crate::push::Directory;
-use crate::store::DecisionRow;
+use crate::store::{AcknowledgementRow, DecisionRow};
 use crate::telemetry::{PoolTargets, ScrapeTarget};
 use crate::view::DecisionView;
 
@@ -28,12 +28,18 @@ impl Controller {
 
     pub(super) fn carry_out(&mut self, now: DateTime<Utc>) {
         let mut publish = false;
+        let mut shares = Vec::new();
         for effect in self.core.effects() {
             match effect {
                 Effect::Teach(lesson) => {
                     self.teach(lesson);
                 }
-                Effect::Decided(row) => self.decided(row),
+                Effect::Decided(row) => {
+                    if self.is_told(&row) {
+                        shares.push((row.id, row.model.clone()));
+                    }
+                    self.decided(row);
+                }
                 Effect::Journal(entry) => {
                     self.outputs.journal.write(entry);
                 }
@@ -46,6 +52,23 @@ impl Controller {
         }
         if publish {
             self.publish(now);
+            let sent = std::mem::take(&mut self.sent);
+            let rows = self.deliveries.watch(shares, sent, now);
+            self.acknowledged(rows);
+        }
+    }
+
+    /// Whether a decision is one about shares that go to Envoys.
+    fn is_told(&self, row: &DecisionRow) -> bool {
+        let configured = self.core.config.models.iter().find(|model| model.name == row.model);
+        matches!(&*row.kind, "weights" | "membership")
+            && configured.is_some_and(|model| self.core.in_effect(model).follows_decisions())
+    }
+
+    /// Writes down what Envoys said to decisions.
+    pub(super) fn acknowledged(&self, rows: Vec<AcknowledgementRow>) {
+        if !rows.is_empty() {
+            self.outputs.journal.write(Entry::Acknowledgements(rows));
         }
     }
 
@@ -106,6 +129,8 @@ impl Controller {
             self.publish(now);
         }
         self.stand_by();
+        let rows = self.deliveries.settle(now);
+        self.acknowledged(rows);
         self.record(now);
     }
 

@@ -1,4 +1,5 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,7 +9,7 @@ use clairvoy_forecaster::Standing;
 
 use crate::compile::GroupIntent;
 use crate::config::{Model, Pool};
-use crate::decide::Mix;
+use crate::decide::{BackendShare, Mix};
 use crate::fleet::{Backend, Source};
 use crate::metrics::Reading;
 use crate::view::{
@@ -76,18 +77,39 @@ impl Controller {
         let mixes: BTreeMap<&str, Mix> =
             models.map(|model| (model, self.core.fleet.mix(model, now))).collect();
         let usual = Mix::default();
+        // Each looked for once: of 10,000 backends every one would look at all others.
+        let in_effect =
+            self.core.config.models.iter().map(|model| (&*model.name, self.core.in_effect(model)));
+        let in_effect: BTreeMap<&str, _> = in_effect.collect();
+        let mut pools: BTreeMap<&str, Vec<&Backend>> = BTreeMap::new();
+        for backend in &all {
+            pools.entry(&backend.pool).or_default().push(backend);
+        }
+        let mut capacities: BTreeMap<&str, f64> = BTreeMap::new();
+        for (pool, backends) in &pools {
+            capacities.extend(pool_capacity(&self.core.config, backends, pool).map(|rps| (*pool, rps)));
+        }
+        let shares: HashMap<(&str, SocketAddr), &BackendShare> = self
+            .core
+            .steering
+            .iter()
+            .filter_map(|(model, steering)| Some((model.as_str(), steering.latest.as_ref()?)))
+            .flat_map(|(model, latest)| {
+                latest.backends.iter().map(move |share| ((model, share.address), share))
+            })
+            .collect();
         let mut views: Vec<BackendView> = all
             .iter()
             .map(|backend| {
                 let zone =
                     self.core.config.pool(&backend.pool).map_or("", |pool| pool.locality.zone.as_str());
-                let capacity = pool_capacity(&self.core.config, &all, &backend.pool);
+                let capacity = capacities.get(backend.pool.as_str()).copied();
                 let in_progress = self.core.fleet.reports().in_progress(backend.address);
-                let steering = self.core.steering.get(&backend.model);
-                let model = self.core.config.models.iter().find(|model| model.name == backend.model);
+                let decided = shares.get(&(backend.model.as_str(), backend.address)).copied();
+                let model = in_effect.get(backend.model.as_str());
                 let mix = mixes.get(backend.model.as_str()).unwrap_or(&usual);
-                let model = model.map(|model| self.core.in_effect(model));
-                let view = show::backend(backend, steering, zone, capacity, model.as_deref(), mix, now);
+                let model = model.map(|model| &**model);
+                let view = show::backend(backend, decided, zone, capacity, model, mix, now);
                 BackendView { requests_in_progress: in_progress, ..view }
             })
             .collect();

@@ -4,7 +4,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use clairvoy_xds::{ClientEvent, ClientStatus, ResourceType, SnapshotBuilder, SyncState};
+use clairvoy_xds::{ClientEvent, ClientStatus, ResourceType, Snapshot, SnapshotBuilder, SyncState};
 
 use crate::compile::{Intent, RUNTIME_TTL, compile};
 use crate::envoy::parts_of_group;
@@ -21,6 +21,7 @@ impl Controller {
     pub(super) fn publish(&mut self, now: DateTime<Utc>) {
         let models = self.core.intents(!self.is_leaving, now);
         self.stood_by.clear();
+        self.sent.clear();
         let mut groups = BTreeSet::new();
         for gateway in self.core.config.gateways() {
             let name = gateway.name.clone();
@@ -42,7 +43,7 @@ impl Controller {
                 Ok(snapshot) => {
                     groups.extend(self.publish_zones(&name, &models, &snapshot, now));
                     groups.extend(self.publish_canaries(&name, &models, &snapshot, now));
-                    self.outputs.xds.publish(&name, snapshot);
+                    self.send(&name, snapshot);
                     self.published_once = true;
                     self.stood_by.insert(name);
                 }
@@ -54,6 +55,11 @@ impl Controller {
             }
         }
         self.regroup_zones(groups);
+    }
+
+    /// Publishes what the Envoys of a group are to have.
+    pub(super) fn send(&mut self, group: &str, snapshot: Snapshot) {
+        self.sent.extend(self.outputs.xds.publish(group, snapshot));
     }
 
     /// A builder that takes what Clairvoy makes.

@@ -45,7 +45,7 @@ impl Controller {
             match builder.build() {
                 Ok(snapshot) => {
                     groups.extend(self.publish_canaries(&name, models, &snapshot, now));
-                    self.outputs.xds.publish(&name, snapshot);
+                    self.send(&name, snapshot);
                     self.stood_by.insert(name.clone());
                     groups.push(name);
                 }

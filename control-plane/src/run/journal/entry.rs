@@ -2,7 +2,8 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use crate::store::{
-    BackendRow, CheckpointRow, DecisionRow, DemandRow, EventRow, ForecastRow, PageRow, RegisteredState,
+    AcknowledgementRow, BackendRow, CheckpointRow, DecisionRow, DemandRow, EventRow, ForecastRow, PageRow,
+    Refusal, RegisteredState,
 };
 
 use super::super::control::{MEMBERSHIP, WEIGHTS};
@@ -13,6 +14,7 @@ const MIB: usize = 1024 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
     Decision(Box<DecisionRow>),
+    Acknowledgements(Vec<AcknowledgementRow>),
     Forecasts(Vec<ForecastRow>),
     Demand { step_seconds: u32, rows: Vec<DemandRow> },
     ModelState { kind: &'static str, key: String, at: DateTime<Utc>, state: Value },
@@ -99,6 +101,13 @@ impl Entry {
             Self::Decision(row) => {
                 let texts = row.kind.len() + row.model.len() + row.summary.len();
                 size_of::<DecisionRow>() + texts + value_bytes(&row.inputs) + value_bytes(&row.changes)
+            }
+            Self::Acknowledgements(rows) => {
+                let refusals = |row: &AcknowledgementRow| -> usize {
+                    let texts = row.refusals.iter().map(|refusal| refusal.node.len() + refusal.reason.len());
+                    texts.map(|bytes| bytes + size_of::<Refusal>()).sum()
+                };
+                rows.iter().map(|row| size_of::<AcknowledgementRow>() + refusals(row)).sum()
             }
             Self::Forecasts(rows) => {
                 rows.iter().map(|row| size_of::<ForecastRow>() + row.model.len() + row.expert.len()).sum()
