@@ -28,6 +28,8 @@ pub(in crate::run) struct Shed {
     state: ShedState,
     /// Parts of the lanes as they were last published, before the rung: batch, interactive.
     published: (f64, f64),
+    /// Since when these are not both nothing.
+    since: Option<DateTime<Utc>>,
     /// Why, in the words of the last decision.
     reason: String,
     /// An operator was told that requests are refused.
@@ -85,6 +87,7 @@ impl Core {
         }
         let (before, after) = (shed.published, (decision.batch, decision.interactive));
         shed.published = after;
+        shed.since = if shed.sheds() { shed.since.or(Some(now)) } else { None };
         let ended = shed.is_noted && after == (0.0, 0.0) && !decision.state.is_on;
         let began = !shed.is_noted && after != (0.0, 0.0);
         shed.is_noted = (shed.is_noted || began) && !ended;
@@ -236,6 +239,7 @@ impl Core {
             advised_interactive_ratio: advised.1,
             batch_refused: total.batch.refused,
             interactive_refused: total.interactive.refused,
+            since: shed.and_then(|shed| shed.since),
             reason: shed.filter(|shed| shed.sheds()).map(|shed| shed.reason.clone()),
         }
     }
