@@ -34,7 +34,7 @@ pub use load::{EndpointLoad, ModelLoad, NodeLoad, node_of, reporter};
 pub use losses::Losses;
 pub use metrics::EnvoyMetrics;
 pub use orca::{OrcaReading, OrcaTally};
-pub use outcomes::Promises;
+pub use outcomes::{ComparedSince, Promises};
 pub use reading::Reading;
 pub use sampler::Sampler;
 pub use tally::{BackendLog, FirstBytes, LogSummary, Responses, Tally, Tokens};

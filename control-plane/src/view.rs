@@ -10,6 +10,8 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Policy;
+
 pub use canary::{CanaryView, SteppedBackView};
 pub use demand::{ActualPoint, Demand, ForecastPoint, IssuedPoint, LatestForecast};
 pub use profile::ProfileView;
@@ -73,6 +75,9 @@ pub struct ModelView {
     /// Zones whose Envoys have shares of their own, with a `zone_preference`.
     #[serde(default)]
     pub zones: Vec<ZoneView>,
+    /// How its requests are spread over its backends, as configured; only with `predictive` predictions steer anything.
+    #[serde(default)]
+    pub policy: Policy,
     /// How far predictions may steer its traffic: `shadow`, `advise`, `canary` or `enforce`.
     #[serde(default)]
     pub rung: String,
@@ -82,6 +87,9 @@ pub struct ModelView {
     /// Why predictions steer nothing although they are meant to.
     #[serde(default)]
     pub fallback: Option<String>,
+    /// Since when.
+    #[serde(default)]
+    pub fallback_since: Option<DateTime<Utc>>,
     /// How the steered part does beside the rest; none on other rungs than `canary`.
     #[serde(default)]
     pub canary: Option<CanaryView>,
@@ -105,6 +113,9 @@ pub struct ShedView {
     pub batch_refused: f64,
     /// Interactive requests, likewise.
     pub interactive_refused: f64,
+    /// Since when something is to be refused; none while nothing is.
+    #[serde(default)]
+    pub since: Option<DateTime<Utc>>,
     /// Why; none while nothing is to be refused.
     pub reason: Option<String>,
 }

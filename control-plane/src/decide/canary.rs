@@ -3,19 +3,21 @@
 //! Which part a request is in is drawn by chance. So if steering made no difference, the outcomes of a block of seconds would
 //! have come about all the same, and only who got which would be a draw without replacement. That is the null hypothesis, and
 //! it needs no model of traffic: rates that move, backends that fail for both parts, and requests that fail together are in
-//! the outcomes that are drawn from. For each block and each measure (failed; first byte later than promised; logarithm of
-//! the time to the first byte)
+//! the outcomes that are drawn from. For each block and each measure (failed; first byte later than promised; first byte later
+//! than of half of all)
 //!
 //! ```text
-//! e      = exp(s K) / E[exp(s K)]          K: what the steered part got, E over the draws that were possible; mean 1
+//! e      = exp(s K) / E[exp(s K)]          K: how many of those the steered part got, E over the draws that were possible; mean 1
 //! R     <- (R + w) e                       w: some at the first block, some every few blocks; for each of a few sizes s
 //! alarm    when the sum of R is 1 or above
 //! ```
 //!
 //! `R` minus all `w` so far is a martingale, so the chance of an alarm without any harm is at most the sum of all `w`, however
 //! often one looks ([`CanaryLaw::first_alarm`] and [`CanaryLaw::alarm_per_hour`]); what began late is found by the `w` that
-//! were added late. For counts the expectation is exact (hypergeometric). For the logarithm it is that of a normal
-//! distribution with a variance that is larger by a quarter, which is an approximation.
+//! were added late. The expectation is exact (hypergeometric).
+//!
+//! Only requests count that began after the last change of the steered share. Else what ends soon, such as a refusal, would
+//! make up more of the part that grows, and the parts would not be alike.
 //!
 //! Chance is one side; besides, the harm has to be worth it: over 30, 60 or 120 s it is at least [`CanaryLaw::least_failures`],
 //! [`CanaryLaw::least_late`] or [`CanaryLaw::least_first_byte_ratio`], of [`CanaryLaw::least_requests`] in each part.
@@ -46,7 +48,8 @@ pub struct CanaryLaw {
     pub block_seconds: f64,
     /// In every so many blocks a new search for harm that has just begun is started.
     pub blocks_a_start: u64,
-    /// After a change of the steered share nothing counts for this time, seconds: what ends first is not like the rest.
+    /// Requests that began earlier than this after a change of the steered share do not count, seconds: until then every Envoy
+    /// has heard of it, and clocks differ.
     pub settle_seconds: f64,
     /// Largest chance of stepping back without a difference, for harm that is there from the beginning.
     pub first_alarm: f64,
@@ -67,7 +70,7 @@ impl Default for CanaryLaw {
         Self {
             block_seconds: 5.0,
             blocks_a_start: 3,
-            settle_seconds: 15.0,
+            settle_seconds: 5.0,
             first_alarm: 0.002,
             alarm_per_hour: 0.006,
             least_requests: 50,
@@ -92,7 +95,7 @@ pub struct CanaryInput {
 }
 
 /// The outcomes of some seconds that no block before had.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Block {
     /// Its first second.
     pub from: DateTime<Utc>,
@@ -104,7 +107,7 @@ pub struct Block {
 }
 
 /// The outcomes of the last seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     /// How many seconds.
     pub seconds: i64,
@@ -128,6 +131,13 @@ pub struct CanaryState {
     pub evidence: [[f64; SIZES]; Measure::ALL.len()],
 }
 
+impl CanaryLaw {
+    /// From which second on requests begin that count.
+    pub fn settled(&self, steered_since: DateTime<Utc>) -> DateTime<Utc> {
+        later(second(later(steered_since, self.settle_seconds)), 1.0)
+    }
+}
+
 impl CanaryState {
     /// The seconds of the next block, when it is due at `now`: up to the last one that is over.
     pub fn next_block(
@@ -136,9 +146,11 @@ impl CanaryState {
         law: &CanaryLaw,
         now: DateTime<Utc>,
     ) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
-        let settled = later(second(later(steered_since, law.settle_seconds)), 1.0);
+        let settled = law.settled(steered_since);
         let (until, longest) = (second(now), CANARY_WINDOWS[CANARY_WINDOWS.len() - 1]);
-        let from = self.until.unwrap_or(settled).max(settled).max(later(until, -(longest as f64)));
+        // A clock that is set back begins anew.
+        let taken = self.until.filter(|taken| *taken <= until);
+        let from = taken.unwrap_or(settled).max(settled).max(later(until, -(longest as f64)));
         ((until - from).as_seconds_f64() >= law.block_seconds).then_some((from, until))
     }
 }
@@ -173,7 +185,8 @@ pub fn decide_canary(input: &CanaryInput, previous: &CanaryState, law: &CanaryLa
         let added = budget * measure.part_of_alarms() / SIZES as f64;
         let block = block_evidence(measure, &input.block.parts);
         for (kept, ln_e) in evidence.iter_mut().zip(block) {
-            *kept = ((*kept + added) * ln_e.exp()).clamp(0.0, MOST_EVIDENCE);
+            // By logarithms: nothing times more than there are numbers for is none.
+            *kept = ((*kept + added).ln() + ln_e).exp().clamp(0.0, MOST_EVIDENCE);
         }
         terms.push(MeasureTerms::of(measure, evidence.iter().sum(), &input.windows, law));
     }

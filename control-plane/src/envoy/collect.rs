@@ -14,8 +14,8 @@ use crate::config::Config;
 use crate::push::Intake;
 
 use super::{
-    EnvoyMetrics, Exchange, LogSummary, Losses, NodeLoad, OrcaTally, Promises, Reading, Refused, Sampler,
-    Tally, gateway_for,
+    ComparedSince, EnvoyMetrics, Exchange, LogSummary, Losses, NodeLoad, OrcaTally, Promises, Reading,
+    Refused, Sampler, Tally, gateway_for,
 };
 
 /// How often what the logs told is handed on.
@@ -39,6 +39,8 @@ pub struct Collector {
     metrics: EnvoyMetrics,
     /// Where what backends say of themselves goes; none: it is passed over.
     orca: Option<Intake>,
+    /// Whose parts are compared.
+    compared_since: ComparedSince,
 }
 
 impl Collector {
@@ -47,12 +49,18 @@ impl Collector {
         let telemetry = config.load().telemetry.clone();
         let (reading, most_endpoints) =
             (Reading::new(&telemetry.access_log), telemetry.load_reports.max_endpoints);
-        Self { config, reading, most_endpoints, news, metrics, orca: None }
+        let compared_since = ComparedSince::default();
+        Self { config, reading, most_endpoints, news, metrics, orca: None, compared_since }
     }
 
     /// Hands on what backends say of themselves in their answers, too.
     pub fn with_orca(self, intake: Intake) -> Self {
         Self { orca: Some(intake), ..self }
+    }
+
+    /// Counts how both parts of canaries fare, of requests that began since then.
+    pub fn comparing(self, compared_since: ComparedSince) -> Self {
+        Self { compared_since, ..self }
     }
 
     /// Hands on load reports until `stop`. When the controller is behind, the intake waits, and then the Envoys do: what
@@ -122,7 +130,7 @@ impl Collector {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {
                     let summary = tally.take(losses.factor(logs.dropped_entries()));
-                    tally.watch(Promises::of(&self.config.load()));
+                    tally.watch(Promises::of(&self.config.load(), &self.compared_since.load()));
                     waiting = self.hand_on(waiting, summary);
                 }
                 batch = logs.recv() => match batch {

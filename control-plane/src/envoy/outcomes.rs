@@ -1,24 +1,43 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::config::{Config, Rung};
 use crate::decide::PartOutcomes;
 
 use super::{Exchange, Part};
 
-/// The models whose parts are compared, with the time within which users are promised the first byte, seconds; and how often
-/// Envoys tell of requests that still run.
+/// By model, when requests began that may be compared; of models that are not in it none are.
+pub type ComparedSince = Arc<ArcSwap<BTreeMap<String, DateTime<Utc>>>>;
+
+/// The models whose parts are compared, and how often Envoys tell of requests that still run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Promises {
-    seconds: BTreeMap<String, f64>,
+    models: BTreeMap<String, Promise>,
     stream_interval_seconds: f64,
 }
 
+/// Of one model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Promise {
+    /// The time within which users are promised the first byte.
+    seconds: f64,
+    /// Requests that began before do not count.
+    since: DateTime<Utc>,
+}
+
 impl Promises {
-    /// The canaries of a configuration.
-    pub fn of(config: &Config) -> Self {
+    /// The canaries of a configuration that are compared since some time.
+    pub fn of(config: &Config, compared_since: &BTreeMap<String, DateTime<Utc>>) -> Self {
         let canaries = config.models.iter().filter(|model| model.rung == Rung::Canary);
+        let compared = canaries.filter_map(|model| {
+            let since = *compared_since.get(&model.name)?;
+            Some((model.name.clone(), Promise { seconds: model.slo.ttft_p95.as_seconds(), since }))
+        });
         Self {
-            seconds: canaries.map(|model| (model.name.clone(), model.slo.ttft_p95.as_seconds())).collect(),
+            models: compared.collect(),
             stream_interval_seconds: config.telemetry.access_log.stream_interval.as_seconds(),
         }
     }
@@ -27,8 +46,14 @@ impl Promises {
 /// Counts an entry for the part in which its request is. A request that waits for its first byte counts as late once: when it
 /// is first told of after the time that was promised.
 pub(super) fn count(parts: &mut BTreeMap<String, PartOutcomes>, exchange: &Exchange, promises: &Promises) {
-    let Some(promised) = promises.seconds.get(&exchange.model).copied() else { return };
+    let Some(promise) = promises.models.get(&exchange.model) else { return };
     let Some(part) = exchange.part.filter(|_| !exchange.refused) else { return };
+    let promised = promise.seconds;
+    // At most a day, so it is a number of microseconds.
+    let route = TimeDelta::microseconds((1e6 * exchange.route_seconds) as i64);
+    if exchange.arrived_at.checked_sub_signed(route).is_none_or(|began| began < promise.since) {
+        return;
+    }
     if !parts.contains_key(&exchange.model) {
         parts.insert(exchange.model.clone(), PartOutcomes::default());
     }
@@ -68,7 +93,8 @@ mod tests {
     use super::*;
 
     fn promises(seconds: f64, stream_interval_seconds: f64) -> Promises {
-        Promises { seconds: [("chat".to_owned(), seconds)].into(), stream_interval_seconds }
+        let promise = Promise { seconds, since: DateTime::from_timestamp(1_000, 0).unwrap() };
+        Promises { models: [("chat".to_owned(), promise)].into(), stream_interval_seconds }
     }
 
     fn counted(entries: &[Exchange], promises: &Promises) -> PartOutcomes {
@@ -108,6 +134,18 @@ mod tests {
             "a client's fault is none of the backend"
         );
         assert_eq!((unsteered.first_bytes, unsteered.late), (1, 0));
+    }
+
+    /// Of what began before, the short ones have ended in both parts, and long ones end in the part that was larger.
+    #[test]
+    fn requests_that_began_before_what_is_steered_do_not_count() {
+        let began = |second: i64| Exchange {
+            arrived_at: DateTime::from_timestamp(second, 200_000_000).unwrap(),
+            route_seconds: 0.3,
+            ..exchange("chat", 200, 100_000)
+        };
+        let told = counted(&[began(999), began(1_000), began(1_001)], &promises(0.5, 10.0));
+        assert_eq!((told.steered.requests, told.steered.timed), (1, 1), "{told:?}");
     }
 
     #[test]

@@ -394,14 +394,15 @@ mod tests {
         };
         let parts = |rung: &str| {
             let mut tally = Tally::default();
-            tally.watch(Promises::of(&crate::config::parse(&text(rung)).unwrap()));
+            let since = [("chat".to_owned(), DateTime::UNIX_EPOCH)].into();
+            tally.watch(Promises::of(&crate::config::parse(&text(rung)).unwrap(), &since));
             tally.add(&read(&entry(200, 0, 100_000)), 5.0);
             let mut all = tally.take(2.0).unwrap();
             all.append(all.clone());
             all.parts
         };
         assert!(parts("enforce").is_empty());
-        let canary = parts("canary")["chat"];
+        let canary = &parts("canary")["chat"];
         assert_eq!((canary.steered.requests, canary.steered.timed, canary.unsteered.requests), (2, 2, 0));
     }
 

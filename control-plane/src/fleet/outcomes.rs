@@ -11,6 +11,8 @@ use super::Fleet;
 
 /// Seconds that are kept.
 const KEPT_SECONDS: i64 = 125;
+/// A clock that goes back by no more adds to the newest second.
+const CLOCK_JITTER_SECONDS: i64 = 10;
 
 /// How both parts of a canary's requests fared of late, by the second in which it was told.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,10 +26,13 @@ impl RecentOutcomes {
             return;
         }
         let second = now.timestamp();
+        // What a clock says that was set back since is of no time.
+        if self.seconds.back().is_some_and(|(last, _)| last - second > CLOCK_JITTER_SECONDS) {
+            self.seconds.clear();
+        }
         match self.seconds.back_mut() {
-            // A clock that is set back adds to the newest second.
             Some((last, sum)) if *last >= second => sum.add(parts),
-            _ => self.seconds.push_back((second, *parts)),
+            _ => self.seconds.push_back((second, parts.clone())),
         }
         while self.seconds.front().is_some_and(|(oldest, _)| *oldest <= second - KEPT_SECONDS) {
             self.seconds.pop_front();
@@ -94,6 +99,8 @@ mod tests {
         assert_eq!(recent.between(at(995), at(1000)).steered.requests, 6);
         assert_eq!(recent.between(at(880), at(1000)).steered.requests, 121);
         assert_eq!(recent.between(at(0), at(870)).steered.requests, 0);
+        recent.observe(&requests(7), at(500));
+        assert_eq!(recent.between(at(0), at(2000)).steered.requests, 7, "the clock was set back");
         let impossible = PartOutcomes {
             steered: Outcomes { requests: 1, failures: 2, ..Outcomes::default() },
             ..PartOutcomes::default()

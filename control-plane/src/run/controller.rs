@@ -25,7 +25,7 @@ use crate::compile::BearerToken;
 use crate::config::{Config, ConfigError};
 use crate::decide::Zone;
 use crate::discovery::{DiscoveryMetrics, Looked};
-use crate::envoy::{EnvoyMetrics, EnvoyNews};
+use crate::envoy::{ComparedSince, EnvoyMetrics, EnvoyNews};
 use crate::learn::{Insight, LearnerHandle};
 use crate::metrics::ControlMetrics;
 use crate::push::Directory;
@@ -77,6 +77,8 @@ pub(super) struct Outputs {
     pub(super) xds: XdsServer,
     /// Shared with the function that gives an Envoy its group.
     pub(super) zone_groups: ZoneGroups,
+    /// Shared with what sums up access logs.
+    pub(super) compared_since: ComparedSince,
     /// What Envoys report to; its interval follows their number.
     pub(super) load_reports: Intake,
     pub(super) envoy_metrics: EnvoyMetrics,

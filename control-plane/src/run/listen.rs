@@ -81,9 +81,11 @@ fn group_of(
     let group = group.filter(|group| zone_groups.contains(group)).unwrap_or(gateway.name);
     let number = proxy_number(&node.id);
     let shares = config.models.iter().filter_map(Model::steered_proxies);
-    let canary = shares.filter(|percent| number < *percent).min();
-    let canary = canary.map(|percent| canary_group(&group, percent));
-    Some(canary.filter(|group| zone_groups.contains(group)).unwrap_or(group).into())
+    let shares: BTreeSet<u32> = shares.filter(|percent| number < *percent).collect();
+    // The smallest that there is: it has what the larger ones have, and more.
+    let mut canaries = shares.into_iter().map(|percent| canary_group(&group, percent));
+    let canary = canaries.find(|group| zone_groups.contains(group));
+    Some(canary.unwrap_or(group).into())
 }
 
 /// Serves discovery, load reports and access logs until `stop`, and then sends the proxies elsewhere, one after the other.
@@ -196,9 +198,9 @@ mod tests {
             )
         };
         let text = format!(
-            "models: [{}, {}]\npools: [{{ name: m }}, {{ name: n }}]\n",
-            canary("m", 0.2),
-            canary("n", 0.6)
+            "models: [{}, {}]\npools: [{{ name: few }}, {{ name: many }}]\n",
+            canary("few", 0.2),
+            canary("many", 0.6)
         );
         let config = crate::config::parse(&text).unwrap();
         let groups = BTreeSet::from([canary_group("edge", 20), canary_group("edge", 60)]);
@@ -211,5 +213,7 @@ mod tests {
         assert_eq!(group(&groups, 20..60), canary_group("edge", 60));
         assert_eq!(group(&groups, 60..100), "edge");
         assert_eq!(group(&BTreeSet::new(), 0..20), "edge", "not published yet");
+        let many = BTreeSet::from([canary_group("edge", 60)]);
+        assert_eq!(group(&many, 0..20), canary_group("edge", 60), "the smaller one is not published");
     }
 }

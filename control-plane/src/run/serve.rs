@@ -17,7 +17,7 @@ use crate::api::{ApiState, router};
 use crate::compile::BearerToken;
 use crate::config::{self, Config};
 use crate::discovery::{self, DiscoveryMetrics};
-use crate::envoy::{Collector, EnvoyMetrics, Sampler};
+use crate::envoy::{Collector, ComparedSince, EnvoyMetrics, Sampler};
 use crate::learn::{self, Learner};
 use crate::metrics::ControlMetrics;
 use crate::push::{Directory, Intake, PushMetrics};
@@ -177,8 +177,10 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let watching =
         discovery::watch(Arc::clone(&live_config), looked_in, u64::from(std::process::id()), stop.clone());
     let (news, envoys) = mpsc::channel(ENVOY_NEWS);
-    let collector =
-        Collector::new(Arc::clone(&live_config), news, envoy_metrics.clone()).with_orca(intake.clone());
+    let compared_since = ComparedSince::default();
+    let collector = Collector::new(Arc::clone(&live_config), news, envoy_metrics.clone())
+        .with_orca(intake.clone())
+        .comparing(Arc::clone(&compared_since));
     let sampler = Sampler::new(
         f64::from(config.telemetry.access_log.max_entries_per_second),
         u64::from(std::process::id()),
@@ -187,6 +189,7 @@ pub async fn serve(path: PathBuf, overrides: Overrides) -> anyhow::Result<()> {
     let outputs = Outputs {
         xds: xds.clone(),
         zone_groups: Arc::clone(&zone_groups),
+        compared_since,
         load_reports: services.load_reports.clone(),
         envoy_metrics,
         // Envoys that are known by their certificates never see the token.

@@ -206,7 +206,7 @@ export function state(now, scenario) {
         step_seconds: STEP, slo_ttft_seconds: model.slo,
         forecast: empty ? null : { issued_at: iso(issued), expert: model.name === 'chat-large' ? 'regression' : 'seasonal_naive', error_ratio: model.name === 'chat-large' ? 0.061 : 0.114, cold_start: { horizon_seconds: 20, q50: next.q50, q90: next.q90 }, record: model.name === 'chat-large' ? RECORD : [] },
         shares: groups, zones: zones(model.name, groups),
-        ...(empty ? { rung: 'enforce', predictive_ratio: 0, fallback: 'no shares have been decided yet', shed: modelSteering(model.name, 0).shed } : modelSteering(model.name, now)),
+        ...(empty ? { policy: 'predictive', rung: 'enforce', predictive_ratio: 0, fallback: 'no shares have been decided yet', fallback_since: null, canary: null, shed: modelSteering(model.name, 0).shed } : modelSteering(model.name, now)),
       };
     }),
     pools: POOLS.map((pool) => {

@@ -3,11 +3,15 @@
 const FALLBACK = { every: 180, lasts: 30 };
 const SHED = { every: 240, from: 90, until: 150 };
 
+const iso = (t) => new Date(t * 1000).toISOString();
+
 /** How chat-large is steered: of each 3 minutes its telemetry is old for 30 s, then predictions take over again. */
 function steered(now) {
   const second = now % FALLBACK.every;
-  if (second < FALLBACK.lasts) return { predictive_ratio: 0, fallback: 'the telemetry of 2 of 5 backends is fresh' };
-  return { predictive_ratio: Math.min(1, Math.floor(second - FALLBACK.lasts + 1) / 10), fallback: null };
+  if (second < FALLBACK.lasts) {
+    return { predictive_ratio: 0, fallback: 'the telemetry of 2 of 5 backends is fresh', fallback_since: iso(now - second) };
+  }
+  return { predictive_ratio: Math.min(1, Math.floor(second - FALLBACK.lasts + 1) / 10), fallback: null, fallback_since: null };
 }
 
 /** What is refused: of each 4 minutes for one. On `advise` it only would be. */
@@ -19,19 +23,19 @@ function shed(now, isTold) {
   return {
     batch_ratio: isTold ? batch : 0, interactive_ratio: interactive, advised_batch_ratio: batch, advised_interactive_ratio: interactive,
     batch_refused: isTold ? 1200 + Math.floor(now % 1000) : 0, interactive_refused: interactive > 0 ? 14 : 0,
+    since: isOn ? iso(now - second + SHED.from) : null,
     reason: isOn ? '27.4 requests/s come (29.1 soon), and 1.6 to serve those that wait: 118 % of the 24.7 that can be served; 21.0 are let in' : null,
   };
 }
 
 /** How far predictions may go with a model, and how far they do. */
 export function modelSteering(name, now) {
-  if (name === 'chat-large') return { rung: 'enforce', ...steered(now), shed: shed(now, true) };
-  return { rung: 'advise', predictive_ratio: 0, fallback: null, shed: shed(now, false) };
+  if (name === 'chat-large') return { policy: 'predictive', rung: 'enforce', ...steered(now), canary: null, shed: shed(now, true) };
+  return { policy: 'predictive', rung: 'advise', predictive_ratio: 0, fallback: null, fallback_since: null, canary: null, shed: shed(now, false) };
 }
 
 /** The events that tell when it began. */
 export function events(now) {
-  const iso = (t) => new Date(t * 1000).toISOString();
   const fell = now - (now % FALLBACK.every);
   const rose = fell + FALLBACK.lasts + 10;
   const second = now % SHED.every;

@@ -1,33 +1,28 @@
-use super::{Measure, Outcomes, PartOutcomes};
+use super::{Measure, PartOutcomes};
 
 /// Sizes of harm that are looked for at a time.
 pub(super) const SIZES: usize = 3;
-/// Of failures and late first bytes: odds in parts of the odds of the other part.
+/// Odds of the steered part to be marked, in parts of those of the other part.
 const ODDS: [f64; SIZES] = [1.5, 4.0, 16.0];
-/// Of logarithms: weight of a deviation by one standard deviation.
-const TILTS: [f64; SIZES] = [0.1, 0.25, 0.5];
-/// The variance of a draw of logarithms counts for more, because large deviations are not those of a normal distribution.
-const VARIANCE: f64 = 1.25;
-/// More requests in a block are none.
-const MOST_REQUESTS: u64 = 1 << 24;
-/// A smaller variance of logarithms is none.
-const LEAST_VARIANCE: f64 = 1e-9;
+/// A block with more requests than can be is left out.
+const MOST_REQUESTS: u64 = 1 << 21;
 
 /// Logarithms of the evidence of a block that the steered part does worse, by size of harm. Of each the exponential has the
 /// mean 1 where which request is in which part is a draw.
 pub(super) fn block_evidence(measure: Measure, parts: &PartOutcomes) -> [f64; SIZES] {
     let PartOutcomes { steered, unsteered } = parts;
-    let marks = |of: &Outcomes| match measure {
-        Measure::Failures => (of.requests, of.failures),
-        _ => (of.first_bytes, of.late),
-    };
     match measure {
-        Measure::Failures | Measure::Late => of_marks(marks(steered), marks(unsteered)),
-        Measure::FirstByte => of_logarithms(steered, unsteered),
+        Measure::Failures => {
+            of_marks((steered.requests, steered.failures), (unsteered.requests, unsteered.failures))
+        }
+        Measure::Late => {
+            of_marks((steered.first_bytes, steered.late), (unsteered.first_bytes, unsteered.late))
+        }
+        Measure::FirstByte => of_times(&steered.times, &unsteered.times),
     }
 }
 
-/// Of counts: all, and those that are marked.
+/// Of all of both parts, and those that are marked.
 fn of_marks(steered: (u64, u64), unsteered: (u64, u64)) -> [f64; SIZES] {
     let (drawn, others) = (steered.0, unsteered.0);
     if drawn.saturating_add(others) > MOST_REQUESTS {
@@ -61,22 +56,21 @@ fn of_marks(steered: (u64, u64), unsteered: (u64, u64)) -> [f64; SIZES] {
     evidence
 }
 
-/// Of logarithms of times: how far their sum is from that of a draw without replacement.
-fn of_logarithms(steered: &Outcomes, unsteered: &Outcomes) -> [f64; SIZES] {
-    let (drawn, others) = (steered.timed as f64, unsteered.timed as f64);
-    if drawn < 1.0 || others < 1.0 {
+/// Of times: marked is what took longer than about half of all. Where that lies, all together say, so it is the same for every
+/// draw.
+fn of_times(steered: &[(u8, u64)], unsteered: &[(u8, u64)]) -> [f64; SIZES] {
+    let count = |times: &[(u8, u64)], above: Option<u8>| {
+        let counted = times.iter().filter(|(time, _)| above.is_none_or(|above| *time > above));
+        counted.fold(0u64, |sum, (_, count)| sum.saturating_add(*count))
+    };
+    let both = |above: u8| count(steered, Some(above)).saturating_add(count(unsteered, Some(above)));
+    let (drawn, others) = (count(steered, None), count(unsteered, None));
+    let half = drawn.saturating_add(others) / 2;
+    let times = steered.iter().chain(unsteered).map(|(time, _)| *time);
+    let Some(above) = times.min_by_key(|time| (both(*time).abs_diff(half), *time)) else {
         return [0.0; SIZES];
-    }
-    let all = drawn + others;
-    let mean = (steered.sum_ln + unsteered.sum_ln) / all;
-    let variance = (steered.sum_ln_squared + unsteered.sum_ln_squared) / all - mean * mean;
-    if !variance.is_finite() || variance < LEAST_VARIANCE {
-        return [0.0; SIZES];
-    }
-    let deviation = (steered.sum_ln - drawn * mean) / variance.sqrt();
-    // Of the deviation, in the same unit.
-    let of_draw = drawn * others / (all - 1.0);
-    TILTS.map(|tilt| tilt * deviation - 0.5 * tilt * tilt * of_draw * VARIANCE)
+    };
+    of_marks((drawn, count(steered, Some(above))), (others, count(unsteered, Some(above))))
 }
 
 /// The logarithm of a sum of exponentials.
@@ -111,6 +105,7 @@ impl LnSum {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::Outcomes;
     use super::*;
 
     /// Ways to choose `k` of `n`.
@@ -152,18 +147,53 @@ mod tests {
         }
     }
 
+    fn timed(times: &[f64]) -> Outcomes {
+        let mut outcomes = Outcomes::default();
+        times.iter().for_each(|seconds| outcomes.count_first_byte(*seconds, 1.0, false));
+        outcomes
+    }
+
+    fn of_seconds(steered: &[f64], unsteered: &[f64]) -> [f64; SIZES] {
+        let parts = PartOutcomes { steered: timed(steered), unsteered: timed(unsteered) };
+        assert!(parts.is_possible(), "{parts:?}");
+        block_evidence(Measure::FirstByte, &parts)
+    }
+
     #[test]
-    fn logarithms_that_do_not_differ_are_evidence_for_nothing() {
-        let timed = |times: &[f64]| {
-            let mut outcomes = Outcomes::default();
-            times.iter().for_each(|seconds| outcomes.count_first_byte(*seconds, 1.0, false));
-            outcomes
-        };
-        assert_eq!(of_logarithms(&timed(&[0.5, 0.5]), &timed(&[0.5])), [0.0; SIZES]);
-        assert_eq!(of_logarithms(&timed(&[0.5, 2.0]), &timed(&[])), [0.0; SIZES]);
-        let same = of_logarithms(&timed(&[0.2, 0.8]), &timed(&[0.2, 0.8]));
+    fn times_that_do_not_differ_are_evidence_for_nothing() {
+        assert_eq!(of_seconds(&[0.5, 0.5], &[0.5]), [0.0; SIZES]);
+        assert_eq!(of_seconds(&[0.5, 2.0], &[]), [0.0; SIZES]);
+        let same = of_seconds(&[0.2, 0.8], &[0.2, 0.8]);
         assert!(same.iter().all(|ln_e| *ln_e < 0.0), "{same:?}");
-        let slower = of_logarithms(&timed(&[0.9; 20]), &timed(&[0.3; 20]));
-        assert!(slower.iter().all(|ln_e| *ln_e > 0.0), "{slower:?}");
+        let slower = of_seconds(&[0.36; 20], &[0.3; 20]);
+        assert!(slower.iter().all(|ln_e| *ln_e > 1.0), "{slower:?}");
+        let faster = of_seconds(&[0.3; 20], &[0.36; 20]);
+        assert!(faster.iter().all(|ln_e| *ln_e < -1.0), "{faster:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn over_all_draws_the_evidence_of_times_is_one_in_the_mean_whatever_their_tail(
+            times in prop::collection::vec(-8.0f64..8.0, 2..9), drawn in 1usize..8,
+        ) {
+            prop_assume!(drawn < times.len());
+            let mut sums = [0.0; SIZES];
+            let mut draws = 0.0;
+            for chosen in 0u32..1 << times.len() {
+                if chosen.count_ones() as usize != drawn {
+                    continue;
+                }
+                let part = |steered: bool| -> Vec<f64> {
+                    let of = times.iter().enumerate().filter(|(place, _)| (chosen >> place & 1 == 1) == steered);
+                    of.map(|(_, ln)| ln.exp()).collect()
+                };
+                draws += 1.0;
+                let evidence = of_seconds(&part(true), &part(false));
+                sums.iter_mut().zip(evidence).for_each(|(sum, ln_e)| *sum += ln_e.exp());
+            }
+            for sum in sums {
+                prop_assert!((sum / draws - 1.0).abs() < 1e-9, "{}", sum / draws);
+            }
+        }
     }
 }

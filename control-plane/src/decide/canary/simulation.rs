@@ -6,16 +6,18 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 
-/// Requests of one part: how many come in a second, which part of them fails or is late, and their times.
+/// Requests of one part: how many come in a second, which part of them fails or is late, and their times, of which a few are
+/// longer by a factor.
 #[derive(Clone, Copy)]
 struct Part {
     rps: f64,
     failing: f64,
     late: f64,
     median_seconds: f64,
+    slow: f64,
 }
 
-const USUAL: Part = Part { rps: 5.0, failing: 0.002, late: 0.003, median_seconds: 0.3 };
+const USUAL: Part = Part { rps: 5.0, failing: 0.002, late: 0.003, median_seconds: 0.3, slow: 10.0 };
 
 /// A deviate of mean 0 and variance 1, nearly normal.
 fn normal(random: &mut StdRng) -> f64 {
@@ -34,8 +36,7 @@ fn block(part: &Part, seconds: f64, random: &mut StdRng) -> Outcomes {
             outcomes.failures += 1;
             continue;
         }
-        // A few take ten times as long: logarithms are far from those of a normal distribution.
-        let slow = if random.random::<f64>() < 0.02 { 10.0 } else { 1.0 };
+        let slow = if random.random::<f64>() < 0.02 { part.slow } else { 1.0 };
         let time = slow * part.median_seconds * (0.5 * normal(random)).exp();
         let promised = if random.random::<f64>() < part.late { 0.0 } else { f64::INFINITY };
         outcomes.count_first_byte(time, promised, false);
@@ -50,9 +51,9 @@ fn run(
     unsteered: &Part,
     harmed_from: usize,
     blocks: usize,
+    law: &CanaryLaw,
     random: &mut StdRng,
 ) -> Option<(usize, Measure)> {
-    let law = CanaryLaw::default();
     let mut state = CanaryState::default();
     let mut past: Vec<PartOutcomes> = Vec::new();
     let begin = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
@@ -63,7 +64,9 @@ fn run(
             steered: block(of_steered, law.block_seconds, random),
             unsteered: block(unsteered, law.block_seconds, random),
         };
-        past.push(parts);
+        // Of past blocks single times do not matter.
+        let of = |part: &Outcomes| Outcomes { times: Vec::new(), ..part.clone() };
+        past.push(PartOutcomes { steered: of(&parts.steered), unsteered: of(&parts.unsteered) });
         let from = later(begin, number as f64 * law.block_seconds);
         let window = |seconds: i64| {
             let mut sum = PartOutcomes::default();
@@ -77,7 +80,7 @@ fn run(
             block: Block { from, until: later(from, law.block_seconds), parts },
             windows: CANARY_WINDOWS.map(window).to_vec(),
         };
-        let decision = decide_canary(&input, &state, &law);
+        let decision = decide_canary(&input, &state, law);
         state = decision.state;
         if let Some(measure) = decision.step_back {
             return Some((number, measure));
@@ -88,26 +91,33 @@ fn run(
 
 #[test]
 fn without_a_difference_fewer_than_one_hour_in_a_hundred_has_an_alarm() {
-    const HOURS: u64 = 250;
+    // Whatever the harm: the evidence alone keeps what is stated.
+    let law = CanaryLaw {
+        least_requests: 0,
+        least_failures: -1.0,
+        least_late: -1.0,
+        least_first_byte_ratio: 0.0,
+        ..CanaryLaw::default()
+    };
+    let some = Part { failing: 0.05, late: 0.05, slow: 1000.0, ..USUAL };
     let kinds = [
-        (USUAL, USUAL),
-        (Part { failing: 0.05, late: 0.05, ..USUAL }, Part { failing: 0.05, late: 0.05, ..USUAL }),
+        (USUAL, USUAL, 60),
+        (some, some, 60),
         // A tenth is steered.
-        (USUAL, Part { rps: 45.0, ..USUAL }),
+        (Part { rps: 2.0, ..some }, Part { rps: 18.0, ..some }, 30),
     ];
-    for (kind, (steered, unsteered)) in kinds.iter().enumerate() {
-        let hours = if unsteered.rps > 10.0 { HOURS / 5 } else { HOURS };
-        let alarms: Vec<_> = (0..hours)
-            .filter_map(|seed| run(steered, unsteered, 0, 720, &mut StdRng::seed_from_u64(seed)))
-            .collect();
-        // Of 250 hours 2.3 at most are stated, in the mean. With seven of them that would be wrong, by 99 %.
-        assert!(alarms.len() as u64 <= 1 + hours / 50, "kind {kind}: {alarms:?} of {hours} hours");
-    }
+    let alarms = kinds.map(|(steered, unsteered, hours)| {
+        let alarms = (0..hours)
+            .filter_map(|seed| run(&steered, &unsteered, 0, 720, &law, &mut StdRng::seed_from_u64(seed)));
+        alarms.collect::<Vec<_>>()
+    });
+    // Of 150 hours 1.2 at most are stated, in the mean; with five that would be wrong, by 99 %.
+    assert!(alarms.iter().flatten().count() < 5, "{alarms:?}");
 }
 
 #[test]
 fn ten_points_of_harm_at_five_requests_a_second_are_found_within_a_minute() {
-    const RUNS: usize = 200;
+    const RUNS: usize = 120;
     let harms = [
         ("failures", Part { failing: USUAL.failing + 0.1, ..USUAL }),
         ("late", Part { late: USUAL.late + 0.1, ..USUAL }),
@@ -118,7 +128,8 @@ fn ten_points_of_harm_at_five_requests_a_second_are_found_within_a_minute() {
         for harmed_from in [0, 61] {
             let is_found = |seed: usize| {
                 let random = &mut StdRng::seed_from_u64(seed as u64);
-                let found = run(&steered, &USUAL, harmed_from, harmed_from + 12, random);
+                let found =
+                    run(&steered, &USUAL, harmed_from, harmed_from + 12, &CanaryLaw::default(), random);
                 found.is_some_and(|(at, _)| at >= harmed_from)
             };
             let found = (0..RUNS).filter(|seed| is_found(*seed)).count();
@@ -131,7 +142,10 @@ fn ten_points_of_harm_at_five_requests_a_second_are_found_within_a_minute() {
 fn harm_that_both_parts_have_is_nobodys() {
     let harmed = Part { failing: 0.3, late: 0.3, median_seconds: 3.0, ..USUAL };
     for seed in 0..20 {
-        assert_eq!(run(&harmed, &harmed, 0, 120, &mut StdRng::seed_from_u64(seed)), None);
+        assert_eq!(
+            run(&harmed, &harmed, 0, 120, &CanaryLaw::default(), &mut StdRng::seed_from_u64(seed)),
+            None
+        );
     }
 }
 
@@ -139,6 +153,9 @@ fn harm_that_both_parts_have_is_nobodys() {
 fn a_steered_part_that_does_better_goes_on() {
     let (better, worse) = (USUAL, Part { failing: 0.2, late: 0.2, median_seconds: 1.0, ..USUAL });
     for seed in 0..20 {
-        assert_eq!(run(&better, &worse, 0, 120, &mut StdRng::seed_from_u64(seed)), None);
+        assert_eq!(
+            run(&better, &worse, 0, 120, &CanaryLaw::default(), &mut StdRng::seed_from_u64(seed)),
+            None
+        );
     }
 }

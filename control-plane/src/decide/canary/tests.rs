@@ -13,11 +13,12 @@ fn part(requests: u64, failures: u64) -> Outcomes {
 /// The same outcomes in the block and in all windows.
 fn input(steered: Outcomes, unsteered: Outcomes) -> CanaryInput {
     let parts = PartOutcomes { steered, unsteered };
+    let windows = CANARY_WINDOWS.map(|seconds| Window { seconds, parts: parts.clone() }).to_vec();
     CanaryInput {
         steered_percent: 10,
         steered_since: at(-100),
         block: Block { from: at(0), until: at(5), parts },
-        windows: CANARY_WINDOWS.map(|seconds| Window { seconds, parts }).to_vec(),
+        windows,
     }
 }
 
@@ -25,13 +26,15 @@ fn input(steered: Outcomes, unsteered: Outcomes) -> CanaryInput {
 fn a_block_is_due_every_five_seconds_after_what_was_steered_has_settled() {
     let law = CanaryLaw::default();
     let mut state = CanaryState::default();
-    assert_eq!(state.next_block(at(0), &law, at(20)), None);
-    let (from, until) = state.next_block(at(0), &law, at(21)).unwrap();
-    assert_eq!((from.timestamp(), until.timestamp()), (1_700_000_016, 1_700_000_021));
+    assert_eq!(state.next_block(at(0), &law, at(10)), None);
+    let (from, until) = state.next_block(at(0), &law, at(11)).unwrap();
+    assert_eq!((from.timestamp(), until.timestamp()), (1_700_000_006, 1_700_000_011));
     state.until = Some(until);
-    assert_eq!(state.next_block(at(0), &law, at(25)), None);
-    assert_eq!(state.next_block(at(0), &law, at(26)).unwrap().0, until);
-    assert_eq!(state.next_block(at(20), &law, at(30)), None, "what is steered has changed meanwhile");
+    assert_eq!(state.next_block(at(0), &law, at(15)), None);
+    assert_eq!(state.next_block(at(0), &law, at(16)).unwrap().0, until);
+    assert_eq!(state.next_block(at(10), &law, at(20)), None, "what is steered has changed meanwhile");
+    let ahead = CanaryState { until: Some(at(5000)), ..CanaryState::default() };
+    assert!(ahead.next_block(at(0), &law, at(20)).is_some(), "the clock was set back");
     let (from, until) = state.next_block(at(0), &law, at(1000)).unwrap();
     assert_eq!((until - from).num_seconds(), 120, "of more there is nothing");
 }
@@ -80,4 +83,22 @@ proptest! {
             healthy = decision.state;
         }
     }
+}
+
+/// What is lost in many good blocks is nothing, and then comes what exceeds all numbers.
+#[test]
+fn harm_after_any_number_of_good_blocks_is_found() {
+    let law = CanaryLaw::default();
+    let mut state = CanaryState::default();
+    for _ in 0..100 {
+        let good = input(part(5000, 0), part(5000, 4000));
+        state = decide_canary(&good, &state, &law).state;
+    }
+    let blocks = (1..).find(|_| {
+        let decision = decide_canary(&input(part(5000, 5000), part(5000, 0)), &state, &law);
+        assert!(decision.state.evidence.iter().flatten().all(|evidence| evidence.is_finite()));
+        state = decision.state;
+        decision.step_back == Some(Measure::Failures)
+    });
+    assert!(blocks.is_some_and(|blocks| blocks <= law.blocks_a_start), "{blocks:?}");
 }

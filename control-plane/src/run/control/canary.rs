@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -110,7 +111,8 @@ impl Core {
         if canary.settings != Some(model.canary) {
             *canary = Canary { settings: Some(model.canary), ..Canary::default() };
         }
-        if canary.steered.is_none_or(|(before, _)| before != percent) {
+        // With a clock that was set back it begins anew.
+        if canary.steered.is_none_or(|(before, since)| before != percent || since > now) {
             canary.steered = Some((percent, now));
         }
         let Some((steered_percent, steered_since)) = canary.steered.filter(|(percent, _)| *percent > 0)
@@ -123,7 +125,7 @@ impl Core {
         let window = |seconds: i64| Window {
             seconds,
             // Before it was steered as it is now there is nothing to compare.
-            parts: outcomes((until - TimeDelta::seconds(seconds)).max(steered_since)),
+            parts: outcomes((until - TimeDelta::seconds(seconds)).max(law.settled(steered_since))),
         };
         let input = CanaryInput {
             steered_percent,
@@ -213,22 +215,58 @@ impl Core {
         let Ok(Saved { settings, stepped_back: Some(stepped_back) }) = serde_json::from_value(state) else {
             return;
         };
+        let model = self.config.models.iter().find(|model| model.name == name);
+        if !model.is_some_and(|model| model.rung == Rung::Canary && model.canary == settings) {
+            return;
+        }
         // What was found meanwhile, without the database, is newer; but nothing steers what had stepped back.
         let canary = self.canaries.entry(name.to_owned()).or_default();
         if canary.stepped_back.is_none() {
             let stepped_back = Some(stepped_back);
             *canary = Canary { settings: Some(settings), stepped_back, ..Canary::default() };
         }
-        self.keep_canaries();
+    }
+
+    /// By model, when requests began that may be compared: since then the same share is steered.
+    pub(in crate::run) fn compared_since(&self) -> BTreeMap<String, DateTime<Utc>> {
+        let law = CanaryLaw::default();
+        let compared = self.canaries.iter().filter(|(_, canary)| canary.stepped_back.is_none());
+        let since = compared.filter_map(|(name, canary)| {
+            let (_, since) = canary.steered.filter(|(percent, _)| *percent > 0)?;
+            Some((name.clone(), law.settled(since)))
+        });
+        since.collect()
+    }
+
+    /// How many of the connected Envoys are chosen of a canary of proxies, and how many there are; none of others.
+    fn chosen_proxies(&self, model: &Model) -> Option<(usize, usize)> {
+        let below = model.steered_proxies()?;
+        let chosen = self.connected.iter().filter(|node| proxy_number(node) < below).count();
+        Some((chosen, self.connected.len()))
+    }
+
+    /// Why there is only one part of a canary of proxies, and whether it is the one that is not steered; none while there are
+    /// two, or no Envoy.
+    pub(in crate::run) fn lone_part(&self, model: &Model) -> Option<(bool, String)> {
+        match self.chosen_proxies(model)? {
+            (_, 0) => None,
+            (0, 1) => Some((true, "the one Envoy that is connected is not among the chosen".to_owned())),
+            (0, all) => {
+                Some((true, format!("none of the {all} Envoys that are connected is among the chosen")))
+            }
+            (chosen, all) if chosen == all => Some((
+                false,
+                format!("of {all} connected Envoys all are chosen: there is nothing to compare with"),
+            )),
+            _ => None,
+        }
     }
 
     /// Part of a model's requests that predictions steer, 0 to 1: of a canary of proxies, the part of the Envoys that are chosen.
     pub(in crate::run) fn relied_part(&self, model: &Model) -> f64 {
         let percent = self.reliance.get(&model.name).map_or(0, |reliance| reliance.percent);
-        let chosen = model.steered_proxies().map_or(1.0, |below| {
-            let chosen = self.connected.iter().filter(|node| proxy_number(node) < below).count();
-            chosen as f64 / self.connected.len().max(1) as f64
-        });
+        let chosen =
+            self.chosen_proxies(model).map_or(1.0, |(chosen, all)| chosen as f64 / all.max(1) as f64);
         chosen * f64::from(percent) / 100.0
     }
 
@@ -248,7 +286,10 @@ impl Core {
             share: model.canary.share,
             blocks: canary.state.blocks,
             terms: canary.terms.clone(),
-            reason: Some(canary.reason).filter(|reason| !reason.is_empty()),
+            reason: self
+                .lone_part(model)
+                .map(|(_, reason)| reason)
+                .or_else(|| Some(canary.reason).filter(|reason| !reason.is_empty())),
             stepped_back,
         })
     }

@@ -24,6 +24,8 @@ pub(in crate::run) struct Reliance {
     pub(in crate::run) percent: u32,
     /// Why predictions steer nothing although they are meant to.
     pub(in crate::run) cause: Option<Cause>,
+    /// Since when they steer nothing.
+    pub(in crate::run) fell_at: Option<DateTime<Utc>>,
     /// Since when telemetry has been fresh.
     fresh_since: Option<DateTime<Utc>>,
     /// When it was looked at last, and when the percentage last rose.
@@ -90,7 +92,7 @@ impl Reliance {
     fn look(&mut self, evidence: &Evidence, now: DateTime<Utc>) -> Option<Turn> {
         let before = self.percent;
         // A clock that is set back begins anew.
-        for kept in [&mut self.fresh_since, &mut self.rose_at] {
+        for kept in [&mut self.fresh_since, &mut self.rose_at, &mut self.fell_at] {
             *kept = kept.map(|at| at.min(now));
         }
         let gap = self.at.replace(now).map_or(TimeDelta::zero(), |at| now - at);
@@ -111,6 +113,7 @@ impl Reliance {
         } else if !evidence.heard {
             self.cause = Some(Cause::NoEnvoy);
         }
+        self.fell_at = self.cause.and(self.fell_at.or(Some(now)));
         self.percent = match self.cause {
             Some(_) => 0,
             None if before >= evidence.goal => evidence.goal,

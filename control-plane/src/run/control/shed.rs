@@ -31,6 +31,8 @@ pub(in crate::run) struct Shed {
     state: ShedState,
     /// Parts of the lanes as they were last published, before the rung: batch, interactive.
     published: (f64, f64),
+    /// Since when these are not both nothing.
+    since: Option<DateTime<Utc>>,
     /// Why, in the words of the last decision.
     reason: String,
     /// An operator was told that requests are refused.
@@ -89,6 +91,7 @@ impl Core {
         let (before, after) = (shed.published, (decision.batch, decision.interactive));
         if has_moved {
             shed.published = after;
+            shed.since = if shed.sheds() { shed.since.or(Some(now)) } else { None };
         }
         // It may be over some time after the last part of it.
         let ended = shed.is_noted && shed.published == (0.0, 0.0) && !decision.state.is_on;
@@ -259,6 +262,7 @@ impl Core {
             advised_interactive_ratio: advised.1,
             batch_refused: total.batch.refused,
             interactive_refused: total.interactive.refused,
+            since: shed.and_then(|shed| shed.since),
             reason: shed.filter(|shed| shed.sheds()).map(|shed| shed.reason.clone()),
         }
     }

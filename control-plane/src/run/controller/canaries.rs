@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
@@ -10,6 +11,14 @@ use crate::envoy::canary_group;
 use super::Controller;
 
 impl Controller {
+    /// Says of which requests the parts of canaries are compared.
+    pub(super) fn compare(&self) {
+        let since = self.core.compared_since();
+        if **self.outputs.compared_since.load() != since {
+            self.outputs.compared_since.store(Arc::new(since));
+        }
+    }
+
     /// Publishes what those Envoys of a group, a gateway's or a zone's, are to have that are steered with shares of proxies: the
     /// state of the group, but for the runtime layer. Returns the names of their groups.
     pub(super) fn publish_canaries(

@@ -125,6 +125,7 @@ impl Controller {
         self.look_who_is_connected(now);
         // It is refused by nobody.
         let _ = self.feed(Input::Tick { at: now }, now);
+        self.compare();
         if self.core.has_begun && !self.published_once {
             self.publish(now);
         }

@@ -163,7 +163,13 @@ impl Controller {
         let reliance = self.core.reliance.get(&model.name).filter(|_| model.steers());
         let canary = self.core.canary_view(configured);
         let stepped_back = canary.as_ref().and_then(|canary| canary.stepped_back.as_ref());
-        let stepped_back = stepped_back.map(|back| format!("the canary has stepped back: {}", back.reason));
+        let stepped_back =
+            stepped_back.map(|back| (format!("the canary has stepped back: {}", back.reason), back.at));
+        let fallback = stepped_back.or_else(|| {
+            let reliance = reliance?;
+            Some((reliance.cause?.to_string(), reliance.fell_at.unwrap_or(now)))
+        });
+        let not_chosen = self.core.lone_part(model).filter(|(is_unsteered, _)| *is_unsteered);
         ModelView {
             name: model.name.clone(),
             demand_rps: demand.requests_per_second,
@@ -176,9 +182,14 @@ impl Controller {
             forecast,
             shares: shares.unwrap_or_default(),
             zones: self.core.steering.get(&model.name).map(Steering::zone_views).unwrap_or_default(),
+            policy: configured.balance.policy,
             rung: configured.rung.name().to_owned(),
             predictive_ratio: reliance.map_or(0.0, |_| self.core.relied_part(model)),
-            fallback: stepped_back.or_else(|| reliance?.cause.map(|cause| cause.to_string())),
+            fallback: fallback
+                .as_ref()
+                .map(|(why, _)| why.clone())
+                .or_else(|| not_chosen.map(|(_, why)| why)),
+            fallback_since: fallback.map(|(_, since)| since),
             canary,
             shed: self.core.shed_view(model),
         }

@@ -1,6 +1,6 @@
 /** What tests show: a model and a backend of which everything is known and nothing is wrong. */
 
-import type { Backend, GroupShare, Model, Pool, Profile, Proxy, Shed, State, Zone } from './types';
+import type { Backend, Canary, GroupShare, Model, Pool, Profile, Proxy, Shed, State, Zone } from './types';
 
 export const model = (over: Partial<Model> = {}): Model => ({
   name: 'chat',
@@ -14,10 +14,21 @@ export const model = (over: Partial<Model> = {}): Model => ({
   forecast: null,
   shares: [],
   zones: [],
+  policy: 'predictive',
   rung: 'enforce',
   predictive_ratio: 1,
   fallback: null,
+  fallback_since: null,
+  canary: null,
   shed: shed(),
+  ...over,
+});
+
+export const canary = (over: Partial<Canary> = {}): Canary => ({
+  by: 'requests',
+  share: 0.1,
+  reason: 'the steered requests do no worse than the others',
+  stepped_back: null,
   ...over,
 });
 
@@ -28,6 +39,7 @@ export const shed = (over: Partial<Shed> = {}): Shed => ({
   advised_interactive_ratio: 0,
   batch_refused: 0,
   interactive_refused: 0,
+  since: null,
   reason: null,
   ...over,
 });

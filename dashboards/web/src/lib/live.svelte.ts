@@ -1,7 +1,6 @@
 import { ApiError, followStates, saveToken } from './api';
 import { retryDelay, SILENCE_MS } from './backoff';
 import { remember, type ShareHistory } from './history';
-import { followOnsets, type Onsets } from './onset';
 import { followSpool, type Spool } from './spool';
 import type { State } from './types';
 
@@ -12,7 +11,6 @@ export class Live {
   state = $state.raw<State | null>(null);
   shares = $state.raw<ShareHistory>(new Map());
   spool = $state.raw<Spool | null>(null);
-  onsets = $state.raw<Onsets | null>(null);
   phase = $state<Phase>('connecting');
   /** Browser time (ms) at which the newest state came. */
   receivedAt = $state<number | null>(null);
@@ -67,7 +65,6 @@ export class Live {
     this.state = state;
     this.shares = remember(this.shares, state);
     this.spool = followSpool(this.spool, state.totals);
-    this.onsets = followOnsets(this.onsets, state);
     this.receivedAt = Date.now();
     this.lostSince = null;
     this.problem = null;

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import { model, shed } from './fixtures';
-import { isShedding, shedNote } from './shedding';
+import { shedNote } from './shedding';
 import type { Rung, Shed } from './types';
 
 const note = (over: Partial<Shed>, rung: Rung = 'enforce') => shedNote(model({ rung, shed: shed(over) }));
@@ -10,7 +10,6 @@ const flat = (texts: string[] | undefined) => texts?.map((text) => text.replaceA
 test('nothing is said while nothing is refused, also where something was', () => {
   expect(note({})).toBeNull();
   expect(note({ batch_refused: 900 })).toBeNull();
-  expect(isShedding(model())).toBe(false);
 });
 
 test('lanes of which something is refused, with what it was so far', () => {

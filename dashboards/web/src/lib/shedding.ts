@@ -26,10 +26,6 @@ function lanes(shed: Shed): Lane[] {
   return all.filter(({ told, decided }) => told > 0 || decided > 0);
 }
 
-export function isShedding({ shed }: Pick<Model, 'shed'>): boolean {
-  return lanes(shed).length > 0;
-}
-
 export interface ShedNote {
   mark: Mark;
   /** A line for each lane: `35 % of batch requests`. */

@@ -42,16 +42,32 @@ export interface Model {
   shares: GroupShare[];
   /** Zones whose Envoys have shares of their own. */
   zones: Zone[];
+  /** How its requests are spread, as configured, such as `least_request`; predictions steer something with `predictive` only. */
+  policy: string;
   rung: Rung;
   /** Part of its requests that Envoys are told to send by predictions; the others go by capacity. */
   predictive_ratio: number;
   /** Why predictions steer nothing although they are meant to. */
   fallback: string | null;
+  fallback_since: string | null;
+  /** Null on other rungs than `canary`. */
+  canary: Canary | null;
   shed: Shed;
 }
 
 /** How far predictions may steer a model. */
 export type Rung = 'shadow' | 'advise' | 'canary' | 'enforce';
+
+/** How the steered part of a model's requests does beside the rest. */
+export interface Canary {
+  by: 'requests' | 'proxies';
+  /** As configured. */
+  share: number;
+  /** What was found last; null before the first time. */
+  reason: string | null;
+  /** That predictions steer nothing any more because the steered part did worse. */
+  stepped_back: { at: string; decision: string; reason: string } | null;
+}
 
 /** What is refused because more comes than can be served; parts of the requests of a lane. */
 export interface Shed {
@@ -64,6 +80,7 @@ export interface Shed {
   /** Requests that Envoys logged as refused, since the start. */
   batch_refused: number;
   interactive_refused: number;
+  since: string | null;
   /** Null while nothing is to be refused. */
   reason: string | null;
 }

@@ -115,9 +115,14 @@ export function verdictMark(verdict: Verdict): Mark | null {
 const RUNGS: Record<Rung, string> = {
   shadow: 'Predictions steer nothing: decisions are stored and shown, and no Envoy is told',
   advise: 'Predictions steer nothing: it is told which shares they would give, and no Envoy is told',
-  canary: 'Predictions steer a part of the requests, the others go by capacity',
+  canary: 'Predictions steer a part of the requests or of the Envoys, until it does worse than the rest; the others go by capacity',
   enforce: 'Predictions steer all requests while telemetry is fresh',
 };
+
+/** A balance policy in words, such as `least request`. */
+export function policyName(policy: string): string {
+  return policy.replaceAll('_', ' ');
+}
 
 /** What a rung means; nothing for one that this page does not know. */
 export function rungHint(rung: Rung): string {

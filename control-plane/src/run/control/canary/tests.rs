@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -98,6 +99,9 @@ fn a_canary_that_does_no_worse_goes_on() {
     let view = world.view();
     assert!(view.blocks > 50 && view.stepped_back.is_none(), "{view:?}");
     assert_eq!(view.reason.as_deref(), Some("the steered requests do no worse than the others"));
+    let since = world.core.compared_since()["m"];
+    let (_, steered_since) = world.core.canaries["m"].steered.unwrap();
+    assert!(since > steered_since && (since - steered_since).num_seconds() < 10, "{since} {steered_since}");
 }
 
 #[test]
@@ -110,6 +114,7 @@ fn one_that_does_worse_steps_back_within_a_minute_and_its_decision_can_be_made_a
         assert!(world.second - before <= 60, "{:?}", world.view());
     }
     assert_eq!(world.percent(), 0, "at once");
+    assert!(world.core.compared_since().is_empty());
     let groups = &world.core.intents(true, at(world.second))[0];
     assert_eq!(groups.groups, groups.static_groups, "nothing predicted leaves the house");
     let note = &world.notes[0];
@@ -199,4 +204,10 @@ fn without_requests_in_one_part_nothing_is_concluded() {
     assert_eq!(world.core.intents(true, at(world.second))[0].steered_proxies, Some(50));
     let share = world.core.relied_part(&world.core.config.models[0]);
     assert!(share == 0.0 || share == 1.0, "there is one Envoy: {share}");
+    let lone = world.core.lone_part(&world.core.config.models[0]);
+    assert_eq!(lone.as_ref().map(|(is_unsteered, _)| *is_unsteered), Some(share == 0.0));
+    assert_eq!(world.view().reason, lone.map(|(_, reason)| reason));
+    let nodes: BTreeSet<String> = (0..20).map(|node| format!("envoy-{node}")).collect();
+    world.take(Input::Connected { nodes, report_seconds: 2, zones: Vec::new() });
+    assert_eq!(world.core.lone_part(&world.core.config.models[0]), None, "there are both");
 }
