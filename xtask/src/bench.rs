@@ -34,7 +34,7 @@ pub(crate) struct Args {
 const PAGE: &str = "docs/benchmarks.md";
 
 /// The benchmarks that write tables, with the section of the page that these are.
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("access-log", "access-log"),
     ("balance", "balance"),
     ("cost", "cost"),
