@@ -156,7 +156,7 @@ async fn every_weight_that_envoy_had_is_explained() {
     // Without an Envoy nobody acknowledges anything.
     drop(envoy);
     clairvoy.state_where("the Envoy has gone", |state| state.proxies.is_empty()).await;
-    assert_eq!(clairvoy.drain("slow", &text).await, StatusCode::OK);
+    assert_eq!(clairvoy.drain("slow", &text).await, StatusCode::ACCEPTED);
     until("that nobody was told is written down", 20, async || {
         let said = explained(&site, &servers[0].address().to_string());
         if said.contains("acknowledged by none: no Envoy was connected") { Ok(()) } else { Err(said) }

@@ -180,9 +180,9 @@ async fn answers_that_take_longer_get_fewer_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_cheaper_pool_gets_more_as_far_as_it_keeps_the_objective() {
+async fn the_cheaper_pool_goes_first_while_it_has_room() {
     let models = [("dear", "cost_weight: 0"), ("cheap", "cost_weight: 1")];
-    // Each server takes so long that one request at a time is far from what the cheap one serves, and twenty are beyond it.
+    // Each server takes so long that one request at a time is far from what the cheap one serves.
     let fleet = Fleet::new(&models, [100, 100, 100]).await;
     let one = |_: u32| 0;
     until("shares go by capacity", 60, async || {
@@ -201,12 +201,6 @@ async fn the_cheaper_pool_gets_more_as_far_as_it_keeps_the_objective() {
         String::from_utf8_lossy(&said.stdout).into_owned()
     };
     assert!(explained().contains("as it is dear"), "{}", explained());
-    // Some 80 requests/s are 80 % of what all serve: of its 30 it takes 24, as the others do in proportion.
-    until("the others are needed, too", 90, async || {
-        let shares = fleet.shares("cheap", 400, 8, one).await;
-        close(&shares, &BY_CAPACITY, 0.06)
-    })
-    .await;
 }
 
 /// The share of each server of a model, as Clairvoy tells it.
