@@ -82,6 +82,12 @@ impl Curve {
         batch / self.request_seconds(batch)
     }
 
+    /// `X⁻¹(r)`: requests in flight at which it completes so many requests/s, as if no batch were full; endless beyond what any does.
+    pub(super) fn in_flight_of_rate(&self, rps: f64) -> f64 {
+        let left = 1.0 - rps * self.slope / self.places;
+        if left > 0.0 { rps * self.fixed / left } else { f64::INFINITY }
+    }
+
     /// Seconds that a request takes beside so many.
     pub(super) fn request_seconds(&self, in_flight: f64) -> f64 {
         self.fixed + self.slope * in_flight.clamp(0.0, self.places) / self.places

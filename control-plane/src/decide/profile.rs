@@ -91,6 +91,32 @@ impl Profile {
         Curve::of_profile(self, mix).map_or(1.0, |curve| curve.places)
     }
 
+    /// The same with this capacity at a mix. What serves less than its iterations say has room for fewer at a time: its requests take as
+    /// long as was seen, so that the requests in flight that fill it stay true. What serves more is faster.
+    #[must_use]
+    pub fn of_capacity(self, rps: f64, mix: &Mix) -> Self {
+        let Some(curve) = Curve::of_profile(&self, mix) else { return self };
+        if !(rps.is_finite() && rps > 0.0) {
+            return self;
+        }
+        let places = curve.in_flight_of_rate(rps).max(1.0);
+        let fewer = Self { max_sequences: Some(places), ..self };
+        let (profile, is_less) = if places < curve.places { (fewer, true) } else { (self, false) };
+        let factor = profile.capacity_rps(mix) / rps;
+        // Of fewer places no rest is left, unless a single one is too much.
+        let times = if is_less && places > 1.0 { 1.0 } else { factor };
+        if !(times.is_normal() && times > 0.0) {
+            return self;
+        }
+        Self {
+            fixed_seconds: times * profile.fixed_seconds,
+            per_sequence_seconds: times * profile.per_sequence_seconds,
+            per_prompt_token_seconds: times * profile.per_prompt_token_seconds,
+            per_kv_token_seconds: times * profile.per_kv_token_seconds,
+            ..profile
+        }
+    }
+
     /// Requests/s of a mix that it completes with a full batch, at its usual speed.
     pub fn capacity_rps(&self, mix: &Mix) -> f64 {
         Curve::of_profile(self, mix).map_or(0.0, |curve| curve.capacity_rps())

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 const LARGEST_STEP: f64 = 0.1;
 /// A part that would move by less stays as it is.
 const DEAD_BAND: f64 = 0.02;
-/// Whoever is back gets this part of the requests at least: what gets nothing does not show what it can.
+/// Whoever is back gets this part of the requests at least, or the one that he had where that was less: what gets nothing does not
+/// show what it can.
 const LEAST_FOR_OTHERS: f64 = 0.1;
 /// Where capacities are not known, backends that are back get up to so many times what they had before.
 const UNKNOWN_CARRY: f64 = 2.0;
@@ -52,12 +53,17 @@ pub fn decide_relief(input: &ReliefInput, previous: &Relief) -> Relief {
         return Relief { part: 0.0, usual: others.max(usual * (1.0 - FORGOTTEN)) };
     }
     let is_whole = usual > 0.0 && others + 0.5 > usual;
-    let wanted =
-        if is_whole { 0.0 } else { (1.0 - covered(input, usual)).clamp(0.0, 1.0 - LEAST_FOR_OTHERS) };
+    let wanted = if is_whole { 0.0 } else { (1.0 - covered(input, usual)).clamp(0.0, most(input, usual)) };
     let next = wanted.max(before - LARGEST_STEP);
     let next = if next < DEAD_BAND / 2.0 { 0.0 } else { next };
     let stays = (next - before).abs() < DEAD_BAND && next > 0.0;
     Relief { part: if stays { before } else { next }, usual }
+}
+
+/// The most that the spare ones keep beside those who are back: of a large fleet the first gets no more than it had.
+fn most(input: &ReliefInput, usual: f64) -> f64 {
+    let others = input.others as f64;
+    1.0 - if usual > others { LEAST_FOR_OTHERS.min(others / usual) } else { LEAST_FOR_OTHERS }
 }
 
 /// The part of the requests that those who are back can serve.
@@ -152,7 +158,7 @@ mod tests {
                 let next = decide_relief(&input, &state);
                 prop_assert!((0.0..=1.0).contains(&next.part));
                 prop_assert!(spare == 0 || next.part >= state.part - LARGEST_STEP - 1e-9);
-                prop_assert!(others == 0 || next.part <= 1.0 - LEAST_FOR_OTHERS || spare == 0);
+                prop_assert!(others == 0 || next.part <= 1.0 - LEAST_FOR_OTHERS || next.part <= most(&input, next.usual) + DEAD_BAND || spare == 0);
                 prop_assert!(others > 0 || spare == 0 || next.part == 1.0);
                 prop_assert!(others == 0 || state.part > 0.0 || next.part == 0.0);
                 state = next;

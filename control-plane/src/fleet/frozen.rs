@@ -21,6 +21,8 @@ impl Fleet {
             backend.is_mute()
                 && backend.membership == Membership::Active
                 && backend.health(now) != Health::Down
+                // Of one that was never served nobody can say that it has ceased to.
+                && backend.gateway.served_at.is_some()
                 && (now - told_at).as_seconds_f64() > LEAST_SECONDS
         };
         for backend in self.backends.values().filter(is_quiet) {

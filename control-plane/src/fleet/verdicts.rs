@@ -78,7 +78,7 @@ impl Fleet {
         let frozen = self.frozen(now);
         for backend in self.backends.values_mut() {
             let is_down = backend.health(now) == Health::Down;
-            backend.down_since = is_down.then(|| backend.down_since.unwrap_or(now));
+            backend.down_since = is_down.then(|| backend.down_since.map_or(now, |since| since.min(now)));
             let warm_up_seconds = config.pool(&backend.pool).map_or(0.0, |pool| pool.warm_up.as_seconds());
             let standing = &backend.standing;
             let seen = Seen {

@@ -35,6 +35,8 @@ pub(super) const WEIGHTS: u32 = 10_000;
 const HOLD_SECONDS: f64 = 5.0;
 /// Time between two decisions, seconds, and how many of them a correction has to last to be stable.
 const DECISION_SECONDS: f64 = 1.0;
+/// What a restart must not forget is saved so often although it stands still, seconds.
+const SAVED_EVERY_SECONDS: f64 = 60.0;
 const LEAST_CORRECTION: f64 = 2.4 * DECISION_SECONDS;
 
 /// The weights of one model: what is published, and what the law remembers.
@@ -54,6 +56,9 @@ pub(super) struct Steering {
     /// How much of the requests these take.
     #[serde(default)]
     relief: Relief,
+    /// When it was saved last.
+    #[serde(skip)]
+    saved_at: Option<DateTime<Utc>>,
     #[serde(skip)]
     pub(super) latest: Option<WeightDecision>,
 }
@@ -149,6 +154,17 @@ impl Steering {
         self.published = groups;
         self.latest = Some(decision);
         Some(steered)
+    }
+
+    /// Whether it is to be saved, as it changed or as what it remembers would soon be too old to be taken up.
+    pub(super) fn is_to_be_saved(&mut self, has_changed: bool, now: DateTime<Utc>) -> bool {
+        let lasts = self.relief.part > 0.0 || self.zones().next().is_some();
+        let is_old = self.saved_at.is_none_or(|at| (now - at).as_seconds_f64().abs() >= SAVED_EVERY_SECONDS);
+        let saves = has_changed || (lasts && is_old);
+        if saves {
+            self.saved_at = Some(now);
+        }
+        saves
     }
 
     /// What the model's Envoys should do.

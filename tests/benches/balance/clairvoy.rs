@@ -13,7 +13,7 @@ use clairvoy_tests::{Gpu, Machine};
 pub(crate) const MODEL: &str = "chat";
 
 /// Everybody waits for his answer, so that people have to be refused; only what the fleet cannot take in time.
-const SHEDDING: &str = "{ interactive: 0.5, begin_utilisation: 0.97, target_utilisation: 0.93 }";
+pub(crate) const SHEDDING: &str = "{ interactive: 0.5, begin_utilisation: 0.97, target_utilisation: 0.93 }";
 
 /// Where Clairvoy listens and what it is told of.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use clairvoy_tests::{
     Cell, CellResult, Gpu, LATENESS_BOUND_SECONDS, SizeSet, Summary, Verdict, capacity_rps, judge,
 };
 
+use crate::clairvoy::SHEDDING;
 use crate::machine::machine;
 use crate::run::Order;
 
@@ -51,12 +52,13 @@ fn introduction(results: &[CellResult], order: &Order) -> String {
         "## Balancing\n\nWritten by `cargo xtask bench balance` on {date}, on {}. Four real Envoys, sixteen simulated backends\n\
          of four speeds, four of each, the same requests for each policy, after {:.0} s of the same traffic. The backends batch\n\
          continuously and have what a linear model lacks: noise, super-linear batches, preemption, prefix caches.\n\
-         Loads are parts of the capacity measured for the sizes at hand. A cell in which the rig was late by more than {:.0} ms\n\
+         Loads are parts of the capacity measured for the sizes at hand. Cells may be measured side by side by several processes,\n\
+         and beside other work of a lower priority: a cell in which the rig was late by more than {:.0} ms\n\
          (99th percentile) does not count. {time}\n\
          `predictive` is Clairvoy, which has to learn the capacities; `static-locality` has the same form in Envoy with shares\n\
          by the measured capacities that never change, `exact-rr` the same shares for round robin. `rr`, `lr2`, `full-scan` and\n\
-         `orca` are Envoy's own. `predictive-shedding` may refuse requests, and is measured where more come than the fleet\n\
-         holds; a refused request missed its objective, and counts with its time and 10 s more.\n\n\
+         `orca` are Envoy's own. `predictive-shedding` may refuse requests (`shedding: {SHEDDING}`), and is measured\n\
+         where more come than the fleet holds; a refused request missed its objective, and counts with its time and 10 s more.\n\n\
          The backends are simulated GPUs, after data sheets of {}, each four times slower so that one\n\
          computer can play sixteen: the fastest serves about eight times as much as the slowest. The more alike machines are, the less there is to gain: see the cell of machines that are alike.\n\n\
          | sizes | requests/s of a machine ({}) | of the fleet | TTFT promised, s | TPOT promised, ms |\n|---|---|---|---|---|\n",

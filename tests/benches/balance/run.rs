@@ -241,7 +241,8 @@ fn file(order: &Order, run: Run) -> PathBuf {
 fn read(order: &Order, world: &World, run: Run) -> Option<CellResult> {
     let result: CellResult = serde_json::from_slice(&fs::read(file(order, run)).ok()?).ok()?;
     let is_current = result.version == RIG_VERSION && result.plan == world.plan(order, run.cell);
-    is_current.then_some(result)
+    let is_whole = !run.policy.is_steered() || !result.told.is_empty();
+    (is_current && is_whole).then_some(result)
 }
 
 /// Writes the result, and beside it its seconds as JSON lines.

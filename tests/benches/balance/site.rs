@@ -13,7 +13,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use ::clairvoy::view::State;
+use ::clairvoy::view::{BackendState, BackendView, State};
 use clairvoy_tests::{Action, Child, Gpu, Machine};
 
 use crate::clairvoy::{self, MODEL, Setup};
@@ -193,16 +193,23 @@ impl Site {
         self.api.is_some()
     }
 
-    /// The part of the requests that Clairvoy gives to each machine.
+    /// The part of the requests that Clairvoy has told Envoys to give to each machine: an equal part of its group's. What it decided and
+    /// did not publish does not count.
     pub(crate) async fn shares(&self) -> Result<Vec<f64>> {
         let api = self.api.context("nobody steers")?;
         let url = format!("http://{api}/api/v1/state");
         let state: State = self.client.get(url).send().await?.error_for_status()?.json().await?;
-        let share = |server: &SocketAddr| {
-            let told = state.backends.iter().find(|backend| backend.address == server.to_string());
-            told.map_or(0.0, |backend| backend.share)
+        let takes = |backend: &&BackendView| {
+            matches!(backend.state, BackendState::Ready | BackendState::Stale | BackendState::Waiting)
         };
-        Ok(self.servers.iter().map(share).collect())
+        let share = |server: &SocketAddr| {
+            let address = server.to_string();
+            let backend = state.backends.iter().filter(takes).find(|backend| backend.address == address)?;
+            let members = state.backends.iter().filter(takes).filter(|other| other.group == backend.group);
+            let group = state.models.first()?.shares.iter().find(|share| share.group == backend.group)?;
+            Some(group.share / members.count() as f64)
+        };
+        Ok(self.servers.iter().map(|server| share(server).unwrap_or(0.0)).collect())
     }
 
     /// How late the engines of the servers woke up, real seconds.

@@ -107,6 +107,7 @@ async fn way(database: &mut PgConnection, backend: &Backend, shown: DateTime<Utc
          FROM decision d JOIN acknowledgement a ON a.decision_id = d.id
          WHERE d.model = $1 AND d.at BETWEEN $2 AND $2 + make_interval(secs => $3) AND a.last_seconds IS NOT NULL
            AND EXISTS (SELECT FROM jsonb_array_elements(d.inputs -> 'groups') g WHERE g ->> 'name' LIKE '%/' || $4)
+           AND NOT COALESCE(d.inputs -> 'previous' -> 'aside' ? $4, false)
          ORDER BY d.at LIMIT 1",
     )
     .bind(MODEL)

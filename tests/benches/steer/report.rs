@@ -29,7 +29,8 @@ impl Report {
         let mut text = format!(
             "## From a scrape to Envoy\n\nWritten by `cargo xtask bench steer` on {date}, on {}. {backends} backends of one model in {pools} pools, each\n\
              scraped once a second; a real Envoy and Clairvoy with its Postgres on the same machine. At random times, one a second in\n\
-             the mean, a random backend becomes slow, so that it gets a group and a weight of its own.\n\n\
+             the mean, a random backend becomes slow, so that it gets a group and a weight of its own. No requests go through the Envoy\n\
+             meanwhile; percentiles are of the changes that were not missed.\n\n\
              | backends | changes | missed | until the decision p50, ms | p99, ms | decided and published p50, ms | p99, ms | Envoy's ACK p50, ms | p99, ms | scrape to ACK p50, ms | p99, ms | beyond the interval p99, ms | machine, % |\n\
              |---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
             machine(),

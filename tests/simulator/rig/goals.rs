@@ -1,6 +1,6 @@
 //! What the balancing by prediction has to show, and whether it did.
 
-use super::cell::Scenario;
+use super::cell::{Cell, Scenario};
 use super::outcome::{CellResult, Served};
 use super::statistics::{Pair, Sample, geometric_ratio};
 use super::summary::Summary;
@@ -196,34 +196,36 @@ impl<'a> Judge<'a> {
     }
 
     fn throttled(&self) -> Vec<Goal> {
-        let ours = self.results.iter().filter(|result| result.policy == OURS);
-        let told = ours.filter_map(|result| {
-            // One draw: only the share is read.
-            let share = Summary::new(result, 1).slow_share?;
+        let slow = self.of(OURS).filter(|result| result.cell.scenario == Scenario::Slow);
+        let told = slow.map(|result| {
             let what = format!("share that is told for the slow backend 8 s later, {}", result.cell);
+            // One draw: only the share is read.
+            let Some(share) = Summary::new(result, 1).slow_share else {
+                return unmeasured(what, "within 20 % of its last".to_owned());
+            };
             let wanted = format!("within 20 % of its last, {:.1} %", 100.0 * share.settled);
             let told = format!("{:.1} % (before {:.1} %)", 100.0 * share.after, 100.0 * share.before);
             let met = (share.after - share.settled).abs() <= 0.2 * share.settled;
-            Some(goal(what, wanted, told, met))
+            goal(what, wanted, told, met)
         });
         told.collect()
     }
 
     /// From the moment when one becomes slow on, beside the same load on a healthy fleet.
     fn throttled_beside_steady(&self) -> Vec<Goal> {
-        let told = self.of(OURS).filter(|result| result.cell.scenario == Scenario::Slow).filter_map(|slow| {
-            let since = slow.plan.first_change()?;
-            let steady = self.of(OURS).find(|steady| {
-                let (a, b) = (steady.cell, slow.cell);
-                (a.scenario, a.sizes, a.load) == (Scenario::Steady, b.sizes, b.load)
-                    && steady.seed == slow.seed
-            })?;
+        let told = self.of(OURS).filter(|result| result.cell.scenario == Scenario::Slow).map(|slow| {
+            let healthy = Cell { scenario: Scenario::Steady, ..slow.cell };
+            let what = format!("TTFT p99 since one became slow, in parts of that of {healthy}");
+            let wanted = "≤ 1.5×".to_owned();
+            let steady = self.of(OURS).find(|steady| steady.cell == healthy && steady.seed == slow.seed);
+            let Some((since, steady)) = slow.plan.first_change().zip(steady) else {
+                return unmeasured(what, wanted);
+            };
             let after = slow.served.iter().filter(|one| one.at >= since).map(Served::ttft_seconds);
             let p99 = |values: Vec<f64>| Sample::new(&values).quantile(0.99);
             let (after, usual) = (p99(after.collect()), p99(steady.ttfts()));
-            let what = format!("TTFT p99 since one became slow, in parts of that of {}", steady.cell);
             let told = format!("{:.2}× ({after:.2} to {usual:.2} s)", after / usual);
-            Some(goal(what, "≤ 1.5×".to_owned(), told, after <= 1.5 * usual))
+            goal(what, wanted, told, after <= 1.5 * usual)
         });
         told.collect()
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::{get, post};
@@ -201,6 +201,16 @@ async fn the_cheaper_pool_goes_first_while_it_has_room() {
         String::from_utf8_lossy(&said.stdout).into_owned()
     };
     assert!(explained().contains("as it is dear"), "{}", explained());
+    // However many more come: of the 30 requests/s that it serves it takes 24, and the others the rest.
+    until("the others are needed, too", 90, async || {
+        let began = Instant::now();
+        let shares = fleet.shares("cheap", 400, 8, one).await;
+        let rps = 400.0 / began.elapsed().as_secs_f64();
+        let its_rps = shares[1] * rps;
+        let is_so = rps > 34.0 && (18.0..=29.0).contains(&its_rps);
+        if is_so { Ok(()) } else { Err(format!("{its_rps:.1} of {rps:.1} requests/s: {}", explained())) }
+    })
+    .await;
 }
 
 /// The share of each server of a model, as Clairvoy tells it.

@@ -5,7 +5,7 @@ use super::input::{BackendInput, Law};
 use super::level::{Side, solve};
 
 /// Halvings in the search for how far cheap backends can go first.
-const STEPS: u32 = 10;
+const STEPS: u32 = 20;
 
 /// Costs that differ by less than this part of the least count only in proportion: what is learned of capacities wavers, and
 /// who is the cheapest may change with it.
@@ -25,7 +25,8 @@ pub(super) fn prefer_cheap(
     law: &Law,
 ) {
     let Some(parts) = dearness(usual, backends).filter(|_| law.cost_weight > 0.0) else { return };
-    let full = sides.iter().map(|side| side.curve.cost_when_full(law.barrier)).fold(0.0, f64::max);
+    // At usual speed: one that is slow now changes nothing for the others.
+    let full = usual.iter().map(|curve| curve.cost_when_full(law.barrier)).fold(0.0, f64::max);
     let mut loads = |scale: f64| {
         for (side, part) in sides.iter_mut().zip(&parts) {
             side.surcharge_seconds = scale * law.cost_weight * full * part;

@@ -91,12 +91,33 @@ impl Core {
     }
 
     /// Forgets canaries that are none any more, or have other settings: then an operator wants it otherwise.
-    pub(super) fn keep_canaries(&mut self) {
+    pub(super) fn keep_canaries(&mut self, now: DateTime<Utc>) {
         let models = &self.config.models;
+        let mut forgotten = Vec::new();
         self.canaries.retain(|name, canary| {
             let model = models.iter().find(|model| model.name == *name);
-            model.is_some_and(|model| model.rung == Rung::Canary && canary.settings == Some(model.canary))
+            let keep = model
+                .is_some_and(|model| model.rung == Rung::Canary && canary.settings == Some(model.canary));
+            if let (false, Some(settings), true) = (keep, canary.settings, canary.stepped_back.is_some()) {
+                forgotten.push((name.clone(), settings));
+            }
+            keep
         });
+        // When the same settings come again the canary does, too, over restarts as well.
+        forgotten.into_iter().for_each(|(name, settings)| self.save_canary(&name, settings, None, now));
+    }
+
+    fn save_canary(
+        &mut self,
+        name: &str,
+        settings: Settings,
+        stepped_back: Option<SteppedBack>,
+        now: DateTime<Utc>,
+    ) {
+        if let Ok(state) = serde_json::to_value(Saved { settings, stepped_back }) {
+            let (kind, key) = (CANARY, name.to_owned());
+            self.effects.push(Effect::Journal(Entry::ModelState { kind, key, at: now, state }));
+        }
     }
 
     /// Looks whether the steered part of a canary does worse than the rest, after its reliance; true when it steps back and
@@ -172,15 +193,7 @@ impl Core {
         let steered = Steered { kind: "canary", summary, changes: vec![change], inputs };
         let decision = self.record(name, None, steered, now);
         let stepped_back = is_back.then(|| SteppedBack { at: now, decision, reason: reason.to_owned() });
-        let saved = Saved { settings: model.canary, stepped_back: stepped_back.clone() };
-        if let Ok(state) = serde_json::to_value(&saved) {
-            self.effects.push(Effect::Journal(Entry::ModelState {
-                kind: CANARY,
-                key: name.clone(),
-                at: now,
-                state,
-            }));
-        }
+        self.save_canary(name, model.canary, stepped_back.clone(), now);
         self.canaries
             .insert(name.clone(), Canary { settings: Some(model.canary), stepped_back, ..Canary::default() });
         if is_back {
@@ -211,12 +224,13 @@ impl Core {
     }
 
     /// Takes up that a canary had stepped back in the last run.
-    pub(super) fn remember_canary(&mut self, name: &str, state: serde_json::Value) {
+    pub(super) fn remember_canary(&mut self, name: &str, state: serde_json::Value, now: DateTime<Utc>) {
         let Ok(Saved { settings, stepped_back: Some(stepped_back) }) = serde_json::from_value(state) else {
             return;
         };
         let model = self.config.models.iter().find(|model| model.name == name);
         if !model.is_some_and(|model| model.rung == Rung::Canary && model.canary == settings) {
+            self.save_canary(name, settings, None, now);
             return;
         }
         // What was found meanwhile, without the database, is newer; but nothing steers what had stepped back.

@@ -83,14 +83,14 @@ impl From<Pending> for Insight {
 /// The parts of a configuration that decisions depend on: addresses, folders and receivers of webhooks are left out. How often
 /// backends are read decides how old their telemetry may be.
 pub(crate) fn decisive(config: &Config) -> Config {
-    let interval = config.telemetry.interval;
+    let Telemetry { interval, deadline, .. } = config.telemetry;
     Config {
         forecast: config.forecast.clone(),
         balance: config.balance.clone(),
         zones: config.zones.clone(),
         models: config.models.clone(),
         pools: config.pools.clone(),
-        telemetry: Telemetry { interval, ..Telemetry::default() },
+        telemetry: Telemetry { interval, deadline, ..Telemetry::default() },
         ..Config::default()
     }
 }

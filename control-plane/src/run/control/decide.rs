@@ -56,13 +56,15 @@ impl Core {
         let relieved = (before > 0.0, steering.spare_part() > 0.0);
         let taken_anew = self.take_capacities(&model.name, now);
         let relied = self.rely(&model.name, model.predictive_percent(), now);
-        if (steered.is_some() || spare.is_some() || taken_anew)
-            && let Some(Ok(state)) = self.steering.get(&model.name).map(serde_json::to_value)
+        let has_changed = steered.is_some() || spare.is_some() || taken_anew;
+        if let Some(steering) = self.steering.get_mut(&model.name)
+            && steering.is_to_be_saved(has_changed, now)
+            && let Ok(state) = serde_json::to_value(steering)
         {
             let entry = Entry::ModelState { kind: WEIGHTS, key: model.name.clone(), at: now, state };
             self.effects.push(Effect::Journal(entry));
         }
-        let publish = taken_anew || relied || steered.is_some() || spare.is_some();
+        let publish = relied || has_changed;
         let name = &model.name;
         match relieved {
             (false, true) => self.note(

@@ -109,7 +109,7 @@ impl Core {
         self.fleet.reconcile(&config, now);
         self.steering.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.reliance.retain(|model, _| config.models.iter().any(|known| known.name == *model));
-        self.keep_canaries();
+        self.keep_canaries(now);
         self.sheds.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.forecasts.retain(|model, _| config.models.iter().any(|known| known.name == *model));
         self.plans.retain(|pool, _| config.pool(pool).is_some());

@@ -55,7 +55,7 @@ impl Core {
             }
         }
         for (model, state) in memory.canaries {
-            self.remember_canary(&model, state);
+            self.remember_canary(&model, state, now);
         }
         for (kind, key, state) in memory.models {
             self.teach(Lesson::Restore(kind, key, state));

@@ -20,7 +20,7 @@ use super::Core;
 const DEAD_BAND: f64 = 0.02;
 /// While requests are refused logs that tell nothing for this long are lost, seconds, if so many requests came meanwhile.
 const LOST_AFTER_SECONDS: f64 = 5.0;
-const LEAST_MISSED: f64 = 5.0;
+const LEAST_MISSED: f64 = 20.0;
 /// In parts of this many requests Envoys are told what to refuse.
 const MILLION: f64 = 1e6;
 
@@ -194,7 +194,8 @@ impl Core {
                 interactive_rps: lanes.interactive_refused_rps,
             }),
             batch_part,
-            by_request: model.lane == ModelLane::ByRequest,
+            // Where too little of what is decided is in force, refusals would never tell.
+            by_request: model.lane == ModelLane::ByRequest && model.enforced_share() > 0.5,
             in_force,
             forecast: self.nearest_forecast(name, now),
             capacity_rps: (2 * known.len() >= count.max(1)).then_some(mean * count as f64),

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Model};
-use crate::decide::{BackendInput, Mix, ModelInput, Profile};
+use crate::decide::{BackendInput, Mix, ModelInput};
 use crate::fleet::{Backend, Fleet, Health, Membership};
 use crate::telemetry::Sample;
 
@@ -13,7 +13,7 @@ use super::spare::{is_spare, stands_by};
 use super::{PublishedGroup, members};
 
 /// The backends that share the model's traffic; spare ones do not. When most of them look dead it is our view that fails rather than the
-/// fleet: then all that should serve do. And after a start nobody has been looked at yet: what serves already keeps its
+/// fleet: then all that should serve and have not left long ago do. And after a start nobody has been looked at yet: what serves already keeps its
 /// place until its telemetry speaks against it. Where all are dead for sure and spare ones are not, none shares it; from then
 /// on, while the spare ones relieve them, only those do that show themselves again.
 pub(super) fn serving<'a>(
@@ -44,7 +44,9 @@ pub(super) fn serving<'a>(
     let believed = |backend: &&&Backend| {
         let keeps_place = backend.health(now) == Health::Waiting
             && placed.get(&backend.address) == Some(&(backend.pool.as_str(), false));
-        backend.is_eligible(now) || keeps_place || (down * 2 > wanted.len() && backend.sample.is_some())
+        backend.is_eligible(now)
+            || keeps_place
+            || (down * 2 > wanted.len() && backend.sample.is_some() && placed.contains_key(&backend.address))
     };
     let eligible: Vec<&Backend> = wanted.iter().filter(believed).copied().collect();
     if eligible.is_empty() { wanted } else { eligible }
@@ -139,7 +141,10 @@ fn backend_input(
         address: backend.address,
         pool: backend.pool.clone(),
         zone: locality.map(|place| format!("{}/{}", place.region, place.zone)).unwrap_or_default(),
-        profile: backend.profile().map(|profile| as_configured(profile, configured, mix)),
+        profile: backend.profile().map(|profile| match configured {
+            Some(rps) => profile.of_capacity(rps, mix),
+            None => profile,
+        }),
         capacity_rps,
         slowdown: backend.slowdown(),
         in_flight: backend.sample.as_ref().and_then(in_flight),
@@ -150,23 +155,6 @@ fn backend_input(
         price_per_hour: pool.and_then(|pool| pool.price_per_hour),
         warmed: judged.warmed(),
         sign: judged.sign(),
-    }
-}
-
-/// A profile whose capacity is the one that is configured, where one is: what its iterations cost is then only in proportion.
-fn as_configured(profile: Profile, configured_rps: Option<f64>, mix: &Mix) -> Profile {
-    let learned_rps = profile.capacity_rps(mix);
-    let Some(factor) =
-        configured_rps.map(|rps| learned_rps / rps).filter(|factor| factor.is_normal() && *factor > 0.0)
-    else {
-        return profile;
-    };
-    Profile {
-        fixed_seconds: factor * profile.fixed_seconds,
-        per_sequence_seconds: factor * profile.per_sequence_seconds,
-        per_prompt_token_seconds: factor * profile.per_prompt_token_seconds,
-        per_kv_token_seconds: factor * profile.per_kv_token_seconds,
-        ..profile
     }
 }
 

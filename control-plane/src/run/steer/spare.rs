@@ -31,12 +31,12 @@ pub(super) fn is_spare(backend: &Backend, config: &Config) -> bool {
     config.pool(&backend.pool).is_some_and(|pool| pool.spare)
 }
 
-/// Whether any spare backend of a model shows that it serves.
+/// Whether any spare backend of a model shows that it serves. One with all the load may be late to show it.
 pub(super) fn stands_by(fleet: &Fleet, config: &Config, model: &str, now: DateTime<Utc>) -> bool {
     fleet.of_model(model).any(|backend| {
         is_spare(backend, config)
             && backend.membership == Membership::Active
-            && backend.health(now) == Health::Ready
+            && matches!(backend.health(now), Health::Ready | Health::Stale)
     })
 }
 

@@ -158,7 +158,7 @@ fn it_stays_so_over_a_restart_until_it_is_resumed_or_configured_otherwise() {
 
     // From the database.
     let mut world = World::new(HALF);
-    world.core.remember_canary("m", saved.clone());
+    world.core.remember_canary("m", saved.clone(), at(0));
     world.run(60, 0);
     assert_eq!(world.percent(), 0);
     let none = Order::ResumeCanary { model: "n".to_owned() };
@@ -176,17 +176,17 @@ fn it_stays_so_over_a_restart_until_it_is_resumed_or_configured_otherwise() {
     assert!(matches!(again, Err(Refusal::NotSteppedBack(_))));
     // That it was resumed is saved, too.
     let mut next = World::new(HALF);
-    next.core.remember_canary("m", world.saved.clone().unwrap());
+    next.core.remember_canary("m", world.saved.clone().unwrap(), at(0));
     next.run(30, 0);
     assert_eq!(next.percent(), 50);
 
     // An operator who chooses another share wants to try that.
     let mut other = World::new("rung: canary, canary: { share: 0.2 }");
-    other.core.remember_canary("m", saved.clone());
+    other.core.remember_canary("m", saved.clone(), at(0));
     other.run(30, 0);
     assert_eq!(other.percent(), 20);
     let mut same = World::new(HALF);
-    same.core.remember_canary("m", saved);
+    same.core.remember_canary("m", saved, at(0));
     let changed = config(&format!("{HALF}, timeouts: {{ idle: 60s }}"));
     same.take(Input::Config { at: at(1), config: changed });
     same.run(30, 0);
