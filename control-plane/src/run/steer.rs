@@ -33,10 +33,10 @@ pub(super) use inputs::{pool_capacity, share_capacity};
 pub(super) const WEIGHTS: u32 = 10_000;
 /// Time after the start during which saved weights stay untouched while telemetry is still missing, seconds.
 const HOLD_SECONDS: f64 = 5.0;
-/// Time between two decisions, seconds, and how many of them a correction has to last to be stable.
-const DECISION_SECONDS: f64 = 1.0;
 /// What a restart must not forget is saved so often although it stands still, seconds.
 const SAVED_EVERY_SECONDS: f64 = 60.0;
+/// Time between two decisions, seconds, and how many of them a correction has to last to be stable.
+const DECISION_SECONDS: f64 = 1.0;
 const LEAST_CORRECTION: f64 = 2.4 * DECISION_SECONDS;
 
 /// The weights of one model: what is published, and what the law remembers.

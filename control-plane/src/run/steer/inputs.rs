@@ -13,8 +13,8 @@ use super::spare::{is_spare, stands_by};
 use super::{PublishedGroup, members};
 
 /// The backends that share the model's traffic; spare ones do not. When most of them look dead it is our view that fails rather than the
-/// fleet: then all that should serve and have not left long ago do. And after a start nobody has been looked at yet: what serves already keeps its
-/// place until its telemetry speaks against it. Where all are dead for sure and spare ones are not, none shares it; from then
+/// fleet: then all that should serve do, but for those that were taken out long ago. And after a start nobody has been looked
+/// at yet: what serves already keeps its place until its telemetry speaks against it. Where all are dead for sure and spare ones are not, none shares it; from then
 /// on, while the spare ones relieve them, only those do that show themselves again.
 pub(super) fn serving<'a>(
     fleet: &'a Fleet,
@@ -62,8 +62,8 @@ pub(super) struct Place {
     pub(super) group: String,
 }
 
-/// Backends that stay in their group to finish their streams: those that leave, and those that look dead, for the time that streams have to finish. In another group
-/// Envoy would take each for a new one.
+/// Backends that stay in their group to finish their streams: those that leave, and those that look dead, for the time that
+/// streams have to finish. In another group Envoy would take each for a new one.
 pub(super) fn draining(
     fleet: &Fleet,
     config: &Config,
