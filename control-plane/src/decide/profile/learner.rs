@@ -104,9 +104,12 @@ impl Learner {
         let log_ratio = (measured / usual).ln();
         let prior = self.prior();
         let spread = self.speed.variance();
-        let doubt = spread.max(LEAST_VARIANCE) * leverage(&self.fit.with(&prior).0, &row(iteration, usual));
-        self.last_variance = doubt.min(4.0);
-        self.speed.observe(log_ratio, self.last_variance, iteration.weight, iteration.interval_seconds);
+        let leverage = leverage(&self.fit.with(&prior).0, &row(iteration, usual));
+        self.last_variance = (spread.max(LEAST_VARIANCE) * leverage).min(4.0);
+        // An iteration of a kind that was hardly seen tells of the profile, and little of the speed. Taken for slowness, what
+        // an engine costs under its first load would never be learned.
+        let told_of_speed = iteration.weight / leverage.max(1.0);
+        self.speed.observe(log_ratio, self.last_variance, told_of_speed, iteration.interval_seconds);
         if USUAL.contains(&self.speed.factor()) {
             self.unusual_seconds = 0.0;
             let most = (DEVIATIONS * (spread + self.last_variance).sqrt()).clamp(OUTLIERS.0, OUTLIERS.1);

@@ -213,6 +213,32 @@ fn a_few_tokens_with_long_prompts_beside_them_are_no_slowdown() {
     }
 }
 
+/// A few short requests at first, as in the first seconds of a fleet, then a full batch with long prompts: what an iteration
+/// costs under load was never seen before, and is no slowness.
+#[test]
+fn the_first_load_after_calm_is_learned_and_no_slowdown() {
+    for seed in 0..20 {
+        let (mut learner, mut traffic) = (Learner::default(), Traffic::new(seed, 0.1));
+        for _ in 0..17 {
+            let sequences = 1.0 + 2.0 * traffic.random.random::<f64>();
+            let prompt_tokens = 60.0 + 80.0 * traffic.random.random::<f64>();
+            let calm = traffic.iteration(&CLASSES[0], sequences, prompt_tokens, 1500.0 * sequences, 1.0);
+            learner.observe(&calm);
+        }
+        for _ in 0..30 {
+            let sequences = 12.0 + 12.0 * traffic.random.random::<f64>();
+            let loaded =
+                traffic.iteration(&CLASSES[0], sequences, 2048.0 - sequences, 2500.0 * sequences, 1.0);
+            learner.observe(&loaded);
+        }
+        assert!((0.8..1.25).contains(&learner.slowdown()), "seed {seed}: {}", learner.slowdown());
+        let mix = Mix::of(2050.0, 27.0);
+        let found = learner.profile(&size()).unwrap().capacity_rps(&mix);
+        let ratio = found / CLASSES[0].profile.capacity_rps(&mix);
+        assert!((0.75..1.35).contains(&ratio), "seed {seed}: capacity {ratio}");
+    }
+}
+
 #[test]
 fn what_lasts_becomes_usual_and_the_class_stays() {
     let (mut learner, mut traffic) = trained(&CLASSES[1], 1, 300);
@@ -330,6 +356,25 @@ fn the_capacity_is_that_of_the_largest_batch() {
     assert!((budget.batch(&mix) - 20.0).abs() < 1e-9);
     let unlimited = Profile { max_sequences: None, kv_tokens: None, ..profile };
     assert_eq!(unlimited.batch(&mix), 256.0);
+}
+
+#[test]
+fn a_configured_capacity_is_that_of_the_profile() {
+    let mix = Mix::of(1000.0, 200.0);
+    for Truth { profile, .. } in CLASSES {
+        let capacity = profile.capacity_rps(&mix);
+        for part in [0.01, 0.3, 0.9, 1.0, 1.5] {
+            let set = profile.of_capacity(part * capacity, &mix);
+            let ratio = set.capacity_rps(&mix) / (part * capacity);
+            assert!((ratio - 1.0).abs() < 1e-9, "{part}: {ratio}");
+            // Below, requests take as long as was seen, with fewer at a time; but one takes all of what serves less than that.
+            let is_slower = set.fixed_seconds > 1.001 * profile.fixed_seconds;
+            assert_eq!(is_slower, part == 0.01, "{part}: {set:?}");
+            assert_eq!(set.batch(&mix) < 0.999 * profile.batch(&mix), part < 1.0, "{part}: {set:?}");
+        }
+        assert_eq!(profile.of_capacity(f64::NAN, &mix), profile);
+        assert_eq!(profile.of_capacity(0.0, &mix), profile);
+    }
 }
 
 fn any_number() -> impl Strategy<Value = f64> {
