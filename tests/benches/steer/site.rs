@@ -15,7 +15,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use clairvoy_tests::Child;
+use clairvoy_tests::{Child, loopback_client};
 
 use crate::backends::Backend;
 
@@ -62,7 +62,7 @@ impl Site {
         writeln!(text, "gateways: [{{ name: edge, listen: {gateway} }}]")?;
         text += &models(backends, pools)?;
         fs::write(&config, text)?;
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
+        let client = loopback_client(Duration::from_secs(10))?;
         let mut site = Self { folder, client, api, children: Vec::new() };
 
         let mut serve = site.clairvoy(&programs.clairvoy);

@@ -109,7 +109,7 @@ impl Cell {
         let of = |scenario, sizes, loads: &'static [f64]| {
             loads.iter().map(move |&load| Self { scenario, sizes, load })
         };
-        of(Steady, Code, &[0.3, 0.4, 0.5, 0.7, 0.85, 0.95])
+        of(Steady, Code, &[0.2, 0.3, 0.4, 0.5, 0.7, 0.85, 0.95])
             .chain(of(Steady, Heavy, &[0.7, 0.85]))
             .chain(of(Mix, Code, &[0.7, 0.85]))
             .chain(of(Slow, Code, &[0.7, 0.85]))
