@@ -331,7 +331,7 @@ impl Groups {
         let mut groups = self.lock();
         let group =
             groups.entry(group.into()).or_insert_with(|| Arc::new(Group::new(group, self.pace))).clone();
-        // Under both locks, so that later ones are larger in each group.
+        // Under the lock of all groups, so that who comes later has a larger one.
         let membership = Membership(self.memberships.fetch_add(1, Ordering::Relaxed) + 1);
         {
             // Whatever is published counts its members: all of them, and each once.
