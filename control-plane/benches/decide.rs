@@ -1,17 +1,16 @@
 //! What a decision about shares costs, on one core: `cargo xtask bench decide`.
 
+#[path = "../../forecaster/benches/forecast/figures.rs"]
+mod figures;
 #[path = "../../forecaster/benches/forecast/machine.rs"]
 #[expect(dead_code, reason = "the other benchmark needs more of it")]
 mod machine;
 
-use std::fmt::Write as _;
-use std::fs;
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Parser;
 use criterion::Criterion;
@@ -22,12 +21,13 @@ use clairvoy::decide::{
 use clairvoy::run::Rehearsal;
 use clairvoy::telemetry::Sample;
 
+use self::figures::{Measured, Options, Section};
+
 const MODELS: usize = 500;
 const BACKENDS: usize = 20;
 const LARGE: usize = 10_000;
 
-/// What is measured: group, name, what it is, and the goal in seconds.
-const MEASURED: [(&str, &str, &str, Option<f64>); 5] = [
+const MEASURED: [Measured; 5] = [
     (DECIDE, MANY, "500 models of 20 backends: shares of all", Some(0.05)),
     (DECIDE, MANY_BY_CAPACITY, "the same by capacity only", None),
     (DECIDE, ONE, "one model of 10,000 backends: its shares", Some(0.05)),
@@ -49,51 +49,24 @@ const ONE_BY_CAPACITY: &str = "one_model_of_10000_backends_by_capacity";
 /// Measures what a decision about shares costs, on one core.
 #[derive(Parser)]
 struct Args {
-    /// A second for each instead of five
-    #[arg(long)]
-    quick: bool,
-    /// Write the section of the page to this file
-    #[arg(long, value_name = "FILE")]
-    write: Option<PathBuf>,
-    /// Given by `cargo bench`
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    options: Options,
 }
 
 fn main() -> Result<()> {
-    let args = Args::parse();
-    let machine = machine::describe();
-    let folder = tempfile::tempdir().context("cannot make a folder for the figures")?;
-    let mut criterion = Criterion::default().output_directory(folder.path()).without_plots().sample_size(20);
-    criterion = criterion.measurement_time(Duration::from_secs(if args.quick { 1 } else { 5 }));
-    decisions(&mut criterion);
-    ticks(&mut criterion);
-    let section = section(folder.path(), &machine)?;
-    println!("{section}");
-    if let Some(file) = &args.write {
-        fs::write(file, section).with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    Ok(())
-}
-
-fn section(folder: &Path, machine: &str) -> Result<String> {
-    let date = Utc::now().format("%Y-%m-%d");
-    let mut text = format!(
-        "## What decisions cost\n\nWritten by `cargo xtask bench decide` on {date}, on {machine}: one core, the mean of criterion's samples.\n\n\
-         | | time, ms | goal, ms |\n| --- | --- | --- |\n"
-    );
-    for (group, name, what, goal) in MEASURED {
-        let file = folder.join(group).join(name).join("new/estimates.json");
-        let read = fs::read(&file).with_context(|| format!("no figures in {}", file.display()))?;
-        let estimates: serde_json::Value = serde_json::from_slice(&read)?;
-        let nanoseconds = estimates["mean"]["point_estimate"].as_f64().context("criterion tells no mean")?;
-        let seconds = 1e-9 * nanoseconds;
-        let goal = goal.map_or("–".to_owned(), |goal| {
-            format!("≤ {:.0}: {}", 1e3 * goal, if seconds <= goal { "met" } else { "missed" })
-        });
-        writeln!(text, "| {what} | {:.2} | {goal} |", 1e3 * seconds)?;
-    }
-    Ok(text)
+    let section = Section {
+        heading: "What decisions cost",
+        bench: "decide",
+        unit: ", ms",
+        measured: &MEASURED,
+        time: |seconds| format!("{:.2}", 1e3 * seconds),
+        goal: |seconds| format!("{:.0}", 1e3 * seconds),
+    };
+    Args::parse().options.run(&section, |criterion| {
+        decisions(criterion);
+        ticks(criterion);
+        Ok(())
+    })
 }
 
 /// A backend of one of four classes, with some requests in flight; now and then one runs slow.

@@ -1,41 +1,33 @@
 //! What it costs to observe, to forecast and to fit, on one core: `cargo xtask bench cost`.
 
+#[path = "forecast/figures.rs"]
+mod figures;
 #[path = "forecast/machine.rs"]
 #[expect(dead_code, reason = "the other benchmark needs more of it")]
 mod machine;
 
-use std::fmt::Write as _;
-use std::fs;
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clairvoy_forecaster::{
     DemandConfig, DemandForecaster, Grid, WaitConfig, WaitModel, WaitQuery, WaitState, WaitTicket,
 };
 use clap::Parser;
 use criterion::Criterion;
 
+use self::figures::{Measured, Options, Section};
+
 /// Measures what it costs to observe, to forecast and to fit, on one core.
 #[derive(Parser)]
 struct Args {
-    /// A second for each instead of five
-    #[arg(long)]
-    quick: bool,
-    /// Write the section of the page to this file
-    #[arg(long, value_name = "FILE")]
-    write: Option<PathBuf>,
-    /// Given by `cargo bench`
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    options: Options,
 }
 
 /// Steps of history, a fortnight of ten minutes.
 const STEPS: usize = 2016;
 
-/// What is measured: group, name, what it is, and the goal in seconds.
-const MEASURED: [(&str, &str, &str, Option<f64>); 9] = [
+const MEASURED: [Measured; 9] = [
     (TEN_MINUTES, REFIT, "six horizons from 10 min to a day, two weeks of 10 min: refit", Some(0.25)),
     (TEN_MINUTES, STEP, "the same: observe and forecast", Some(200e-6)),
     (FIRST_DAY, STEP, "the same on its first day: observe and forecast", Some(200e-6)),
@@ -55,47 +47,27 @@ const REFIT: &str = "refit";
 const STEP: &str = "observe_and_forecast";
 
 fn main() -> Result<()> {
-    let args = Args::parse();
-    let machine = machine::describe();
-    let folder = tempfile::tempdir().context("cannot make a folder for the figures")?;
-    let mut criterion = Criterion::default().output_directory(folder.path()).without_plots().sample_size(20);
-    criterion = criterion.measurement_time(Duration::from_secs(if args.quick { 1 } else { 5 }));
-    let ten_minutes = Grid { step_seconds: 600, season_steps: 144 };
-    let config = DemandConfig { grid: ten_minutes, horizons: vec![1, 2, 3, 6, 36, 144] };
-    demand(&mut criterion, TEN_MINUTES, &config, STEPS)?;
-    first_day(&mut criterion, FIRST_DAY, &config)?;
-    // As the program has it unless it is told otherwise.
-    let minute = Grid { step_seconds: 60, season_steps: 1440 };
-    let config = DemandConfig { grid: minute, horizons: vec![1, 5, 10, 30, 60, 360, 1440] };
-    demand(&mut criterion, MINUTES, &config, DemandForecaster::history_steps(&config)? as usize)?;
-    first_day(&mut criterion, FIRST_MINUTES, &config)?;
-    waits(&mut criterion);
-    let section = section(folder.path(), &machine)?;
-    println!("{section}");
-    if let Some(file) = &args.write {
-        fs::write(file, section).with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    Ok(())
-}
-
-fn section(folder: &Path, machine: &str) -> Result<String> {
-    let date = chrono::Utc::now().format("%Y-%m-%d");
-    let mut text = format!(
-        "## What forecasts cost\n\nWritten by `cargo xtask bench cost` on {date}, on {machine}: one core, the mean of criterion's samples.\n\n\
-         | | time | goal |\n| --- | --- | --- |\n"
-    );
-    for (group, name, what, goal) in MEASURED {
-        let file = folder.join(group).join(name).join("new/estimates.json");
-        let read = fs::read(&file).with_context(|| format!("no figures in {}", file.display()))?;
-        let estimates: serde_json::Value = serde_json::from_slice(&read)?;
-        let nanoseconds = estimates["mean"]["point_estimate"].as_f64().context("criterion tells no mean")?;
-        let seconds = 1e-9 * nanoseconds;
-        let goal = goal.map_or("–".to_owned(), |goal| {
-            format!("≤ {}: {}", time(goal), if seconds <= goal { "met" } else { "missed" })
-        });
-        writeln!(text, "| {what} | {} | {goal} |", time(seconds))?;
-    }
-    Ok(text)
+    let section = Section {
+        heading: "What forecasts cost",
+        bench: "cost",
+        unit: "",
+        measured: &MEASURED,
+        time,
+        goal: time,
+    };
+    Args::parse().options.run(&section, |criterion| {
+        let ten_minutes = Grid { step_seconds: 600, season_steps: 144 };
+        let config = DemandConfig { grid: ten_minutes, horizons: vec![1, 2, 3, 6, 36, 144] };
+        demand(criterion, TEN_MINUTES, &config, STEPS)?;
+        first_day(criterion, FIRST_DAY, &config)?;
+        // As the program has it unless it is told otherwise.
+        let minute = Grid { step_seconds: 60, season_steps: 1440 };
+        let config = DemandConfig { grid: minute, horizons: vec![1, 5, 10, 30, 60, 360, 1440] };
+        demand(criterion, MINUTES, &config, DemandForecaster::history_steps(&config)? as usize)?;
+        first_day(criterion, FIRST_MINUTES, &config)?;
+        waits(criterion);
+        Ok(())
+    })
 }
 
 fn time(seconds: f64) -> String {

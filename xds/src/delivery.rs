@@ -1,19 +1,20 @@
 //! What became of the endpoints that were published for a group: who has them, who refuses some, and after what time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::clients::ClientId;
-use crate::snapshot::Table;
+use crate::snapshot::{Resource, Table};
+use crate::version::Version;
 
 /// Characters kept of the reason that a client gives.
 const MAX_MESSAGE: usize = 256;
 
 /// The endpoints of a group as they were published at one time, and what its clients said to them. Clones are handles of
-/// the same; whoever keeps one keeps that state of the endpoints in memory.
+/// the same. It keeps names, and no endpoints.
 ///
-/// Clients that come later are sent the same and are not counted, nor are those that were sent something newer instead.
+/// Clients that come later are sent the same and are not counted, nor are those that were sent something newer instead. One
+/// that is brought into another group counts there, and here no more.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     shared: Arc<Shared>,
@@ -23,19 +24,26 @@ pub struct Delivery {
 struct Shared {
     at: SystemTime,
     since: Instant,
-    table: Arc<Table>,
-    /// Names of what is new in it or other than before, sorted; none in the first state of the group, where all is.
-    changed: Option<Vec<Arc<str>>>,
+    /// Of all of the endpoints, as [`Table::fingerprint`].
+    fingerprint: Version,
+    /// Names of what is new in it or other than before, sorted.
+    changed: Vec<Arc<str>>,
+    /// It is the first state of the group, which is for whoever comes.
+    is_first: bool,
     audience: Audience,
     tally: Mutex<Tally>,
 }
+
+/// A client's time in a group. Each one that begins later, of any client in any group, is larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Membership(pub(crate) u64);
 
 /// Who is to be told.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Audience {
     pub(crate) clients: usize,
-    /// The one that came last.
-    pub(crate) newest: Option<ClientId>,
+    /// Of the one that came last.
+    pub(crate) newest: Option<Membership>,
 }
 
 #[derive(Debug, Default)]
@@ -43,8 +51,12 @@ struct Tally {
     accepted: usize,
     first: Option<Duration>,
     last: Option<Duration>,
-    refusing: BTreeMap<ClientId, Refusing>,
+    refusing: BTreeMap<Membership, Refusing>,
     left: usize,
+    /// Of the audience, those that are in another group now.
+    moved: usize,
+    /// Those that came from another group since.
+    came: BTreeSet<Membership>,
 }
 
 /// A client that has all but what it refuses.
@@ -59,13 +71,13 @@ struct Refusing {
 /// What clients said to one assignment of endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Receipt {
-    /// Clients that were to be told: those of the group when it was published.
+    /// Clients that were to be told: those of the group when it was published, and those that were brought into it since.
     pub clients: usize,
     /// Those that ACKed it.
     pub accepted: usize,
     /// Those that refused it: each `node.id`, and its reason, at most 256 characters of it.
     pub refused: Vec<(Arc<str>, String)>,
-    /// Those that went, or changed to another group, before they answered.
+    /// Those that went before they answered.
     pub left: usize,
     /// From publishing until the first and the last ACK.
     pub first: Option<Duration>,
@@ -74,13 +86,21 @@ pub struct Receipt {
 }
 
 impl Delivery {
-    pub(crate) fn new(table: Arc<Table>, before: Option<&Table>, audience: Audience, now: Instant) -> Self {
-        let tally = Mutex::default();
-        let changed = before.map(|before| {
-            let diff = table.diff(before);
-            diff.changed.iter().map(|resource| resource.name.clone()).collect()
-        });
-        let shared = Shared { at: SystemTime::now(), since: now, table, changed, audience, tally };
+    pub(crate) fn new(table: &Table, before: Option<&Table>, audience: Audience, now: Instant) -> Self {
+        let name = |resource: &Arc<Resource>| resource.name.clone();
+        let changed = match before {
+            None => table.iter().map(name).collect(),
+            Some(before) => table.diff(before).changed.iter().map(name).collect(),
+        };
+        let shared = Shared {
+            at: SystemTime::now(),
+            since: now,
+            fingerprint: table.fingerprint(),
+            changed,
+            is_first: before.is_none(),
+            audience,
+            tally: Mutex::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -91,20 +111,17 @@ impl Delivery {
 
     /// True when this assignment of endpoints is there, and was another one, or none, in the state before.
     pub fn changes(&self, name: &str) -> bool {
-        match &self.shared.changed {
-            None => self.shared.table.contains(name),
-            Some(changed) => changed.binary_search_by(|changed| (**changed).cmp(name)).is_ok(),
-        }
+        self.shared.changed.binary_search_by(|changed| (**changed).cmp(name)).is_ok()
     }
 
     /// True when no answer is due any more.
     pub fn is_settled(&self) -> bool {
         // Who is to have the first state of a group may still be on the way.
-        if self.shared.changed.is_none() {
+        if self.shared.is_first {
             return false;
         }
         let tally = self.tally();
-        tally.accepted + tally.refusing.len() + tally.left >= self.shared.audience.clients
+        tally.accepted + tally.refusing.len() + tally.left >= self.clients(&tally)
     }
 
     /// What clients have said so far to an assignment of endpoints.
@@ -115,7 +132,7 @@ impl Delivery {
         let times = || others.iter().map(|client| client.after);
         let accepted = tally.accepted + others.len();
         Receipt {
-            clients: self.shared.audience.clients.max(accepted + refusing.len() + tally.left),
+            clients: self.clients(&tally).max(accepted + refusing.len() + tally.left),
             accepted,
             refused: refusing
                 .into_iter()
@@ -131,49 +148,86 @@ impl Delivery {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    pub(crate) fn table(&self) -> &Arc<Table> {
-        &self.shared.table
+    pub(crate) fn fingerprint(&self) -> Version {
+        self.shared.fingerprint
     }
 
     /// A client has answered, and has all but what it refuses. To be called once for each that has all.
     pub(crate) fn note(
         &self,
-        client: ClientId,
+        member: Membership,
         node_id: &str,
         refused: Vec<Arc<str>>,
         message: &str,
         now: Instant,
     ) {
-        if !self.counts(client) {
+        let mut tally = self.tally();
+        if !self.counts(&tally, member) {
             return;
         }
         let after = now.saturating_duration_since(self.shared.since);
-        let mut tally = self.tally();
         if !refused.is_empty() {
             let message = message.chars().take(MAX_MESSAGE).collect();
             let refusing = Refusing { node_id: node_id.into(), names: refused, message, after };
-            tally.refusing.insert(client, refusing);
+            tally.refusing.insert(member, refusing);
             return;
         }
-        tally.refusing.remove(&client);
+        tally.refusing.remove(&member);
         tally.accepted += 1;
         tally.first = Some(tally.first.map_or(after, |first| first.min(after)));
         tally.last = Some(tally.last.map_or(after, |last| last.max(after)));
     }
 
     /// A client goes that has not ACKed it.
-    pub(crate) fn note_left(&self, client: ClientId) {
+    pub(crate) fn note_left(&self, member: Membership) {
         let mut tally = self.tally();
-        let is_counted = self.counts(client) && !tally.refusing.contains_key(&client);
+        let is_counted = self.counts(&tally, member) && !tally.refusing.contains_key(&member);
         tally.left += usize::from(is_counted);
     }
 
-    /// The first state is for whoever comes.
-    fn counts(&self, client: ClientId) -> bool {
-        self.shared.changed.is_none() || self.shared.audience.newest.is_some_and(|newest| client <= newest)
+    /// A client comes from another group.
+    pub(crate) fn note_came(&self, member: Membership) {
+        if !self.shared.is_first {
+            self.tally().came.insert(member);
+        }
+    }
+
+    /// A client is brought into another group, where it counts from now on.
+    pub(crate) fn note_moved(&self, member: Membership, has_accepted: bool) {
+        let mut tally = self.tally();
+        if !self.counts(&tally, member) {
+            return;
+        }
+        if !tally.came.remove(&member) {
+            tally.moved += usize::from(self.is_in_audience(member));
+        }
+        tally.refusing.remove(&member);
+        if has_accepted {
+            tally.accepted = tally.accepted.saturating_sub(1);
+        }
+        if tally.accepted == 0 {
+            tally.first = None;
+            tally.last = None;
+        }
+    }
+
+    fn clients(&self, tally: &Tally) -> usize {
+        (self.shared.audience.clients + tally.came.len()).saturating_sub(tally.moved)
+    }
+
+    fn counts(&self, tally: &Tally, member: Membership) -> bool {
+        self.shared.is_first || self.is_in_audience(member) || tally.came.contains(&member)
+    }
+
+    /// Only who is still in the group asks, and of these the later ones came after it was published.
+    fn is_in_audience(&self, member: Membership) -> bool {
+        self.shared.audience.newest.is_some_and(|newest| member <= newest)
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
         self.shared.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

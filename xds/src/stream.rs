@@ -88,7 +88,7 @@ impl Published {
 #[cfg(test)]
 impl Published {
     pub(crate) fn first(snapshot: Snapshot, now: Instant) -> Self {
-        let table = snapshot.table(ResourceType::ClusterLoadAssignment).clone();
+        let table = snapshot.table(ResourceType::ClusterLoadAssignment);
         let delivery = Delivery::new(table, None, Audience::default(), now);
         Self { snapshot, at: now, confirmed_at: now, number: 1, changes: PerType::default(), delivery }
     }
@@ -210,6 +210,13 @@ impl Stream {
     pub(crate) fn has_received(&self, delivery: &Delivery) -> bool {
         let received = self.subscription(ResourceType::ClusterLoadAssignment).map(|s| &s.received);
         received.is_some_and(|received| received.as_ref().is_some_and(|received| received.is(delivery)))
+    }
+
+    /// The client is in another group now: what it says from now on is about that group's endpoints, of which it may have all.
+    pub(crate) fn follow(&mut self, delivery: &Delivery) {
+        if let Some(subscription) = &mut self.subscriptions[ResourceType::ClusterLoadAssignment] {
+            self.received = subscription.follow(delivery);
+        }
     }
 
     /// Sends once more what the client has, because it waits for it.

@@ -183,6 +183,7 @@ fn as_json(
         "group_weight": part.as_ref().map(|part| part.weight),
         "of_weight": part.as_ref().map(|part| part.of),
         "acknowledgement": told,
+        "by_capacity_on": row.by_capacity_on(),
         "group_members": part.as_ref().map(|part| part.members),
         "endpoint_weight": part.as_ref().and_then(|part| part.own_weight),
         "share": part.as_ref().and_then(|part| part.share),

@@ -61,8 +61,8 @@ pub struct ModelBalance {
     /// With `predictive`: part of the requests that goes the way of the shortest round trips, 0 to 1, each zone of Envoys
     /// having shares of its own (default 0: all have the same). Groups get what they would get without it.
     pub zone_preference: f64,
-    /// With `predictive`: how far pools whose requests are cheaper, by `pools[].price_per_hour`, go first, 0 to 1 (default 0). They are
-    /// filled no further than `slo.target_utilisation`.
+    /// With `predictive`: how far pools whose requests are cheaper, by `pools[].price_per_hour`, go first, 0 to 1 (default 0). That
+    /// fills none beyond `slo.target_utilisation`.
     pub cost_weight: f64,
 }
 

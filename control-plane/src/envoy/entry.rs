@@ -36,7 +36,7 @@ pub struct Exchange {
     pub refused: bool,
     /// True when its cluster did, as the assignment said: load reports have these, and none that a route refused.
     pub dropped: bool,
-    /// True when no entry before this one told of it.
+    /// True when no entry before this one told of it, as long as Envoy logs at the interval that is configured.
     pub is_first: bool,
     /// True when the request is over; false for what is told of one that still runs.
     pub is_over: bool,
@@ -184,7 +184,7 @@ fn response_seconds(common: &AccessLogCommon) -> Option<f64> {
 
 /// Whether no entry before this one told the first byte, which came `first_seconds` after the request: those before were
 /// made at the multiples of the interval. An entry at a multiple is off by a few milliseconds; then it may be told never,
-/// but not twice.
+/// but not twice. An Envoy that logs at another interval breaks both (docs/telemetry.md).
 fn is_news(first_seconds: f64, elapsed: Option<f64>, is_over: bool, interval: f64) -> bool {
     let Some(elapsed) = elapsed else { return is_over };
     let due = (first_seconds / interval).floor() + 1.0;

@@ -32,6 +32,11 @@ impl DecisionRow {
     pub fn rung(&self) -> Option<String> {
         self.inputs.get("rung").and_then(Value::as_str).map(str::to_owned)
     }
+
+    /// The rung on which Envoys were told by it who takes requests, but with capacity shares; none where with its own.
+    pub fn by_capacity_on(&self) -> Option<&str> {
+        self.inputs.get("by_capacity_on").and_then(Value::as_str)
+    }
 }
 
 impl Store {

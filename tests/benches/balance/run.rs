@@ -17,7 +17,8 @@ use crate::clairvoy::MODEL;
 use crate::machine::cpu_times;
 use crate::play::{Stage, play};
 use crate::policies::Policy;
-use crate::site::{Cast, ENVOYS, Programs, Site};
+use crate::programs::Programs;
+use crate::site::{Cast, ENVOYS, Site};
 
 /// Draws behind the interval of a progress line.
 const ROUNDS: usize = 100;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use clairvoy_tests::{Action, Child, Gpu, Machine};
 use crate::clairvoy::{self, MODEL, Setup};
 use crate::fleet::{Order, Ready};
 use crate::policies::{Edge, Policy};
+use crate::programs::{self, Programs};
 
 /// Envoys of a run.
 pub(crate) const ENVOYS: usize = 4;
@@ -26,14 +27,6 @@ pub(crate) const ENVOYS: usize = 4;
 const START_LIMIT: Duration = Duration::from_secs(90);
 /// Time for an orderly end.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
-
-/// Where the programs are.
-#[derive(Debug, Clone)]
-pub(crate) struct Programs {
-    pub(crate) clairvoy: PathBuf,
-    pub(crate) envoy: PathBuf,
-    pub(crate) postgres_bin: Option<PathBuf>,
-}
 
 /// What a run is made of.
 #[derive(Debug)]
@@ -122,7 +115,7 @@ impl Site {
     async fn start_clairvoy(&mut self, programs: &Programs, setup: &Setup<'_>) -> Result<()> {
         let config = self.folder.path().join("clairvoy.yaml");
         fs::write(&config, clairvoy::config(setup))?;
-        let mut command = clairvoy::command(&programs.clairvoy, self.folder.path());
+        let mut command = programs::clairvoy(&programs.clairvoy, self.folder.path());
         command.arg("serve").arg("--config").arg(config);
         let log = self.folder.path().join("clairvoy.log");
         self.children.push(Child::spawn("clairvoy", command, &log)?);

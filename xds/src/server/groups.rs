@@ -12,7 +12,7 @@ use super::pacer::{Pace, Pacer, PacerLimits};
 use super::quarantine::{Poison, Quarantine};
 use super::sharing::Sharing;
 use crate::clients::ClientId;
-use crate::delivery::{Audience, Delivery};
+use crate::delivery::{Audience, Delivery, Membership};
 use crate::resource_type::ResourceType;
 use crate::snapshot::Snapshot;
 use crate::stream::Published;
@@ -23,12 +23,18 @@ pub(crate) struct Group {
     name: Arc<str>,
     /// What the streams are sent.
     newest: ArcSwapOption<Published>,
-    members: Mutex<HashMap<ClientId, Arc<Cell>>>,
+    members: Mutex<HashMap<ClientId, Member>>,
     publishing: Mutex<Publishing>,
     /// Members that have been seen to have all of the newest state.
     synced: AtomicUsize,
     /// The number of the newest state that at least half of the members were seen to have.
     proven: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Member {
+    cell: Arc<Cell>,
+    membership: Membership,
 }
 
 #[derive(Debug)]
@@ -167,14 +173,14 @@ impl Group {
     fn deliver(&self, before: Option<&Published>, snapshot: &Snapshot, now: Instant) -> Delivery {
         let endpoints = ResourceType::ClusterLoadAssignment;
         let mut audience = Audience::default();
-        for cell in self.lock_members().values() {
-            if cell.service.takes_endpoints() {
+        for member in self.lock_members().values() {
+            if member.cell.service.takes_endpoints() {
                 audience.clients += 1;
-                audience.newest = audience.newest.max(Some(cell.id));
+                audience.newest = audience.newest.max(Some(member.membership));
             }
         }
         let before = before.map(|before| &**before.snapshot.table(endpoints));
-        Delivery::new(snapshot.table(endpoints).clone(), before, audience, now)
+        Delivery::new(snapshot.table(endpoints), before, audience, now)
     }
 
     fn confirm_state(&self, before: &Published, now: Instant) -> Change {
@@ -199,7 +205,7 @@ impl Group {
 
     /// Wakes every stream of the group. A wake-up is a mark in a queue of the runtime: nothing waits here.
     pub(super) fn wake(&self) {
-        self.lock_members().values().for_each(|cell| cell.waker.wake());
+        self.lock_members().values().for_each(|member| member.cell.waker.wake());
     }
 
     /// Wakes the streams at a time that a pacer named.
@@ -242,7 +248,7 @@ impl Group {
         share: f64,
         now: Instant,
     ) -> Change {
-        let members = self.lock_members().iter().map(|(id, cell)| (*id, cell.service)).collect();
+        let members = self.lock_members().iter().map(|(id, member)| (*id, member.cell.service)).collect();
         let mut publishing = self.publishing();
         let Some(wanted) = publishing.wanted.clone() else { return Change::Nothing };
         if !publishing.quarantine.note_refused(client, refused, &members, share, &wanted) {
@@ -261,7 +267,7 @@ impl Group {
         self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_members(&self) -> MutexGuard<'_, HashMap<ClientId, Arc<Cell>>> {
+    fn lock_members(&self) -> MutexGuard<'_, HashMap<ClientId, Member>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -271,13 +277,15 @@ impl Group {
 #[derive(Debug)]
 pub(super) struct Groups {
     pace: PacerLimits,
+    /// The number of the last membership.
+    memberships: AtomicU64,
     groups: Mutex<HashMap<Arc<str>, Arc<Group>>>,
     sharing: Mutex<Sharing>,
 }
 
 impl Groups {
     pub(super) fn new(pace: PacerLimits) -> Self {
-        Self { pace, groups: Mutex::default(), sharing: Mutex::default() }
+        Self { pace, memberships: AtomicU64::new(0), groups: Mutex::default(), sharing: Mutex::default() }
     }
 
     pub(super) fn publish(
@@ -318,24 +326,40 @@ impl Groups {
         groups
     }
 
-    pub(super) fn join(&self, group: &str, cell: &Arc<Cell>) -> Arc<Group> {
+    /// Takes a client into a group, which may come from another one.
+    pub(super) fn join(&self, group: &str, cell: &Arc<Cell>, is_moved: bool) -> (Arc<Group>, Membership) {
         let mut groups = self.lock();
         let group =
             groups.entry(group.into()).or_insert_with(|| Arc::new(Group::new(group, self.pace))).clone();
-        group.lock_members().insert(cell.id, cell.clone());
-        group
+        // Under the lock of all groups, so that who comes later has a larger one.
+        let membership = Membership(self.memberships.fetch_add(1, Ordering::Relaxed) + 1);
+        {
+            // Whatever is published counts its members: all of them, and each once.
+            let _publishing = group.publishing();
+            group.lock_members().insert(cell.id, Member { cell: cell.clone(), membership });
+            if let Some(newest) = group.newest()
+                && is_moved
+                && cell.service.takes_endpoints()
+            {
+                newest.delivery.note_came(membership);
+            }
+        }
+        (group, membership)
     }
 
-    pub(super) fn leave(&self, group: &Arc<Group>, client: ClientId) {
+    /// Lets a client go. Returns what was published last with it in the group.
+    pub(super) fn leave(&self, group: &Arc<Group>, client: ClientId) -> Option<Delivery> {
         let mut groups = self.lock();
-        let is_empty = {
+        let (is_empty, newest) = {
+            let _publishing = group.publishing();
             let mut members = group.lock_members();
             members.remove(&client);
-            members.is_empty()
+            (members.is_empty(), group.newest())
         };
-        if is_empty && group.newest.load().is_none() {
+        if is_empty && newest.is_none() {
             groups.remove(&group.name);
         }
+        newest.map(|newest| newest.delivery.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Group>>> {

@@ -26,6 +26,7 @@ use super::grpc::Messages;
 use super::quarantine::Poison;
 use super::{Admission, Change, Shared};
 use crate::clients::{ClientEvent, ClientEventKind, Nack};
+use crate::delivery::Membership;
 use crate::resource_type::ResourceType;
 use crate::stream::{Feedback, RequestError, Response, Variant};
 use crate::transport::Order;
@@ -40,6 +41,8 @@ pub(super) struct Session {
     cell: Arc<Cell>,
     /// What the cell has, for a look without its lock.
     group: Option<Arc<Group>>,
+    /// Of the client in that group.
+    membership: Option<Membership>,
     /// The first request has come.
     greeted: bool,
     /// The second part of a message whose first has been handed out.
@@ -69,6 +72,7 @@ impl Session {
             messages,
             cell,
             group: None,
+            membership: None,
             greeted: false,
             rest: Bytes::new(),
             timer: None,
@@ -240,17 +244,22 @@ impl Session {
             return;
         }
         tracing::info!(node.id = self.node_id(), group = group.as_deref(), "client joins group");
-        if let Some(before) = before {
-            self.leave(&before);
+        if let Some(before) = &before {
+            self.leave(before, group.is_some());
         }
-        let group = group.map(|group| self.shared.groups.join(&group, &self.cell));
+        let joined = group.map(|group| self.shared.groups.join(&group, &self.cell, before.is_some()));
+        let (group, membership) = joined.unzip();
         {
             let mut state = self.cell.lock();
             state.group.clone_from(&group);
             // Each group counts its states by itself.
             state.synced = 0;
+            if let Some(newest) = group.as_ref().and_then(|group| group.newest()) {
+                state.stream.follow(&newest.delivery);
+            }
         }
-        self.group = group;
+        (self.group, self.membership) = (group, membership);
+        self.note_received(Instant::now());
     }
 
     fn note(&self, feedback: Feedback, now: Instant) {
@@ -302,18 +311,24 @@ impl Session {
             _ => String::new(),
         };
         drop(state);
-        received.delivery.note(self.cell.id, &node_id, received.refused, &message, now);
+        if let Some(membership) = self.membership {
+            received.delivery.note(membership, &node_id, received.refused, &message, now);
+        }
     }
 
-    /// Tells the group that the client goes.
-    fn leave(&self, group: &Arc<Group>) {
-        if self.cell.service.takes_endpoints()
-            && let Some(newest) = group.newest()
-            && !self.cell.lock().stream.has_received(&newest.delivery)
-        {
-            newest.delivery.note_left(self.cell.id);
+    /// Tells the group that the client goes, be it into another one.
+    fn leave(&self, group: &Arc<Group>, is_moved: bool) {
+        let newest = self.shared.groups.leave(group, self.cell.id);
+        let (Some(newest), Some(membership)) = (newest, self.membership) else { return };
+        if !self.cell.service.takes_endpoints() {
+            return;
         }
-        self.shared.groups.leave(group, self.cell.id);
+        let has_received = self.cell.lock().stream.has_received(&newest);
+        if is_moved {
+            newest.note_moved(membership, has_received);
+        } else if !has_received {
+            newest.note_left(membership);
+        }
     }
 
     /// Tells the group what the client refuses, each by itself.
@@ -407,7 +422,7 @@ impl Drop for Session {
             (state.group.take(), state.node.is_some())
         };
         if let Some(group) = group {
-            self.leave(&group);
+            self.leave(&group, false);
         }
         self.shared.clients.remove(&self.cell, &self.node_id());
         if known {

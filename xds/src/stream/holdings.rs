@@ -97,11 +97,10 @@ impl Holdings {
         self.base.as_ref().is_some_and(same)
     }
 
-    /// What the client refuses of a table, once there is nothing of it that it is still to be sent or to answer.
-    pub(super) fn refused_of(&self, table: &Arc<Table>) -> Option<Vec<Arc<str>>> {
-        if !self.is_at(table) {
-            return None;
-        }
+    /// What the client refuses of the table with a fingerprint, once there is nothing of it that it is still to be sent or to
+    /// answer.
+    pub(super) fn refused_of(&self, fingerprint: Version) -> Option<Vec<Arc<str>>> {
+        let table = self.base.as_ref().filter(|base| base.fingerprint() == fingerprint)?;
         let mut refused = Vec::new();
         for (name, exception) in &self.exceptions {
             let Some(resource) = table.get(name) else { continue };

@@ -284,8 +284,21 @@ impl Subscription {
     /// What the client has of the published state that a response was made of, once it has answered about all of it. Of a
     /// state that it has without exceptions, this is told once.
     pub(super) fn receive(&mut self, answered: &InFlight) -> Option<Received> {
-        let delivery = answered.delivery.clone()?;
-        let refused = self.holdings.refused_of(delivery.table())?;
+        self.received_of(answered.delivery.clone()?)
+    }
+
+    /// The client is in another group now, with another published state. Returns what it has of that, when it is still to answer
+    /// about nothing; what it answers from now on, it answers about that.
+    pub(super) fn follow(&mut self, delivery: &Delivery) -> Option<Received> {
+        self.received = None;
+        for sent in self.in_flight.iter_mut().chain(self.given_up.as_deref_mut()) {
+            sent.delivery = Some(delivery.clone());
+        }
+        if self.in_flight.is_some() { None } else { self.received_of(delivery.clone()) }
+    }
+
+    fn received_of(&mut self, delivery: Delivery) -> Option<Received> {
+        let refused = self.holdings.refused_of(delivery.fingerprint())?;
         if refused.is_empty() {
             if self.received.as_ref().is_some_and(|received| received.is(&delivery)) {
                 return None;

@@ -1,8 +1,11 @@
 //! What becomes of endpoints that are published.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clairvoy_xds::ResourceType::ClusterLoadAssignment;
+use clairvoy_xds::{Delivery, ServerOptions, XdsServer};
 
 use crate::harness::{Client, Delta, Sotw, Variant, eventually, serve, server, settled, snapshot};
 
@@ -45,7 +48,42 @@ async fn every_client_counts_once<V: Variant>() {
     assert_eq!((other.accepted, other.refused.len()), (3, 0), "the one that refuses a has b");
 }
 
-async fn late<V: Variant>(server: &clairvoy_xds::XdsServer, address: std::net::SocketAddr) -> Client<V> {
+async fn a_client_that_is_brought_into_another_group_counts_there<V: Variant>() {
+    let is_moved = Arc::new(AtomicBool::new(false));
+    let seen = is_moved.clone();
+    let group = move || if seen.load(Ordering::Relaxed) { "zone" } else { "all" };
+    let server = XdsServer::new(ServerOptions::new(move |_| Some(group().into())));
+    for group in ["all", "zone"] {
+        server.publish(group, snapshot(&[("a", 1, 1)], &["a"]));
+    }
+    let mut client: Client<V> = settled(&server, serve(&server).await, &["a"]).await;
+    let counts = |delivery: &Delivery| {
+        let receipt = delivery.receipt("a");
+        (receipt.clients, receipt.accepted, receipt.left)
+    };
+
+    let left = server.publish("all", snapshot(&[("a", 1, 2)], &["a"])).unwrap();
+    let joined = server.publish("zone", snapshot(&[("a", 1, 3)], &["a"])).unwrap();
+    assert_eq!((counts(&left), counts(&joined)), ((1, 0, 0), (0, 0, 0)));
+    let response = client.expect(ClusterLoadAssignment).await;
+    is_moved.store(true, Ordering::Relaxed);
+    server.regroup();
+    eventually("it has moved", || server.clients()[0].group.as_deref() == Some("zone")).await;
+    assert_eq!((counts(&left), counts(&joined)), ((0, 0, 0), (1, 0, 0)));
+    client.ack(&response).await;
+    client.expect_acked(ClusterLoadAssignment).await;
+    eventually("it has it", || joined.is_settled()).await;
+    assert_eq!((counts(&left), counts(&joined)), ((0, 0, 0), (1, 1, 0)));
+
+    // What it is to have in the next group, it has.
+    let back = server.publish("all", snapshot(&[("a", 1, 3)], &["a"])).unwrap();
+    is_moved.store(false, Ordering::Relaxed);
+    server.regroup();
+    eventually("it has moved back", || counts(&back) == (1, 1, 0)).await;
+    assert_eq!(counts(&joined), (0, 0, 0));
+}
+
+async fn late<V: Variant>(server: &XdsServer, address: std::net::SocketAddr) -> Client<V> {
     use clairvoy_xds::ResourceType::Cluster;
     let before = server.clients().len();
     let mut client = Client::<V>::open(address, V::request(Cluster, &[])).await.unwrap();
@@ -64,4 +102,14 @@ async fn every_client_counts_once_delta() {
 #[tokio::test]
 async fn every_client_counts_once_sotw() {
     every_client_counts_once::<Sotw>().await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_brought_into_another_group_counts_there_delta() {
+    a_client_that_is_brought_into_another_group_counts_there::<Delta>().await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_brought_into_another_group_counts_there_sotw() {
+    a_client_that_is_brought_into_another_group_counts_there::<Sotw>().await;
 }

@@ -16,6 +16,17 @@ pub(super) fn acknowledged(
     if let Some(rung) = decision.rung().filter(|rung| UNTOLD.contains(&rung.as_str())) {
         return format!("not told to Envoys: the model was on the rung {rung}");
     }
+    let said = said(decision, told, now);
+    match decision.by_capacity_on() {
+        Some(rung) => format!(
+            "this weight not told to Envoys, but who takes requests, with capacity shares: the model was on the rung {rung}; \
+             {said}"
+        ),
+        None => said,
+    }
+}
+
+fn said(decision: &DecisionRow, told: Option<&AcknowledgementRow>, now: DateTime<Utc>) -> String {
     let Some(told) = told else {
         return if now - decision.at < KNOWN_AFTER {
             "not known yet whether Envoys acknowledged it".to_owned()
@@ -118,5 +129,21 @@ mod tests {
         let row = told(1, 1, 0.1);
         assert!(acknowledged(&decision(Some("advise")), Some(&row), later).contains("rung advise"));
         assert!(acknowledged(&decision(Some("canary")), Some(&row), later).contains("1 of 1"));
+    }
+
+    #[test]
+    fn who_takes_requests_is_told_on_any_rung_and_the_weight_is_not() {
+        let later = DateTime::UNIX_EPOCH + TimeDelta::hours(1);
+        let joined = DecisionRow {
+            kind: "membership".to_owned(),
+            inputs: json!({ "by_capacity_on": "shadow" }),
+            ..decision(None)
+        };
+        assert_eq!(
+            acknowledged(&joined, Some(&told(1, 1, 0.0042)), later),
+            "this weight not told to Envoys, but who takes requests, with capacity shares: the model was on the rung shadow; \
+             acknowledged by 1 of 1 Envoy, 4.2 ms after it was published"
+        );
+        assert!(acknowledged(&joined, None, later).ends_with("; not known whether Envoys acknowledged it"));
     }
 }

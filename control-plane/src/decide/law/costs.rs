@@ -15,8 +15,9 @@ const LEAST_SPAN: f64 = 0.5;
 ///
 /// A request costs the price of a pool's time by the requests that it serves at its usual speed. The level of the dearest is
 /// taken to lie so much higher that, at weight 1, the cheapest are full before they get anything; that of the others by their
-/// cost in between. Then the surcharge is lowered until no backend is loaded beyond [`Law::fill`], or beyond what it would have
-/// without any: the dearer ones take what is more.
+/// cost in between. Then the surcharge of all is lowered by one factor until no backend is loaded beyond [`Law::fill`], or beyond
+/// what it would have without any: the dearer ones take what is more. One that is to gain and has as much without a surcharge
+/// leaves none.
 pub(super) fn prefer_cheap(
     sides: &mut [Side],
     backends: &[&BackendInput],

@@ -33,7 +33,7 @@ pub struct Law {
     /// How far cheaper backends go first, 0 to 1.
     #[serde(default)]
     pub cost_weight: f64,
-    /// Part of their capacity up to which they do: what keeps the objective.
+    /// Part of their capacity up to which they do: what keeps the objective. Without regard to cost they may have more.
     #[serde(default = "usual_fill")]
     pub fill: f64,
 }

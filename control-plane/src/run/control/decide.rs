@@ -83,6 +83,10 @@ impl Core {
             if steered.kind == "weights" && model.rung != Rung::Enforce {
                 steered.inputs["rung"] = model.rung.name().into();
             }
+            // Who takes requests is told on every rung.
+            if steered.kind == "membership" && matches!(model.rung, Rung::Shadow | Rung::Advise) {
+                steered.inputs["by_capacity_on"] = model.rung.name().into();
+            }
             self.record(&model.name, None, steered, now);
         }
         publish

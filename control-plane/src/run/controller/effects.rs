@@ -58,11 +58,14 @@ impl Controller {
         }
     }
 
-    /// Whether a decision is one about shares that go to Envoys.
+    /// Whether a decision goes to Envoys: who takes requests on every rung, shares where they are to follow them.
     fn is_told(&self, row: &DecisionRow) -> bool {
-        let configured = self.core.config.models.iter().find(|model| model.name == row.model);
-        matches!(&*row.kind, "weights" | "membership")
-            && configured.is_some_and(|model| self.core.in_effect(model).follows_decisions())
+        let configured = || self.core.config.models.iter().find(|model| model.name == row.model);
+        match &*row.kind {
+            "membership" => true,
+            "weights" => configured().is_some_and(|model| self.core.in_effect(model).follows_decisions()),
+            _ => false,
+        }
     }
 
     /// Writes down what Envoys said to decisions.

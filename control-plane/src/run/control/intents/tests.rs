@@ -84,6 +84,22 @@ fn nothing_that_is_predicted_reaches_an_envoy_on_shadow_and_advise() {
 }
 
 #[test]
+fn who_takes_requests_is_recorded_as_told_by_capacity_on_shadow_and_advise() {
+    for (rung, by_capacity_on) in [("shadow", Some("shadow")), ("advise", Some("advise")), ("enforce", None)]
+    {
+        let mut core = core(rung);
+        let joined = core.effects().into_iter().find_map(|effect| match effect {
+            Effect::Decided(row) if row.kind == "membership" => Some(row),
+            _ => None,
+        });
+        assert_eq!(joined.unwrap().by_capacity_on(), by_capacity_on, "{rung}");
+        let assignments = resources(&core).assignments;
+        let own = assignments.iter().find(|assignment| assignment.cluster_name == "m").unwrap();
+        assert_eq!(own.endpoints.iter().map(|group| group.lb_endpoints.len()).sum::<usize>(), 3, "{rung}");
+    }
+}
+
+#[test]
 fn a_canary_steers_its_share() {
     let mut core = core("canary, canary: { share: 0.25 }");
     predict(&mut core);
