@@ -184,6 +184,7 @@ fn as_json(
         "of_weight": part.as_ref().map(|part| part.of),
         "acknowledgement": told,
         "by_capacity_on": row.by_capacity_on(),
+        "steered_percent": row.steered_percent(),
         "group_members": part.as_ref().map(|part| part.members),
         "endpoint_weight": part.as_ref().and_then(|part| part.own_weight),
         "share": part.as_ref().and_then(|part| part.share),
@@ -212,6 +213,7 @@ fn as_text(
         ),
         acknowledged.to_owned(),
     ];
+    lines.extend(steered(row));
     lines.extend(zoned.map(|zoned| zoned.as_text(now)));
     let Some(share) = part.share else {
         lines.push("it takes no new requests: it drains, or looks dead".to_owned());
@@ -236,6 +238,17 @@ fn as_text(
         lines.push(format!("{:<58}{weight:>10}", "its weight in the group, for the requests it has"));
     }
     lines.join("\n")
+}
+
+/// Which part of the requests went by predictions, where that was not all of them.
+fn steered(row: &DecisionRow) -> Option<String> {
+    match row.steered_percent()? {
+        0 => Some("when it was made, all requests of the model went by capacity shares".to_owned()),
+        percent if percent < 100 => Some(format!(
+            "when it was made, {percent} % of the model's requests went by it, the others by capacity shares"
+        )),
+        _ => None,
+    }
 }
 
 /// What adds up to the inflow that was wanted.

@@ -53,6 +53,11 @@ impl Speed {
         self.model_variance += gain * (model_variance.clamp(0.0, 4.0) - self.model_variance);
     }
 
+    /// Whether this ratio is further from the usual than what was seen of late.
+    pub fn is_led_away_by(&self, log_ratio: f64) -> bool {
+        log_ratio.abs() > self.log_factor.abs()
+    }
+
     /// Learns from the logarithm of one ratio how much they spread while all is as usual.
     pub fn learn_spread(&mut self, log_ratio: f64) {
         if !log_ratio.is_finite() {

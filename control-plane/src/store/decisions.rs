@@ -33,6 +33,11 @@ impl DecisionRow {
         self.inputs.get("rung").and_then(Value::as_str).map(str::to_owned)
     }
 
+    /// Percent of the model's requests that went by predictions when it was made; none where that was not recorded.
+    pub fn steered_percent(&self) -> Option<u64> {
+        self.inputs.get("steered_percent").and_then(Value::as_u64)
+    }
+
     /// The rung on which Envoys were told by it who takes requests, but with capacity shares; none where with its own.
     pub fn by_capacity_on(&self) -> Option<&str> {
         self.inputs.get("by_capacity_on").and_then(Value::as_str)

@@ -50,8 +50,9 @@ impl Load {
         self.rps_at = iteration.ended_at;
     }
 
-    /// `rps_fractional`: answers per second. `application_utilization`: the part of the time in which the engine
-    /// worked or of the cache in use, whichever is more, and beyond it the queue in parts of a full batch.
+    /// `rps_fractional`: answers in a thousand seconds, because Envoy makes whole numbers of its weights and a few answers a second
+    /// would leave few of them. `application_utilization`: the part of the time in which the engine worked or of the cache in use,
+    /// whichever is more, and beyond it the queue in parts of a full batch.
     pub(super) fn report(
         &self,
         now: f64,
@@ -64,7 +65,7 @@ impl Load {
         busy.extend(now, busy_since.is_some());
         let queue = state.waiting as f64 / max_num_seqs as f64;
         json!({
-            "rps_fractional": rounded(self.rps_now(now)),
+            "rps_fractional": rounded(1000.0 * self.rps_now(now)),
             "application_utilization": rounded(busy.part.max(state.kv_used) + queue),
         })
     }

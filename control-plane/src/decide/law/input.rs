@@ -162,7 +162,7 @@ pub struct ModelInput {
     /// Part of them that goes by predictions, 0 to 1: the rest is no active request of the cluster that these weights are for.
     #[serde(default = "whole")]
     pub steered_part: f64,
-    /// For how long telemetry has been taken in, seconds.
+    /// For how long this process has taken telemetry in, seconds.
     pub observed_seconds: f64,
     /// The backends that take requests.
     pub backends: Vec<BackendInput>,

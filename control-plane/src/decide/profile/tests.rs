@@ -239,6 +239,28 @@ fn the_first_load_after_calm_is_learned_and_no_slowdown() {
     }
 }
 
+/// Throttled while it had little to do, and well again when the first load comes.
+#[test]
+fn what_was_slow_in_calm_is_well_again_under_its_first_load() {
+    for seed in 0..20 {
+        let (mut learner, mut traffic) = (Learner::default(), Traffic::new(seed, 0.08));
+        for second in 0..300 {
+            let sequences = 1.0 + 2.0 * traffic.random.random::<f64>();
+            let prompt_tokens = 60.0 + 200.0 * traffic.random.random::<f64>();
+            let times = if second < 240 { 1.0 } else { 4.0 };
+            let calm = traffic.iteration(&CLASSES[0], sequences, prompt_tokens, 1500.0 * sequences, times);
+            learner.observe(&calm);
+        }
+        assert!(learner.slowdown() > 2.5, "seed {seed}: {} while throttled", learner.slowdown());
+        for _ in 0..8 {
+            let sequences = 8.0 + 8.0 * traffic.random.random::<f64>();
+            let loaded = traffic.iteration(&CLASSES[0], sequences, 600.0, 1500.0 * sequences, 1.0);
+            learner.observe(&loaded);
+        }
+        assert!(learner.slowdown() < 1.4, "seed {seed}: {} when well", learner.slowdown());
+    }
+}
+
 #[test]
 fn what_lasts_becomes_usual_and_the_class_stays() {
     let (mut learner, mut traffic) = trained(&CLASSES[1], 1, 300);

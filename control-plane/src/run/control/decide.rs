@@ -87,6 +87,7 @@ impl Core {
             if steered.kind == "membership" && matches!(model.rung, Rung::Shadow | Rung::Advise) {
                 steered.inputs["by_capacity_on"] = model.rung.name().into();
             }
+            steered.inputs["steered_percent"] = self.relied_on(&model.name, now).into();
             self.record(&model.name, None, steered, now);
         }
         publish
