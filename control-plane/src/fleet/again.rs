@@ -107,8 +107,6 @@ impl Again {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
-
     use super::*;
 
     fn at(second: usize) -> DateTime<Utc> {
