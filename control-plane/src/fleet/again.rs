@@ -171,7 +171,7 @@ mod tests {
         // All that is refused in a minute comes again at the begin of the next but one.
         let (mut again, mut counted, mut back) = (Again::default(), 0.0, [0.0; 3]);
         for second in 0..900_usize {
-            let first = if second % 60 == 0 {
+            let first = if second.is_multiple_of(60) {
                 back.rotate_left(1);
                 std::mem::take(&mut back[2])
             } else {
