@@ -16,6 +16,9 @@ const LEAST_FOR_OTHERS: f64 = 0.1;
 const UNKNOWN_CARRY: f64 = 2.0;
 /// What is remembered of the usual number of backends fades by this part with each evaluation: to a third in ten minutes.
 const FORGOTTEN: f64 = 1.0 / 600.0;
+/// The same while spare ones take requests, of those that are not even members any more: to a third in an hour. Discovery takes
+/// out what is dead, too, and it may be back by then.
+const FORGOTTEN_MEANWHILE: f64 = 1.0 / 3600.0;
 
 /// What relief is decided on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,7 +27,10 @@ pub struct ReliefInput {
     pub spare: usize,
     /// Other backends that take requests.
     pub others: usize,
-    /// Requests/s that these serve; none: not known of all.
+    /// Other backends that are to take requests, dead ones among them.
+    #[serde(default)]
+    pub members: usize,
+    /// Requests/s that those serve that do; none: not known of all.
     pub capacity_rps: Option<f64>,
     /// Part of it up to which they keep their objective, 0 to 1.
     pub target_utilisation: f64,
@@ -52,6 +58,8 @@ pub fn decide_relief(input: &ReliefInput, previous: &Relief) -> Relief {
     if input.spare == 0 || before <= 0.0 {
         return Relief { part: 0.0, usual: others.max(usual * (1.0 - FORGOTTEN)) };
     }
+    let expected = others.max(input.members as f64);
+    let usual = if usual > expected { expected.max(usual * (1.0 - FORGOTTEN_MEANWHILE)) } else { usual };
     let is_whole = usual > 0.0 && others + 0.5 > usual;
     let wanted = if is_whole { 0.0 } else { (1.0 - covered(input, usual)).clamp(0.0, most(input, usual)) };
     let next = wanted.max(before - LARGEST_STEP);
@@ -85,7 +93,8 @@ mod tests {
     use super::*;
 
     fn input(others: usize, capacity_rps: Option<f64>) -> ReliefInput {
-        ReliefInput { spare: 2, others, capacity_rps, target_utilisation: 0.8, offered_rps: 20.0 }
+        let members = others.max(4);
+        ReliefInput { spare: 2, others, members, capacity_rps, target_utilisation: 0.8, offered_rps: 20.0 }
     }
 
     /// Evaluates for some seconds; returns each part.
@@ -147,6 +156,23 @@ mod tests {
         assert_eq!(fewer.usual, 1.0);
     }
 
+    #[test]
+    fn those_that_were_taken_away_are_not_waited_for_without_end() {
+        for capacity_rps in [None, Some(5.0)] {
+            let lost = || {
+                let mut state = Relief::default();
+                parts(&mut state, &input(4, capacity_rps), 1);
+                parts(&mut state, &input(0, None), 7200);
+                state
+            };
+            let (mut dead, mut gone) = (lost(), lost());
+            assert!(parts(&mut dead, &input(1, capacity_rps), 7200)[7199] >= 0.5, "they are to come back");
+            let fewer = ReliefInput { members: 1, ..input(1, capacity_rps) };
+            assert!(parts(&mut gone, &fewer, 900)[899] >= 0.3, "they may come back");
+            assert_eq!(parts(&mut gone, &fewer, 3600)[3599], 0.0);
+        }
+    }
+
     proptest! {
         #[test]
         fn steps_are_bounded_and_parts_are_parts(
@@ -154,7 +180,9 @@ mod tests {
         ) {
             let mut state = Relief::default();
             for (spare, others, capacity_rps, offered_rps) in inputs {
-                let input = ReliefInput { spare, others, capacity_rps, target_utilisation: 0.8, offered_rps };
+                let members = others;
+                let input =
+                    ReliefInput { spare, others, members, capacity_rps, target_utilisation: 0.8, offered_rps };
                 let next = decide_relief(&input, &state);
                 prop_assert!((0.0..=1.0).contains(&next.part));
                 prop_assert!(spare == 0 || next.part >= state.part - LARGEST_STEP - 1e-9);

@@ -1,3 +1,5 @@
+use std::f64::consts::LN_2;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +58,12 @@ impl GatewayView {
     fn since_answers(&self, seconds: f64, now: DateTime<Utc>) -> f64 {
         let elapsed = self.recent_at.map_or(seconds, |before| (now - before).as_seconds_f64());
         elapsed.clamp(seconds, LONGEST_QUIET_SECONDS.max(seconds))
+    }
+
+    /// Answers/s when the last ones came, less a standard deviation of chance.
+    pub(super) fn answered_rps(&self) -> f64 {
+        let count = self.recent.count.max(0.0);
+        (count - count.sqrt()).max(0.0) * LN_2 / HALF_LIFE_SECONDS
     }
 
     /// Mean time from the first byte of a request to the last one of its answer, of late, seconds.
@@ -123,6 +131,7 @@ mod tests {
         assert_eq!(view.response_seconds(), Some(1.0));
         view.observe(&log(8.0), second(10));
         assert_eq!(view.response_seconds(), Some(3.0), "(1 of 1 s + 2 of 4 s) / 3");
+        assert!((view.answered_rps() - (3.0 - 3.0_f64.sqrt()) / 14.427).abs() < 1e-4);
         view.observe(&BackendLog::default(), second(100_000));
         assert!(view.response_seconds().is_none_or(|mean| (mean - 3.0).abs() < 1e-6));
         assert_eq!(view.responses, Responses { count: 4.0, sum_seconds: 10.0 });

@@ -11,7 +11,7 @@ const GONE_AFTER: TimeDelta = TimeDelta::seconds(10);
 /// Zones that had shares of their own before a restart count for this long without an Envoy: one that lives connects within
 /// the longest wait between two tries of its own, 30 s.
 const EXPECTED_FOR: TimeDelta = TimeDelta::seconds(40);
-/// What is reported of a zone counts when it has been there for as long as Envoys may take to begin to report, and the
+/// What is reported of a zone counts when its Envoys have been there for as long as they may take to begin to report, and the
 /// time over which rates are taken.
 const KNOWN_AFTER: TimeDelta = TimeDelta::seconds(25);
 /// Time over which rates are taken, seconds.
@@ -37,6 +37,7 @@ pub struct NodeZones {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Place {
     envoys: u32,
+    /// Since when it has had Envoys without a break.
     since: DateTime<Utc>,
     last_at: DateTime<Utc>,
     /// Until when it counts although no Envoy has come yet.
@@ -65,7 +66,8 @@ impl NodeZones {
             place.envoys = self.counted.get(zone).copied().unwrap_or(0);
             // A clock that was set back begins anew.
             place.last_at = if place.envoys > 0 { now } else { place.last_at.min(now) };
-            place.since = place.since.min(now);
+            // Where nobody is, nobody reports: that says nothing of what arrives there.
+            place.since = if place.envoys > 0 { place.since.min(now) } else { now };
             let expected = place.expected_until.filter(|until| place.envoys == 0 && now < *until);
             place.expected_until = expected.map(|until| until.min(now + EXPECTED_FOR));
         }
@@ -225,6 +227,32 @@ mod tests {
         assert_eq!(held(&zones), 1, "one that was there is as any other");
         zones.look(at(49));
         assert_eq!(held(&zones), 0);
+    }
+
+    #[test]
+    fn what_arrives_in_a_zone_without_envoys_is_unknown_until_they_have_been_back_for_a_while() {
+        let mut zones = NodeZones::default();
+        let rates = |zones: &NodeZones, until| {
+            let all = zones.demand("m", Some(at(until)));
+            all.into_iter().map(|zone| zone.requests_per_second).collect::<Vec<_>>()
+        };
+        zones.expect([&zone("a"), &zone("b")], at(0));
+        zones.count([(zone("a"), 1)]);
+        for second in 0..39 {
+            zones.look(at(second));
+            zones.heard(&report("a", second, 5.0), |_| true);
+        }
+        assert_eq!(rates(&zones, 36), [Some(5.0), None], "one of b is still on the way");
+        zones.count([(zone("a"), 1), (zone("b"), 1)]);
+        (39..63).for_each(|second| _ = zones.look(at(second)));
+        assert_eq!(rates(&zones, 62)[1], None);
+        assert_eq!(rates(&zones, 64)[1], Some(0.0));
+        // All of them lose the connection for a moment.
+        zones.count([(zone("b"), 1)]);
+        zones.look(at(65));
+        zones.count([(zone("a"), 1), (zone("b"), 1)]);
+        zones.look(at(68));
+        assert_eq!(rates(&zones, 69), [None, Some(0.0)]);
     }
 
     #[test]

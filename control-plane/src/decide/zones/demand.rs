@@ -42,12 +42,17 @@ pub(super) fn demand(zones: &[&NodeZone], previous: &ZonesState) -> Vec<Demand> 
 /// What is measured, with a floor. Where nothing is, what was seen before stays, and a zone of which nothing is known
 /// counts by its Envoys.
 fn measured(zones: &[&NodeZone], previous: &ZonesState) -> Vec<f64> {
-    let told = |zone: &NodeZone| {
+    let told = |zone: &&NodeZone| {
         zone.requests_per_second.filter(|rps| rps.is_finite() && (0.0..=MOST_RPS).contains(rps))
     };
-    let any_told = zones.iter().filter_map(|zone| told(zone)).any(|rps| rps > 0.0);
-    let known = |zone: &&NodeZone| {
-        if any_told { told(zone) } else { previous.zones.get(&zone.zone).map(|flow| flow.seen) }
+    let seen = |zone: &&NodeZone| previous.zones.get(&zone.zone).map(|flow| flow.seen);
+    let told_rps: f64 = zones.iter().filter_map(told).sum();
+    let of_told: f64 = zones.iter().filter(|zone| told(zone).is_some()).filter_map(seen).sum();
+    // Requests/s, as far as anybody tells of any: what was seen of the others is worth as much as of those who tell.
+    let known = |zone: &&NodeZone| match told(zone) {
+        _ if told_rps <= 0.0 => seen(zone),
+        Some(rps) => Some(rps),
+        None => seen(zone).filter(|_| of_told > 0.0).map(|seen| seen * told_rps / of_told),
     };
     let known: Vec<Option<f64>> = zones.iter().map(known).collect();
     let envoys = |zone: &NodeZone| f64::from(zone.envoys.max(1));

@@ -175,6 +175,23 @@ fn unknown_demand_is_by_envoys_and_then_as_it_was_seen() {
 }
 
 #[test]
+fn a_zone_that_tells_nothing_for_a_while_keeps_its_part_beside_those_that_tell() {
+    let groups = vec![group("a", "eu/a", 5000), group("b", "eu/b", 5000)];
+    let told = input(vec![node("eu/a", 30.0), node("eu/b", 10.0)], groups.clone());
+    let (state, _) = settled(&told, &ZonesState::default());
+    // Its Envoys are gone for a moment, or have just come back.
+    for envoys in [0, 1] {
+        let unknown = NodeZone { envoys, requests_per_second: None, ..node("eu/a", 0.0) };
+        let (later, published) = settled(&input(vec![unknown, node("eu/b", 10.0)], groups.clone()), &state);
+        assert!((later.zones[&zone("eu/a")].demand_share - 0.75).abs() < 1e-6, "{later:?}");
+        assert_eq!(published, 0);
+    }
+    // When it tells again that counts.
+    let (later, _) = settled(&input(vec![node("eu/a", 10.0), node("eu/b", 10.0)], groups), &state);
+    assert!((later.zones[&zone("eu/a")].demand_share - 0.5).abs() < 0.03, "{later:?}");
+}
+
+#[test]
 fn rules_for_zones_go_before_rules_for_regions() {
     let rule = |from: &str, to: &str, ms| LatencyRule { from: from.to_owned(), to: to.to_owned(), ms };
     let zones = ["eu/a", "eu/b", "us/a"].map(|name| node(name, 1.0)).to_vec();

@@ -35,6 +35,9 @@ pub(in crate::run) struct Canary {
     terms: Vec<MeasureTerms>,
     reason: String,
     stepped_back: Option<SteppedBack>,
+    /// An operator resumed it in this run: what the last one left of it, whenever that comes, counts no more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_resumed: bool,
 }
 
 /// Why and since when predictions steer nothing of a canary any more.
@@ -194,8 +197,11 @@ impl Core {
         let decision = self.record(name, None, steered, now);
         let stepped_back = is_back.then(|| SteppedBack { at: now, decision, reason: reason.to_owned() });
         self.save_canary(name, model.canary, stepped_back.clone(), now);
-        self.canaries
-            .insert(name.clone(), Canary { settings: Some(model.canary), stepped_back, ..Canary::default() });
+        let is_resumed = !is_back;
+        self.canaries.insert(
+            name.clone(),
+            Canary { settings: Some(model.canary), stepped_back, is_resumed, ..Canary::default() },
+        );
         if is_back {
             let message = format!("the canary of model {name} steps back to `advise`: {reason}");
             self.note("warning", message);
@@ -211,7 +217,7 @@ impl Core {
     pub(super) fn resume_canary(&mut self, name: &str, now: DateTime<Utc>) -> Result<(), Refusal> {
         let model = self.config.models.iter().find(|model| model.name == name).cloned();
         let model = model.ok_or_else(|| Refusal::NoSuchModel(name.to_owned()))?;
-        let back = self.stepped_back(&model).ok_or_else(|| Refusal::NotSteppedBack(name.to_owned()))?;
+        let Some(back) = self.stepped_back(&model) else { return self.resume_unknown(&model, now) };
         let inputs = json!({ "resumed": back.decision });
         let share = 100.0 * model.canary.share;
         self.step(&model, (0.0, share), "an operator resumed it", inputs, now);
@@ -220,6 +226,25 @@ impl Core {
         if self.has_begun {
             self.effects.push(Effect::Publish);
         }
+        Ok(())
+    }
+
+    /// Takes the wish to go on for a canary of which it is not known yet whether it had stepped back in the last run.
+    fn resume_unknown(&mut self, model: &Model, now: DateTime<Utc>) -> Result<(), Refusal> {
+        let name = &model.name;
+        if model.rung != Rung::Canary || self.ordered.is_none() {
+            return Err(Refusal::NotSteppedBack(name.clone()));
+        }
+        let canary = self.canaries.entry(name.clone()).or_default();
+        if canary.settings != Some(model.canary) {
+            *canary = Canary { settings: Some(model.canary), ..Canary::default() };
+        }
+        canary.is_resumed = true;
+        self.save_canary(name, model.canary, None, now);
+        self.note(
+            "info",
+            format!("the canary of model {name} steers, though it may have stepped back before"),
+        );
         Ok(())
     }
 
@@ -233,9 +258,9 @@ impl Core {
             self.save_canary(name, settings, None, now);
             return;
         }
-        // What was found meanwhile, without the database, is newer; but nothing steers what had stepped back.
+        // What was found or ordered meanwhile, without the database, is newer; but nothing else steers what had stepped back.
         let canary = self.canaries.entry(name.to_owned()).or_default();
-        if canary.stepped_back.is_none() {
+        if canary.stepped_back.is_none() && !canary.is_resumed {
             let stepped_back = Some(stepped_back);
             *canary = Canary { settings: Some(settings), stepped_back, ..Canary::default() };
         }

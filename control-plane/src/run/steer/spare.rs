@@ -59,6 +59,7 @@ impl Steering {
         let input = ReliefInput {
             spare: standing(&groups),
             others: standing(&self.published),
+            members: wanted(fleet, config, &model.name),
             capacity_rps: self.capacity_rps(model, config, fleet, now),
             target_utilisation: model.slo.target_utilisation,
             offered_rps,
@@ -137,6 +138,13 @@ impl Steering {
 /// Members of groups that take requests.
 fn standing(groups: &[PublishedGroup]) -> usize {
     groups.iter().flat_map(|group| group.members.values()).filter(|draining| !**draining).count()
+}
+
+/// Other backends of a model that are to take requests, whether they can or not.
+fn wanted(fleet: &Fleet, config: &Config, model: &str) -> usize {
+    let is_wanted =
+        |backend: &&Backend| backend.membership == Membership::Active && !is_spare(backend, config);
+    fleet.of_model(model).filter(is_wanted).count()
 }
 
 /// Who stands by and did not, and the other way round.

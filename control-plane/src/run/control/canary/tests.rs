@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::decide::{Outcomes, PartOutcomes};
 use crate::envoy::LogSummary;
 use crate::run::control::{Input, Order};
+use crate::run::database::Memory;
 use crate::telemetry::Sample;
 
 use super::*;
@@ -80,6 +81,16 @@ impl World {
                 _ => {}
             }
         }
+    }
+
+    /// The database tells of a canary what the last run left, and of nothing else.
+    fn remember(&mut self, saved: &serde_json::Value) {
+        let canaries = vec![("m".to_owned(), saved.clone())];
+        self.core.remember(Memory { canaries, ..Memory::default() }, at(self.second));
+    }
+
+    fn resume(&mut self) {
+        self.take(Input::Order { at: at(self.second), order: Order::ResumeCanary { model: "m".to_owned() } });
     }
 
     fn percent(&self) -> u32 {
@@ -158,7 +169,7 @@ fn it_stays_so_over_a_restart_until_it_is_resumed_or_configured_otherwise() {
 
     // From the database.
     let mut world = World::new(HALF);
-    world.core.remember_canary("m", saved.clone(), at(0));
+    world.remember(&saved);
     world.run(60, 0);
     assert_eq!(world.percent(), 0);
     let none = Order::ResumeCanary { model: "n".to_owned() };
@@ -166,7 +177,7 @@ fn it_stays_so_over_a_restart_until_it_is_resumed_or_configured_otherwise() {
         world.core.take(Input::Order { at: at(world.second), order: none }),
         Err(Refusal::NoSuchModel(_))
     ));
-    world.take(Input::Order { at: at(world.second), order: Order::ResumeCanary { model: "m".to_owned() } });
+    world.resume();
     assert_eq!(world.rows[0].summary, "predictions steer the canary again: an operator resumed it");
     assert_eq!(explain_canary(&world.rows[0]), Ok(None));
     world.run(20, 0);
@@ -194,6 +205,42 @@ fn it_stays_so_over_a_restart_until_it_is_resumed_or_configured_otherwise() {
     same.take(Input::Config { at: at(same.second), config: config("rung: enforce") });
     same.run(30, 0);
     assert_eq!(same.percent(), 100);
+}
+
+#[test]
+fn one_that_is_resumed_before_the_database_tells_of_it_goes_on() {
+    let mut world = World::new(HALF);
+    world.run(30, 0);
+    world.run(60, 5);
+    let saved = world.saved.clone().unwrap();
+
+    // It steps back anew while the database is away, and is resumed.
+    let mut late = World::new(HALF);
+    late.run(30, 0);
+    late.run(60, 5);
+    late.resume();
+    late.remember(&saved);
+    late.run(30, 0);
+    assert_eq!(late.percent(), 50);
+
+    // Nobody knows yet that it had stepped back.
+    let mut unknown = World::new(HALF);
+    unknown.resume();
+    unknown.run(30, 0);
+    unknown.remember(&saved);
+    unknown.run(30, 0);
+    assert_eq!(unknown.percent(), 50);
+    assert!(unknown.rows.is_empty());
+    // It is saved, and one that does worse from now on steps back.
+    assert!(unknown.saved.as_ref().unwrap()["stepped_back"].is_null());
+    unknown.run(90, 5);
+    assert_eq!(unknown.percent(), 0);
+
+    let mut unasked = World::new(HALF);
+    unasked.run(30, 0);
+    unasked.remember(&saved);
+    unasked.run(30, 0);
+    assert_eq!(unasked.percent(), 0);
 }
 
 #[test]
