@@ -106,9 +106,10 @@ impl Learner {
         let spread = self.speed.variance();
         let leverage = leverage(&self.fit.with(&prior).0, &row(iteration, usual));
         self.last_variance = (spread.max(LEAST_VARIANCE) * leverage).min(4.0);
-        // An iteration of a kind that was hardly seen tells of the profile, and little of the speed. Taken for slowness, what
-        // an engine costs under its first load would never be learned. That it is well again needs less proof.
-        let is_doubtful = self.speed.is_led_away_by(log_ratio);
+        // An iteration of a kind that was hardly seen tells of the profile, and little of the speed, as far as the doubt about the
+        // profile explains it. Taken for slowness, what an engine costs under its first load would never be learned.
+        let is_explained = log_ratio * log_ratio <= DEVIATIONS * DEVIATIONS * (spread + self.last_variance);
+        let is_doubtful = is_explained && self.speed.is_led_away_by(log_ratio);
         let told_of_speed = iteration.weight / if is_doubtful { leverage.max(1.0) } else { 1.0 };
         self.speed.observe(log_ratio, self.last_variance, told_of_speed, iteration.interval_seconds);
         if USUAL.contains(&self.speed.factor()) {

@@ -4,6 +4,8 @@ use rand::rngs::StdRng;
 
 use super::*;
 
+mod load;
+
 /// An engine whose iterations take `a + b n + c p + d kv`, and more beyond a knee.
 #[derive(Clone, Copy)]
 struct Truth {
@@ -210,54 +212,6 @@ fn a_few_tokens_with_long_prompts_beside_them_are_no_slowdown() {
         let iteration = traffic.next(&CLASSES[0], 12.0, times);
         learner.observe(&Iteration { weight: 0.8, ..iteration });
         assert!(learner.slowdown() < 1.5, "step {step}: {}", learner.slowdown());
-    }
-}
-
-/// A few short requests at first, as in the first seconds of a fleet, then a full batch with long prompts: what an iteration
-/// costs under load was never seen before, and is no slowness.
-#[test]
-fn the_first_load_after_calm_is_learned_and_no_slowdown() {
-    for seed in 0..20 {
-        let (mut learner, mut traffic) = (Learner::default(), Traffic::new(seed, 0.1));
-        for _ in 0..17 {
-            let sequences = 1.0 + 2.0 * traffic.random.random::<f64>();
-            let prompt_tokens = 60.0 + 80.0 * traffic.random.random::<f64>();
-            let calm = traffic.iteration(&CLASSES[0], sequences, prompt_tokens, 1500.0 * sequences, 1.0);
-            learner.observe(&calm);
-        }
-        for _ in 0..30 {
-            let sequences = 12.0 + 12.0 * traffic.random.random::<f64>();
-            let loaded =
-                traffic.iteration(&CLASSES[0], sequences, 2048.0 - sequences, 2500.0 * sequences, 1.0);
-            learner.observe(&loaded);
-        }
-        assert!((0.8..1.25).contains(&learner.slowdown()), "seed {seed}: {}", learner.slowdown());
-        let mix = Mix::of(2050.0, 27.0);
-        let found = learner.profile(&size()).unwrap().capacity_rps(&mix);
-        let ratio = found / CLASSES[0].profile.capacity_rps(&mix);
-        assert!((0.75..1.35).contains(&ratio), "seed {seed}: capacity {ratio}");
-    }
-}
-
-/// Throttled while it had little to do, and well again when the first load comes.
-#[test]
-fn what_was_slow_in_calm_is_well_again_under_its_first_load() {
-    for seed in 0..20 {
-        let (mut learner, mut traffic) = (Learner::default(), Traffic::new(seed, 0.08));
-        for second in 0..300 {
-            let sequences = 1.0 + 2.0 * traffic.random.random::<f64>();
-            let prompt_tokens = 60.0 + 200.0 * traffic.random.random::<f64>();
-            let times = if second < 240 { 1.0 } else { 4.0 };
-            let calm = traffic.iteration(&CLASSES[0], sequences, prompt_tokens, 1500.0 * sequences, times);
-            learner.observe(&calm);
-        }
-        assert!(learner.slowdown() > 2.5, "seed {seed}: {} while throttled", learner.slowdown());
-        for _ in 0..8 {
-            let sequences = 8.0 + 8.0 * traffic.random.random::<f64>();
-            let loaded = traffic.iteration(&CLASSES[0], sequences, 600.0, 1500.0 * sequences, 1.0);
-            learner.observe(&loaded);
-        }
-        assert!(learner.slowdown() < 1.4, "seed {seed}: {} when well", learner.slowdown());
     }
 }
 

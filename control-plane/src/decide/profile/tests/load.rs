@@ -1,0 +1,87 @@
+//! Load as it was never seen before: what is slowness then, and what is not.
+
+use super::*;
+
+/// The first seconds of a simulated engine: a few short requests, then a full batch with long prompts. Milliseconds, sequences,
+/// prompt tokens and thousands of resident ones of an iteration, and its weight.
+#[rustfmt::skip]
+const FIRST_LOAD: [(f64, f64, f64, f64, f64); 36] = [
+    (28.0, 1.3, 275.0, 6.5, 1.0), (16.0, 1.2, 778.0, 6.6, 0.6), (20.0, 1.6, 115.0, 3.1, 1.0), (15.0, 1.0, 0.0, 3.1, 1.0),
+    (16.0, 1.5, 4.0, 3.2, 1.0), (19.0, 1.0, 26.0, 2.7, 1.0), (24.0, 2.7, 208.0, 1.7, 1.0), (15.0, 1.0, 0.0, 4.8, 0.5),
+    (16.0, 1.4, 308.0, 3.3, 1.0), (16.0, 1.2, 72.0, 1.5, 1.0), (20.0, 1.5, 68.0, 1.5, 1.0), (23.0, 1.5, 117.0, 1.7, 1.0),
+    (17.0, 1.5, 143.0, 4.0, 1.0), (16.0, 1.0, 436.0, 6.7, 0.6), (18.0, 1.4, 122.0, 7.7, 1.0), (26.0, 2.0, 211.0, 0.3, 1.0),
+    (24.0, 1.9, 134.0, 4.8, 1.0), (22.0, 3.0, 98.0, 0.6, 1.0), (19.0, 2.0, 67.0, 3.2, 1.0), (28.0, 3.8, 162.0, 10.9, 1.0),
+    (143.0, 4.3, 2044.0, 17.3, 1.0), (167.0, 10.2, 2039.0, 29.3, 1.0), (143.0, 16.0, 1908.0, 24.8, 1.0), (143.0, 17.1, 2032.0, 36.6, 1.0),
+    (167.0, 18.0, 2031.0, 46.5, 1.0), (143.0, 18.9, 2030.0, 41.4, 1.0), (167.0, 22.2, 2028.0, 54.4, 1.0), (167.0, 26.0, 1998.0, 46.6, 1.0),
+    (167.0, 25.7, 2024.0, 52.6, 1.0), (167.0, 26.5, 2023.0, 49.8, 1.0), (167.0, 26.0, 2022.0, 51.9, 1.0), (167.0, 24.0, 2025.0, 53.8, 1.0),
+    (143.0, 23.0, 2026.0, 51.5, 1.0), (167.0, 21.8, 2027.0, 47.9, 1.0), (167.0, 23.5, 2026.0, 55.7, 1.0), (167.0, 27.5, 2022.0, 33.8, 1.0),
+];
+
+/// What an iteration costs under load was never seen before, and is no slowness.
+#[test]
+fn the_first_load_after_calm_is_learned_and_no_slowdown() {
+    let mut learner = Learner::default();
+    for (milliseconds, sequences, prompt_tokens, resident_thousands, weight) in FIRST_LOAD {
+        learner.observe(&Iteration {
+            seconds: milliseconds / 1000.0,
+            sequences,
+            prompt_tokens,
+            resident_tokens: 1000.0 * resident_thousands,
+            weight,
+            interval_seconds: 1.0,
+        });
+        assert!(learner.slowdown() < 1.5, "{}", learner.slowdown());
+    }
+    // An iteration of 27 sequences with 2,022 tokens of prompts takes 0.16 s: 6.2 requests/s.
+    let capacity = learner.profile(&size()).unwrap().capacity_rps(&Mix::of(2050.0, 27.0));
+    assert!((4.5..8.0).contains(&capacity), "{capacity}");
+}
+
+/// Throttled, so that its batch fills: every interval is of a kind that was never seen, and yet it is slow.
+#[test]
+fn throttling_shows_though_the_batch_is_as_never_before() {
+    for (class, truth) in CLASSES.iter().enumerate() {
+        for (calm_seconds, fills_in, seed) in [(40, 5.0, 0), (40, 5.0, 1), (300, 20.0, 2), (300, 1.0, 3)] {
+            let (mut learner, mut traffic) = (Learner::default(), Traffic::new(seed, 0.05));
+            let mut interval = |sequences: f64, times: f64| {
+                let prompt_tokens = times * (1.0 + 4.0 * traffic.random.random::<f64>());
+                let resident = sequences * (240.0 + 320.0 * traffic.random.random::<f64>());
+                traffic.iteration(truth, sequences, prompt_tokens, resident, times)
+            };
+            for second in 0..calm_seconds {
+                learner.observe(&interval(1.0 + f64::from(second % 3), 1.0));
+            }
+            for second in 1..=30 {
+                let sequences = (60.0 * f64::from(second) / fills_in).clamp(3.0, 60.0);
+                learner.observe(&interval(sequences, 4.0));
+                let slowdown = learner.slowdown();
+                assert!(
+                    second < 8 || slowdown > 1.4,
+                    "class {class}, {calm_seconds} s, {second}: {slowdown}"
+                );
+            }
+        }
+    }
+}
+
+/// Throttled while it had little to do, and well again when the first load comes.
+#[test]
+fn what_was_slow_in_calm_is_well_again_under_its_first_load() {
+    for seed in 0..20 {
+        let (mut learner, mut traffic) = (Learner::default(), Traffic::new(seed, 0.08));
+        for second in 0..300 {
+            let sequences = 1.0 + 2.0 * traffic.random.random::<f64>();
+            let prompt_tokens = 60.0 + 200.0 * traffic.random.random::<f64>();
+            let times = if second < 240 { 1.0 } else { 4.0 };
+            let calm = traffic.iteration(&CLASSES[0], sequences, prompt_tokens, 1500.0 * sequences, times);
+            learner.observe(&calm);
+        }
+        assert!(learner.slowdown() > 2.5, "seed {seed}: {} while throttled", learner.slowdown());
+        for _ in 0..8 {
+            let sequences = 8.0 + 8.0 * traffic.random.random::<f64>();
+            let loaded = traffic.iteration(&CLASSES[0], sequences, 600.0, 1500.0 * sequences, 1.0);
+            learner.observe(&loaded);
+        }
+        assert!(learner.slowdown() < 1.4, "seed {seed}: {} when well", learner.slowdown());
+    }
+}
