@@ -26,7 +26,8 @@ pub(super) struct Lessons {
     restarted_at: Option<DateTime<Utc>>,
     /// Engines that export no counters of their output are never silent.
     tells_output: bool,
-    told: Findings,
+    /// None before the first judgement, which is told though nothing was found.
+    told: Option<Findings>,
     told_signs: Signs,
 }
 
@@ -116,10 +117,10 @@ impl Lessons {
         let findings = Findings { score: verdict.score, anomalies: self.alarm.raised() };
         let signs = signs(verdict);
         let changed = Changed {
-            findings: (findings != self.told).then(|| findings.clone()),
+            findings: (self.told.as_ref() != Some(&findings)).then(|| findings.clone()),
             signs: (signs != self.told_signs).then_some(signs),
         };
-        (self.told, self.told_signs) = (findings, signs);
+        (self.told, self.told_signs) = (Some(findings), signs);
         changed
     }
 

@@ -94,7 +94,7 @@ struct Args {
     /// Warm-up before each cell, real seconds [default: 75, quick 25]
     #[arg(long, value_name = "SECONDS")]
     warm_up: Option<f64>,
-    /// Folder of results; finished cells in it are not measured again [default: `balance` in the target folder]
+    /// Folder of results; finished cells in it are not measured again, but for those that another Clairvoy steered [default: `balance` in the target folder]
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
     /// Measure finished cells again, too

@@ -66,6 +66,7 @@ fn play(cell: Cell, policy: Policy, seed: u64, lengths: Lengths, bases: &[Basis]
         health: Health { generator_late_p99: 0.0, servers_late_p99: 0.0, cpu_busy: 0.0 },
         served,
         told,
+        clairvoy: None,
     })
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep_until};
 
 use clairvoy_tests::{
@@ -85,10 +86,10 @@ impl World {
 /// Measures what is missing, and returns all results that the order asks for.
 pub(crate) async fn run(order: &Order, programs: &Programs) -> Result<Vec<CellResult>> {
     fs::create_dir_all(&order.folder).with_context(|| format!("cannot create {}", order.folder.display()))?;
-    let worlds = Worlds::measure()?;
+    let (worlds, clairvoy) = (Worlds::measure()?, fingerprint(programs)?);
     let mut missing = Vec::new();
     for run in runs(order) {
-        if order.again || read(order, worlds.of(run.cell), run).is_none() {
+        if order.again || read(order, worlds.of(run.cell), &clairvoy, run).is_none() {
             missing.push(run);
         }
     }
@@ -117,7 +118,8 @@ pub(crate) async fn run(order: &Order, programs: &Programs) -> Result<Vec<CellRe
         write(order, *run, &result)?;
         println!("  {}", line(&result));
     }
-    Ok(runs(order).into_iter().filter_map(|run| read(order, worlds.of(run.cell), run)).collect())
+    let kept = |run: Run| read(order, worlds.of(run.cell), &clairvoy, run);
+    Ok(runs(order).into_iter().filter_map(kept).collect())
 }
 
 fn runs(order: &Order) -> Vec<Run> {
@@ -188,7 +190,15 @@ async fn measure(order: &Order, programs: &Programs, world: &World, run: Run) ->
         health,
         served: played.served,
         told,
+        clairvoy: policy.is_steered().then(|| fingerprint(programs)).transpose()?,
     })
+}
+
+/// By which one Clairvoy is told from another.
+fn fingerprint(programs: &Programs) -> Result<String> {
+    let path = &programs.clairvoy;
+    let file = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Has the events of the plan happen.
@@ -238,11 +248,12 @@ fn file(order: &Order, run: Run) -> PathBuf {
     order.folder.join(CellResult::file_name(run.cell, run.policy.name(), run.seed, order.speed))
 }
 
-/// The result that is there, unless it is one of an older rig or of a cell of another length.
-fn read(order: &Order, world: &World, run: Run) -> Option<CellResult> {
+/// The result that is there, unless it is one of an older rig, of a cell of another length, or of another Clairvoy.
+fn read(order: &Order, world: &World, clairvoy: &str, run: Run) -> Option<CellResult> {
     let result: CellResult = serde_json::from_slice(&fs::read(file(order, run)).ok()?).ok()?;
     let is_current = result.version == RIG_VERSION && result.plan == world.plan(order, run.cell);
-    let is_whole = !run.policy.is_steered() || !result.told.is_empty();
+    let is_whole =
+        !run.policy.is_steered() || (!result.told.is_empty() && result.clairvoy.as_deref() == Some(clairvoy));
     (is_current && is_whole).then_some(result)
 }
 

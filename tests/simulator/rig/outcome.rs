@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::statistics::Sample;
 
 /// Results of another version are measured again.
-pub const RIG_VERSION: u32 = 2;
+pub const RIG_VERSION: u32 = 3;
 /// Above this, a cell says more about the machine that runs it than about the policy: seconds of real time.
 pub const LATENESS_BOUND_SECONDS: f64 = 0.025;
 /// A request without an answer counts with this much time more, so that a quick refusal is no success: what a client that
@@ -103,6 +103,9 @@ pub struct CellResult {
     /// What Clairvoy told the Envoys in each second, where it steers.
     #[serde(default)]
     pub told: Vec<Told>,
+    /// SHA-256 of the Clairvoy that steered, where one did: another one is measured again.
+    #[serde(default)]
+    pub clairvoy: Option<String>,
 }
 
 impl CellResult {

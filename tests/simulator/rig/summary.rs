@@ -181,6 +181,7 @@ pub(super) mod tests {
             health: Health { generator_late_p99: 0.001, servers_late_p99: 0.002, cpu_busy: 0.4 },
             served: (0..2000).map(one).collect(),
             told: Vec::new(),
+            clairvoy: None,
         }
     }
 

@@ -3,8 +3,10 @@ use super::caps::Cap;
 use super::input::Law;
 use super::output::{Clamp, Terms};
 
-/// Halvings of the interval in which the level lies.
-const STEPS: u32 = 45;
+/// Most steps in which the interval in which the level lies gets smaller: a dozen are usual, and each third one halves it at least.
+const STEPS: u32 = 120;
+/// The level is found when its inflows, or the ends of the interval, are so near to each other, in parts of them.
+const PRECISION: f64 = 1e-12;
 /// Doublings in the search for its upper end.
 const DOUBLINGS: u32 = 40;
 /// Nearer to the most that all take together the level is not followed: there it has no end.
@@ -111,23 +113,95 @@ impl Side {
 
 /// The level at which the wanted inflows add up to what arrives; the nearest one where they cannot.
 pub(super) fn solve(sides: &[Side], arrivals_rps: f64, law: &Law) -> f64 {
-    let total = |level: f64| sides.iter().map(|side| side.inflow(level, law)).sum::<f64>();
     let arrivals_rps = arrivals_rps.min(NEAR_THE_MOST * sides.iter().map(Side::most).sum::<f64>());
+    let missing = |level: f64| arrivals_rps - sides.iter().map(|side| side.inflow(level, law)).sum::<f64>();
     let full = sides.iter().map(|side| side.surcharge_seconds + side.curve.cost_when_full(law.barrier));
     let (mut low, mut high) = (0.0, full.fold(1e-9, f64::max));
+    let (mut below, mut above) = (missing(low), missing(high));
+    if below <= 0.0 {
+        return low;
+    }
     for _ in 0..DOUBLINGS {
-        if total(high) >= arrivals_rps {
+        if above <= 0.0 {
             break;
         }
-        (low, high) = (high, 2.0 * high);
+        (low, below) = (high, above);
+        high *= 2.0;
+        above = missing(high);
     }
-    for _ in 0..STEPS {
-        let middle = f64::midpoint(low, high);
-        if total(middle) < arrivals_rps {
-            low = middle;
+    // The Illinois method: the chord between the ends; the value at an end that stays twice is halved. Where the inflows bend
+    // it may be slow, so that each third step halves the interval.
+    let mut was_low = None;
+    for step in 1..=STEPS {
+        if above > 0.0 || high - low <= PRECISION * high {
+            break;
+        }
+        let chord = low + (high - low) * below / (below - above);
+        let is_inside = low < chord && chord < high;
+        let middle = if is_inside && step % 3 != 0 { chord } else { f64::midpoint(low, high) };
+        let found = missing(middle);
+        if found > 0.0 {
+            (low, below) = (middle, found);
+            if was_low.replace(true) == Some(true) {
+                above /= 2.0;
+            }
         } else {
-            high = middle;
+            (high, above) = (middle, found);
+            if was_low.replace(false) == Some(false) {
+                below /= 2.0;
+            }
+            if -found <= PRECISION * arrivals_rps {
+                break;
+            }
         }
     }
     high
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::super::{Mix, Profile};
+    use super::*;
+
+    fn side(speed: f64, in_flight: f64, surcharge_seconds: f64) -> Side {
+        let profile = Profile {
+            fixed_seconds: 0.01 / speed,
+            per_sequence_seconds: 0.000_2 / speed,
+            per_prompt_token_seconds: 0.000_05 / speed,
+            per_kv_token_seconds: 1e-7 / speed,
+            max_sequences: Some(64.0),
+            kv_tokens: None,
+            token_budget: Some(2048.0),
+        };
+        let curve = Curve::of_profile(&profile, &Mix::of(1000.0, 100.0)).unwrap();
+        Side {
+            curve,
+            slowdown: 1.0,
+            in_flight: Some(in_flight),
+            freshness: 1.0,
+            trust: 1.0,
+            floor_rps: 0.01,
+            ceiling_rps: 1.5 * curve.capacity_rps(),
+            capacity_part_rps: 1.0,
+            cap: None,
+            surcharge_seconds,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn inflows_add_up_to_what_arrives(
+            backends in proptest::collection::vec((0.05..20.0f64, 0.0..200.0f64, 0.0..5.0f64), 1..20),
+            load in 0.02..1.4f64,
+        ) {
+            let law = Law::default();
+            let sides: Vec<Side> = backends.iter().map(|(speed, now, dear)| side(*speed, *now, *dear)).collect();
+            let arrivals = load * sides.iter().map(|side| side.curve.capacity_rps()).sum::<f64>();
+            let level = solve(&sides, arrivals, &law);
+            let inflows: f64 = sides.iter().map(|side| side.inflow(level, &law)).sum();
+            prop_assert!((inflows / arrivals - 1.0).abs() < 1e-6, "{inflows} of {arrivals} at {level}");
+        }
+    }
 }
