@@ -41,6 +41,15 @@ struct Engine {
     shown: Option<DateTime<Utc>>,
     iterations: f64,
     output_tokens: f64,
+    /// Sums of all times between tokens and to first ones, seconds.
+    token_seconds: f64,
+    ttft_seconds: f64,
+}
+
+impl Engine {
+    fn completed(&self) -> f64 {
+        (self.output_tokens / OUTPUT_TOKENS).floor()
+    }
 }
 
 /// A page, and whether it is of a slow engine.
@@ -62,6 +71,8 @@ impl Backend {
             shown: None,
             iterations: 0.0,
             output_tokens: 0.0,
+            token_seconds: 0.0,
+            ttft_seconds: 0.0,
         };
         let address = listener.local_addr()?;
         let backend = Arc::new(Self { address, number, engine: Mutex::new(engine) });
@@ -93,11 +104,14 @@ impl Backend {
         let running = 12.0 + wave as f64;
         let iteration_seconds =
             (FIXED_SECONDS + SEQUENCE_SECONDS * running) * if is_slow { SLOW_FACTOR } else { 1.0 };
+        let completed = engine.completed();
         engine.iterations += seconds / iteration_seconds;
         engine.output_tokens += running * seconds / iteration_seconds;
+        engine.token_seconds += running * seconds;
+        engine.ttft_seconds += (engine.completed() - completed) * 2.0 * iteration_seconds;
         engine.told = now;
         engine.is_slow = engine.becomes_slow;
-        let text = written(running, if is_slow { WAITING } else { 0.0 }, iteration_seconds, &engine);
+        let text = written(running, if is_slow { WAITING } else { 0.0 }, &engine);
         Page { text, is_slow }
     }
 
@@ -108,8 +122,8 @@ impl Backend {
     }
 }
 
-fn written(running: f64, waiting: f64, iteration_seconds: f64, engine: &Engine) -> String {
-    let completed = (engine.output_tokens / OUTPUT_TOKENS).floor();
+fn written(running: f64, waiting: f64, engine: &Engine) -> String {
+    let completed = engine.completed();
     let prompt_tokens = completed * PROMPT_TOKENS;
     let mut page = String::with_capacity(4096);
     let mut single = |name: &str, kind: &str, value: f64| {
@@ -129,13 +143,8 @@ fn written(running: f64, waiting: f64, iteration_seconds: f64, engine: &Engine) 
         engine.iterations.floor(),
         engine.output_tokens.floor() + prompt_tokens,
     );
-    histogram(
-        &mut page,
-        "inter_token_latency_seconds",
-        engine.output_tokens.floor(),
-        engine.output_tokens * iteration_seconds,
-    );
-    histogram(&mut page, "time_to_first_token_seconds", completed, completed * 2.0 * iteration_seconds);
+    histogram(&mut page, "inter_token_latency_seconds", engine.output_tokens.floor(), engine.token_seconds);
+    histogram(&mut page, "time_to_first_token_seconds", completed, engine.ttft_seconds);
     page
 }
 
