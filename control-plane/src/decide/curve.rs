@@ -99,68 +99,15 @@ impl Curve {
     }
 
     /// `n(l)`: requests in flight at which one more costs `level` seconds. Within the batch its own time, with a barrier
-    /// that rises with the part of the capacity in use; beyond, the time that it waits, at a price.
+    /// that rises as the batch fills; beyond, the time that it waits, at a price.
     pub(super) fn in_flight_at(&self, level: f64, barrier: f64, waiting_price: f64) -> f64 {
         let full = self.cost_when_full(barrier);
         if level <= self.fixed {
             0.0
         } else if level < full {
-            self.places * self.filled_at(level, barrier)
+            self.places * (level - self.fixed) / (self.slope + barrier * level)
         } else {
             self.places + (level - full) * self.capacity_rps() / waiting_price
         }
-    }
-
-    /// The part `x` of the places at which `(A + B x) / (1 - q u) = level`, with `u = X / mu = x (A + B) / (A + B x)`: the
-    /// root of `(B x)^2 + c x = A (level - A)` above 0.
-    fn filled_at(&self, level: f64, barrier: f64) -> f64 {
-        let (fixed, slope) = (self.fixed, self.slope);
-        let linear = slope * (2.0 * fixed - level) + barrier * level * (fixed + slope);
-        let above = fixed * (level - fixed);
-        let root = (linear * linear + 4.0 * slope * slope * above).sqrt();
-        // Of the two forms of the root the one without a difference of like numbers.
-        let part = if linear > 0.0 {
-            2.0 * above / (linear + root)
-        } else {
-            (root - linear) / (2.0 * slope * slope)
-        };
-        part.clamp(0.0, 1.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        /// Turned round, the level comes out again: the time beside so many over what the barrier leaves.
-        #[test]
-        fn a_level_is_the_cost_of_one_more(
-            fixed in 1e-3..100.0f64,
-            per_sequence in 0.0..10.0f64,
-            places in 1.0..1000.0f64,
-            barrier in 0.0..0.95f64,
-            part in 0.001..0.999f64,
-        ) {
-            let curve = Curve::new(places, fixed, per_sequence).unwrap();
-            let level = curve.fixed + part * (curve.cost_when_full(barrier) - curve.fixed);
-            prop_assume!(level > 1.001 * curve.fixed);
-            let in_flight = curve.in_flight_at(level, barrier, 20.0);
-            let utilisation = curve.rate(in_flight) / curve.capacity_rps();
-            let cost = curve.request_seconds(in_flight) / (1.0 - barrier * utilisation);
-            prop_assert!((cost / level - 1.0).abs() < 1e-6, "{cost} is not {level} at {in_flight} of {places}");
-        }
-    }
-
-    /// Beyond the batch, the time until a place is free counts with its price.
-    #[test]
-    fn what_waits_is_dear() {
-        let curve = Curve::new(10.0, 1.0, 0.1).unwrap();
-        let full = curve.cost_when_full(0.8);
-        assert_eq!(full, 2.0 / (1.0 - 0.8));
-        let waiting = curve.in_flight_at(full + 20.0, 0.8, 20.0) - curve.places;
-        assert!((waiting - curve.capacity_rps()).abs() < 1e-9, "{waiting}");
     }
 }

@@ -12,7 +12,7 @@ pub struct Law {
     /// `H`: time within which a backend off its target level is led back to it, seconds. Below 2.4 times the time between
     /// decisions it oscillates.
     pub correction_seconds: f64,
-    /// `q`: how steeply a level's cost rises with the part of the capacity in use, 0 to below 1.
+    /// `q`: how steeply a level's cost rises as the batch fills, 0 to below 1.
     pub barrier: f64,
     /// `P`: price of a second of waiting outside the batch, in seconds inside. Below 20 it does harm.
     pub waiting_price: f64,
@@ -46,7 +46,7 @@ impl Default for Law {
     fn default() -> Self {
         Self {
             correction_seconds: 6.0,
-            barrier: 0.8,
+            barrier: 0.7,
             waiting_price: 20.0,
             floor: 0.02,
             ceiling: 1.5,

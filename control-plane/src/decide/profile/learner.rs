@@ -10,6 +10,8 @@ use super::{Iteration, Profile};
 
 /// Observations before a backend of an unknown class counts as known.
 const WARM_UP: f64 = 15.0;
+/// Up to so many it may not have been seen under load.
+const YOUNG: f64 = 60.0;
 /// Within these bounds a backend runs as usual, and what it shows refines the picture of the usual.
 const USUAL: std::ops::RangeInclusive<f64> = 0.6..=1.5;
 /// After so many seconds out of bounds the new speed is the usual one (another engine setting, other hardware).
@@ -106,10 +108,12 @@ impl Learner {
         let spread = self.speed.variance();
         let leverage = leverage(&self.fit.with(&prior).0, &row(iteration, usual));
         self.last_variance = (spread.max(LEAST_VARIANCE) * leverage).min(4.0);
-        // An iteration of a kind that was hardly seen tells of the profile, and little of the speed, as far as the doubt about the
-        // profile explains it. Taken for slowness, what an engine costs under its first load would never be learned.
+        // In the first minute an iteration of a kind that was hardly seen tells of the profile, and little of the speed, as far as
+        // the doubt about the profile explains it. Taken for slowness, what an engine costs under its first load would never be
+        // learned. Later it is the other way round: a throttled engine is in states that were never seen.
         let is_explained = log_ratio * log_ratio <= DEVIATIONS * DEVIATIONS * (spread + self.last_variance);
-        let is_doubtful = is_explained && self.speed.is_led_away_by(log_ratio);
+        let is_young = self.fit.observations < YOUNG;
+        let is_doubtful = is_young && is_explained && self.speed.is_led_away_by(log_ratio);
         let told_of_speed = iteration.weight / if is_doubtful { leverage.max(1.0) } else { 1.0 };
         self.speed.observe(log_ratio, self.last_variance, told_of_speed, iteration.interval_seconds);
         if USUAL.contains(&self.speed.factor()) {
