@@ -18,6 +18,8 @@ use super::proxy::{Proxy, Rule};
 
 /// Between two scrapes of a backend, and two decisions.
 const SECOND: f64 = 1.0;
+/// Backends are scraped one after the other within the second, not all at once.
+const PHASES: usize = 16;
 /// From a decision to the Envoys.
 const PUSH_SECONDS: f64 = 0.05;
 /// Requests that have not ended so long after the last one came are given up.
@@ -99,13 +101,13 @@ impl World {
         let idle = idle_seconds(arrivals);
         self.served = vec![None; arrivals.len()];
         let begin = plan.begin();
-        let mut next_scrape = begin;
-        let (mut next_arrival, mut next_event) = (0, 0);
+        let (mut next_arrival, mut next_event, mut phases) = (0, 0, 0_usize);
         loop {
             let arrival = arrivals.get(next_arrival).map_or(f64::INFINITY, |arrival| arrival.at);
             let event = plan.events.get(next_event).map_or(f64::INFINITY, |event| event.at);
             let push = self.pushed.as_ref().map_or(f64::INFINITY, |(at, _)| *at);
-            let now = arrival.min(event).min(push).min(next_scrape);
+            let phase = begin + phases as f64 * (SECOND / PHASES as f64);
+            let now = arrival.min(event).min(push).min(phase);
             let is_over =
                 arrival.is_infinite() && (self.running.is_empty() || now > plan.end() + PATIENCE_SECONDS);
             if is_over {
@@ -120,9 +122,12 @@ impl World {
                 let event = plan.events[next_event];
                 next_event += 1;
                 self.act(event.machine, event.action, now, arrivals, &idle);
-            } else if now == next_scrape {
-                next_scrape += SECOND;
-                self.second(now);
+            } else if now == phase {
+                self.scrape(phases % PHASES, now);
+                phases += 1;
+                if phases % PHASES == 0 {
+                    self.decide(now);
+                }
             } else {
                 self.send(next_arrival, arrivals, &idle);
                 next_arrival += 1;
@@ -226,16 +231,21 @@ impl World {
         }
     }
 
-    /// Scrapes all, and decides.
-    fn second(&mut self, at: f64) {
+    /// Scrapes those whose turn it is.
+    fn scrape(&mut self, phase: usize, at: f64) {
         let Some(mut core) = self.core.take() else { return };
-        for machine in 0..self.backends.len() {
+        for machine in (phase..self.backends.len()).step_by(PHASES) {
             if self.is_up[machine] {
                 core.observe(self.page(machine, at).as_kept(), time(at));
             } else {
                 core.refused(address(machine));
             }
         }
+        self.core = Some(core);
+    }
+
+    fn decide(&mut self, at: f64) {
+        let Some(mut core) = self.core.take() else { return };
         core.tick(time(at));
         let groups = core.groups(MODEL);
         if groups != self.published {
