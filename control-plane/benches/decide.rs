@@ -5,6 +5,8 @@ mod figures;
 #[path = "../../forecaster/benches/forecast/machine.rs"]
 #[expect(dead_code, reason = "the other benchmark needs more of it")]
 mod machine;
+#[path = "../../forecaster/benches/forecast/options.rs"]
+mod options;
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,7 +23,8 @@ use clairvoy::decide::{
 use clairvoy::run::Rehearsal;
 use clairvoy::telemetry::Sample;
 
-use self::figures::{Measured, Options, Section};
+use self::figures::{Measured, Section};
+use self::options::Options;
 
 const MODELS: usize = 500;
 const BACKENDS: usize = 20;

@@ -5,6 +5,8 @@ mod figures;
 #[path = "forecast/machine.rs"]
 #[expect(dead_code, reason = "the other benchmark needs more of it")]
 mod machine;
+#[path = "forecast/options.rs"]
+mod options;
 
 use std::hint::black_box;
 
@@ -15,7 +17,8 @@ use clairvoy_forecaster::{
 use clap::Parser;
 use criterion::Criterion;
 
-use self::figures::{Measured, Options, Section};
+use self::figures::{Measured, Section};
+use self::options::Options;
 
 /// Measures what it costs to observe, to forecast and to fit, on one core.
 #[derive(Parser)]

@@ -1,31 +1,18 @@
-//! Benches in which criterion measures single functions: their options, and what it found as a section of the page.
+//! Benches in which criterion measures single functions, and what it found as a section of the page.
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use criterion::Criterion;
 
 use crate::machine;
+use crate::options::Options;
 
 /// What is measured: group, name, what it is, and the goal in seconds.
 pub(crate) type Measured = (&'static str, &'static str, &'static str, Option<f64>);
-
-/// Options of such a bench.
-#[derive(clap::Args)]
-pub(crate) struct Options {
-    /// A second for each instead of five
-    #[arg(long)]
-    quick: bool,
-    /// Write the section of the page to this file
-    #[arg(long, value_name = "FILE")]
-    write: Option<PathBuf>,
-    /// Given by `cargo bench`
-    #[arg(long, hide = true)]
-    bench: bool,
-}
 
 /// What the page says.
 pub(crate) struct Section {
@@ -52,12 +39,7 @@ impl Options {
             Criterion::default().output_directory(folder.path()).without_plots().sample_size(20);
         criterion = criterion.measurement_time(Duration::from_secs(if self.quick { 1 } else { 5 }));
         measure(&mut criterion)?;
-        let text = section.text(folder.path(), &machine)?;
-        println!("{text}");
-        if let Some(file) = &self.write {
-            fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
-        }
-        Ok(())
+        self.tell(&section.text(folder.path(), &machine)?)
     }
 }
 

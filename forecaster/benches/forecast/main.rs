@@ -6,30 +6,26 @@ mod demand;
 mod goals;
 mod machine;
 mod memory;
+mod options;
 mod replicas;
 mod waits;
 
-use std::fs;
-use std::path::PathBuf;
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Parser;
 
 use crate::goals::Goals;
+use crate::options::Options;
 
 /// Judges the forecasts of demand and of waits on public traces.
 #[derive(Parser)]
+#[command(mut_arg("quick", |quick| quick.help(QUICK)))]
 struct Args {
-    /// A few series and rows, in seconds: to see that all is well, not to compare
-    #[arg(long)]
-    quick: bool,
-    /// Write the section of the page to this file
-    #[arg(long, value_name = "FILE")]
-    write: Option<PathBuf>,
-    /// Given by `cargo bench`
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    options: Options,
 }
+
+/// What `--quick` does here.
+const QUICK: &str = "A few series and rows, in seconds: to see that all is well, not to compare";
 
 /// How much of the record `--quick` takes.
 const QUICK_SERIES: usize = 3;
@@ -40,20 +36,20 @@ const QUICK_MODELS: usize = 3;
 const MODELS: usize = 200;
 
 fn main() -> Result<()> {
-    let args = Args::parse();
-    if args.quick && args.write.is_some() {
+    let Args { options } = Args::parse();
+    if options.quick && options.write.is_some() {
         bail!("a quick run has no page: --quick and --write exclude each other");
     }
     let machine = machine::describe();
     let mut series = data::demand("demand_10min.csv")?;
     let mut servers = data::servers()?;
-    if args.quick {
+    if options.quick {
         series.truncate(QUICK_SERIES);
         servers.truncate(1);
         servers.iter_mut().for_each(|rows| rows.truncate(QUICK_ROWS));
     }
     let mut goals = Goals::default();
-    let models = if args.quick { QUICK_MODELS } else { MODELS };
+    let models = if options.quick { QUICK_MODELS } else { MODELS };
     let memory = memory::table(&series, models, &mut goals)?;
     let parts = [
         demand::fortnight(&series, &mut goals)?,
@@ -62,12 +58,9 @@ fn main() -> Result<()> {
         memory,
     ];
     let report = format!("{}\n{}", head(&machine, &goals), parts.join("\n"));
-    println!("{report}");
-    if args.quick {
+    options.tell(&report)?;
+    if options.quick {
         println!("A quick run: a few series and rows, so figures and goals say nothing.");
-    }
-    if let Some(path) = &args.write {
-        fs::write(path, &report).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
