@@ -22,6 +22,11 @@ fn input(steered: Outcomes, unsteered: Outcomes) -> CanaryInput {
     }
 }
 
+/// What is decided of the first block.
+fn first(steered: Outcomes, unsteered: Outcomes) -> CanaryDecision {
+    decide_canary(&input(steered, unsteered), &CanaryState::default(), &CanaryLaw::default())
+}
+
 #[test]
 fn a_block_is_due_every_five_seconds_after_what_was_steered_has_settled() {
     let law = CanaryLaw::default();
@@ -41,8 +46,7 @@ fn a_block_is_due_every_five_seconds_after_what_was_steered_has_settled() {
 
 #[test]
 fn evidence_alone_is_not_enough_and_harm_alone_is_not_either() {
-    let law = CanaryLaw::default();
-    let clear = decide_canary(&input(part(1000, 100), part(1000, 5)), &CanaryState::default(), &law);
+    let clear = first(part(1000, 100), part(1000, 5));
     assert_eq!(clear.step_back, Some(Measure::Failures));
     assert!(
         clear.reason.contains("10.0 % of the steered requests failed, and 0.5 % of the others"),
@@ -50,19 +54,15 @@ fn evidence_alone_is_not_enough_and_harm_alone_is_not_either() {
         clear.reason
     );
     // Of a million requests half a point is no chance, and less than counts.
-    let small = decide_canary(
-        &input(part(1_000_000, 15_000), part(1_000_000, 10_000)),
-        &CanaryState::default(),
-        &law,
-    );
+    let small = first(part(1_000_000, 15_000), part(1_000_000, 10_000));
     assert!(small.terms[0].evidence > 1.0, "{:?}", small.terms);
     assert_eq!(small.step_back, None);
     // Four points, of which chance makes nothing else now and then.
-    let chance = decide_canary(&input(part(100, 5), part(100, 1)), &CanaryState::default(), &law);
+    let chance = first(part(100, 5), part(100, 1));
     assert!(chance.terms[0].harm.unwrap() > 0.03 && chance.terms[0].evidence < 1.0, "{:?}", chance.terms);
     assert_eq!(chance.step_back, None);
     // All of few requests.
-    let few = decide_canary(&input(part(30, 30), part(30, 0)), &CanaryState::default(), &law);
+    let few = first(part(30, 30), part(30, 0));
     assert_eq!((few.step_back, few.reason.as_str()), (None, "too few requests in one part to tell"));
 }
 

@@ -39,7 +39,32 @@ impl World {
         core.reconcile(at(0));
         let nodes = ["envoy".to_owned()].into();
         core.take(Input::Connected { nodes, report_seconds: 2, zones: Vec::new() }).unwrap();
-        Self { core, second: 0, rows: Vec::new(), notes: Vec::new(), saved: None }
+        Self::of(core, 0)
+    }
+
+    fn of(core: Core, second: i64) -> Self {
+        Self { core, second, rows: Vec::new(), notes: Vec::new(), saved: None }
+    }
+
+    /// One whose steered part did worse after half a minute, and has stepped back.
+    fn stepped_back() -> Self {
+        let mut world = Self::new(HALF);
+        world.run(30, 0);
+        world.run(60, 5);
+        world
+    }
+
+    /// One that begins with what the last run left in the database.
+    fn restarted(model: &str, saved: &serde_json::Value) -> Self {
+        let mut world = Self::new(model);
+        world.remember(saved);
+        world
+    }
+
+    /// From a checkpoint, as a replay goes on.
+    fn replayed(&self) -> Self {
+        let checkpoint = serde_json::to_string(&self.core.checkpoint()).unwrap();
+        Self::of(Core::resume(serde_json::from_str(&checkpoint).unwrap()), self.second)
     }
 
     /// Seconds in which ten requests of each part end, of which so many fail in the steered part.
@@ -89,8 +114,12 @@ impl World {
         self.core.remember(Memory { canaries, ..Memory::default() }, at(self.second));
     }
 
+    fn resumption(&self, model: &str) -> Input {
+        Input::Order { at: at(self.second), order: Order::ResumeCanary { model: model.to_owned() } }
+    }
+
     fn resume(&mut self) {
-        self.take(Input::Order { at: at(self.second), order: Order::ResumeCanary { model: "m".to_owned() } });
+        self.take(self.resumption("m"));
     }
 
     fn percent(&self) -> u32 {
@@ -147,9 +176,7 @@ fn a_replay_from_a_checkpoint_comes_to_the_same_decision() {
     let mut live = World::new(HALF);
     live.run(60, 0);
     live.run(3, 1);
-    let checkpoint = serde_json::to_string(&live.core.checkpoint()).unwrap();
-    let core = Core::resume(serde_json::from_str(&checkpoint).unwrap());
-    let mut replayed = World { core, second: live.second, rows: Vec::new(), notes: Vec::new(), saved: None };
+    let mut replayed = live.replayed();
     live.run(40, 3);
     replayed.run(40, 3);
     assert_eq!((live.rows.len(), &live.rows), (1, &replayed.rows));
@@ -157,47 +184,32 @@ fn a_replay_from_a_checkpoint_comes_to_the_same_decision() {
 
 #[test]
 fn it_stays_so_over_a_restart_until_it_is_resumed_or_configured_otherwise() {
-    let mut world = World::new(HALF);
-    world.run(30, 0);
-    world.run(60, 5);
-    let saved = world.saved.clone().unwrap();
+    let world = World::stepped_back();
+    assert_eq!(world.replayed().core.canaries, world.core.canaries);
 
-    // From a checkpoint, as a replay goes on.
-    let checkpoint = serde_json::to_string(&world.core.checkpoint()).unwrap();
-    let resumed = Core::resume(serde_json::from_str(&checkpoint).unwrap());
-    assert_eq!(resumed.canaries, world.core.canaries);
-
-    // From the database.
-    let mut world = World::new(HALF);
-    world.remember(&saved);
+    let saved = world.saved.unwrap();
+    let mut world = World::restarted(HALF, &saved);
     world.run(60, 0);
     assert_eq!(world.percent(), 0);
-    let none = Order::ResumeCanary { model: "n".to_owned() };
-    assert!(matches!(
-        world.core.take(Input::Order { at: at(world.second), order: none }),
-        Err(Refusal::NoSuchModel(_))
-    ));
+    let none = world.core.take(world.resumption("n"));
+    assert!(matches!(none, Err(Refusal::NoSuchModel(_))));
     world.resume();
     assert_eq!(world.rows[0].summary, "predictions steer the canary again: an operator resumed it");
     assert_eq!(explain_canary(&world.rows[0]), Ok(None));
     world.run(20, 0);
     assert_eq!(world.percent(), 50);
-    let again = Order::ResumeCanary { model: "m".to_owned() };
-    let again = world.core.take(Input::Order { at: at(world.second), order: again });
+    let again = world.core.take(world.resumption("m"));
     assert!(matches!(again, Err(Refusal::NotSteppedBack(_))));
     // That it was resumed is saved, too.
-    let mut next = World::new(HALF);
-    next.core.remember_canary("m", world.saved.clone().unwrap(), at(0));
+    let mut next = World::restarted(HALF, world.saved.as_ref().unwrap());
     next.run(30, 0);
     assert_eq!(next.percent(), 50);
 
     // An operator who chooses another share wants to try that.
-    let mut other = World::new("rung: canary, canary: { share: 0.2 }");
-    other.core.remember_canary("m", saved.clone(), at(0));
+    let mut other = World::restarted("rung: canary, canary: { share: 0.2 }", &saved);
     other.run(30, 0);
     assert_eq!(other.percent(), 20);
-    let mut same = World::new(HALF);
-    same.core.remember_canary("m", saved, at(0));
+    let mut same = World::restarted(HALF, &saved);
     let changed = config(&format!("{HALF}, timeouts: {{ idle: 60s }}"));
     same.take(Input::Config { at: at(1), config: changed });
     same.run(30, 0);
@@ -209,15 +221,10 @@ fn it_stays_so_over_a_restart_until_it_is_resumed_or_configured_otherwise() {
 
 #[test]
 fn one_that_is_resumed_before_the_database_tells_of_it_goes_on() {
-    let mut world = World::new(HALF);
-    world.run(30, 0);
-    world.run(60, 5);
-    let saved = world.saved.clone().unwrap();
+    let saved = World::stepped_back().saved.unwrap();
 
     // It steps back anew while the database is away, and is resumed.
-    let mut late = World::new(HALF);
-    late.run(30, 0);
-    late.run(60, 5);
+    let mut late = World::stepped_back();
     late.resume();
     late.remember(&saved);
     late.run(30, 0);
