@@ -45,7 +45,7 @@ pub use law::{
 pub use policy_shares::{Weighed, Weighing, policy_shares};
 pub use profile::{
     Certainty, ClassProfile, EngineSize, Interval, Iteration, Learner, LoggedAnswers, LoggedInterval, Mix,
-    Profile,
+    Profile, Stretch,
 };
 pub use relief::{Relief, ReliefInput, decide_relief};
 pub use replicas::{PoolInput, PoolPlan, plan_replicas};

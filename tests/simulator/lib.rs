@@ -27,7 +27,7 @@ pub use player::{
     Sender, loopback_client,
 };
 pub use rig::{
-    Action, Arrival, Basis, Cell, CellResult, Event, Goal, Gpu, Health, Interval, InvalidCell,
+    Action, Arrival, Basis, Cell, CellResult, Event, Goal, Gpu, Handed, Health, Interval, InvalidCell,
     LATENESS_BOUND_SECONDS, Lengths, Machine, Pair, Plan, RIG_VERSION, Sample, Scenario, SecondShare, Served,
     SizeSet, Slo, SlowShare, Stretch, Summary, Told, Verdict, capacity_rps, capacity_shares, geometric_ratio,
     idle_seconds, judge, machines, machines_alike, per_second, profile, quantile, quantile_interval,

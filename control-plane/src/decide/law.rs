@@ -52,6 +52,8 @@ const FORGOTTEN_SECONDS: f64 = 15.0;
 /// gets nothing is not seen to be well again.
 const PROBE_SECONDS: f64 = 10.0;
 const MOST_PROBING: f64 = 0.1;
+/// A fleet of which so much is new begins anew.
+const MOSTLY: f64 = 0.5;
 /// An idle fleet is decided on as if it had this load.
 const LEAST_LOAD: f64 = 0.05;
 /// More requests/s, or in flight, are none.
@@ -82,14 +84,21 @@ pub fn decide_weights(
     costs::prefer_cheap(&mut sides, &backends, &usual, arrivals_rps, &law);
     let level = level::solve(&sides, arrivals_rps, &law);
     let mut terms: Vec<Terms> = sides.iter().map(|side| side.terms(level, &law)).collect();
-    let wanted = if model.observed_seconds >= law.window_seconds {
+    let is_watched = model.observed_seconds >= law.window_seconds;
+    let wanted = if is_watched {
         normalised(&terms.iter().map(|terms| terms.inflow_rps).collect::<Vec<_>>())
     } else {
         untouched(&backends, &by_capacity, previous)
     };
+    // Backends are seen one after the other at first: who was first shall not have everything until all have risen.
+    let begins = !is_watched && parts_of_new(&backends, &by_capacity, previous) > MOSTLY;
 
     let alone = groups::alone(&backends, &sides, &sick, &previous.alone, now);
-    let shares = smoothed(&backends, &wanted, previous, &groups::failing(&sides, &sick), &law);
+    let shares = if begins {
+        wanted.clone()
+    } else {
+        smoothed(&backends, &wanted, previous, &groups::failing(&sides, &sick), &law)
+    };
     for ((terms, wanted), smoothed) in terms.iter_mut().zip(&wanted).zip(&shares) {
         (terms.wanted_share, terms.smoothed_share) = (*wanted, *smoothed);
     }
@@ -237,12 +246,26 @@ fn in_flight_now(backend: &BackendInput, curve: &Curve, sent_rps: f64) -> Option
     Some((then + sent - ended).clamp(0.0, MOST))
 }
 
-/// The shares of before, where there are any, else those of capacity.
+/// Those of which there are shares of before keep them, beside the others, which have those of capacity.
 fn untouched(backends: &[&BackendInput], by_capacity: &[f64], previous: &WeightState) -> Vec<f64> {
-    let before = |(backend, share): (&&BackendInput, &f64)| {
-        previous.shares.get(&backend.address).copied().unwrap_or(*share)
+    let before = |backend: &BackendInput| known_share(backend, previous);
+    let of_new: f64 = parts_of_new(backends, by_capacity, previous);
+    let known: f64 = backends.iter().filter_map(|backend| before(backend)).sum();
+    let share = |(backend, by_capacity): (&&BackendInput, &f64)| {
+        before(backend).map_or(*by_capacity, |share| (1.0 - of_new) * share / known)
     };
-    normalised(&backends.iter().zip(by_capacity).map(before).collect::<Vec<_>>())
+    normalised(&backends.iter().zip(by_capacity).map(share).collect::<Vec<_>>())
+}
+
+/// What those have by capacity of which there is no share of before.
+fn parts_of_new(backends: &[&BackendInput], by_capacity: &[f64], previous: &WeightState) -> f64 {
+    let pairs = backends.iter().zip(by_capacity);
+    pairs.filter(|(backend, _)| known_share(backend, previous).is_none()).map(|(_, share)| share).sum()
+}
+
+fn known_share(backend: &BackendInput, previous: &WeightState) -> Option<f64> {
+    let share = previous.shares.get(&backend.address).copied();
+    share.filter(|share| share.is_finite() && *share > 0.0)
 }
 
 /// A step towards the wanted shares. The first evaluation takes them whole; a newcomer rises from nothing.
@@ -253,11 +276,8 @@ fn smoothed(
     is_failing: &[bool],
     law: &Law,
 ) -> Vec<f64> {
-    let known = |backend: &&BackendInput| {
-        let share = previous.shares.get(&backend.address).copied();
-        share.filter(|share| share.is_finite() && *share > 0.0)
-    };
-    let before: Vec<f64> = backends.iter().map(|backend| known(backend).unwrap_or(0.0)).collect();
+    let before: Vec<f64> =
+        backends.iter().map(|backend| known_share(backend, previous).unwrap_or(0.0)).collect();
     if before.iter().all(|share| *share <= 0.0) {
         return wanted.to_vec();
     }

@@ -1,16 +1,20 @@
 //! Profiles: what an iteration of a backend's engine costs and what fits into it, learned from what it shows.
 //!
-//! - [`Interval`] → [`Iteration`]: from counters and gauges of one interval to a mean iteration.
+//! - [`Interval`] → [`Iteration`]: from counters and gauges of one interval to a mean iteration; [`Stretch`] puts intervals
+//!   with few iterations together.
 //! - `Fit`: recursive least squares with forgetting, over non-negative parameters.
 //! - [`ClassProfile`]: what the backends of a pool have in common; a newcomer starts from it.
+//! - `Doubt`: whether a backend that looks slow is, or has another profile.
 //! - [`Learner`]: all that is learned of one backend, with its present [speed](super::Speed).
 
 mod class;
+mod doubt;
 mod fit;
 mod iteration;
 mod learner;
 mod logged;
 mod room;
+mod stretch;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +26,7 @@ pub use class::ClassProfile;
 pub use iteration::{Interval, Iteration};
 pub use learner::{Certainty, EngineSize, Learner};
 pub use logged::{LoggedAnswers, LoggedInterval};
+pub use stretch::Stretch;
 
 /// What one iteration of a backend's engine costs, and what fits into it: `seconds = fixed + per_sequence n + per_prompt_token prefilled + per_kv_token resident` at its usual speed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

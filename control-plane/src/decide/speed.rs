@@ -9,8 +9,10 @@ const PRIOR_WEIGHT: f64 = 2.0;
 const SPREAD_MEMORY: f64 = 33.0;
 /// Departures within so many standard deviations of the smoothed ratio are taken for the mix of prompts.
 const NOISE_DEVIATIONS: f64 = 1.5;
-/// Bounds of the factor: beyond them nothing more is gained by a longer way back.
+/// Bounds of what a ratio counts for: beyond them nothing more is gained by a longer way back.
 const BOUNDS: (f64, f64) = (0.25, 16.0);
+/// No engine becomes faster by itself: what looks as if is a profile that is too slow, which is learned, and not given requests for.
+const LEAST_FACTOR: f64 = 0.67;
 
 /// How much longer a backend's iterations take than its profile says: the smoothed ratio of measured to modelled times.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,6 +60,11 @@ impl Speed {
         log_ratio.abs() > self.log_factor.abs()
     }
 
+    /// Begins anew, but for how much single ratios spread.
+    pub fn forget(&mut self) {
+        *self = Self { variance: self.variance, observations: self.observations, ..Self::default() };
+    }
+
     /// Learns from the logarithm of one ratio how much they spread while all is as usual.
     pub fn learn_spread(&mut self, log_ratio: f64) {
         if !log_ratio.is_finite() {
@@ -74,7 +81,7 @@ impl Speed {
     /// and mixed prompts does not look slow by chance, nor one that is in a state in which it was never seen.
     pub fn factor(&self) -> f64 {
         let noise = NOISE_DEVIATIONS * (self.smoothed_variance + self.model_variance).sqrt();
-        (self.log_factor.signum() * (self.log_factor.abs() - noise).max(0.0)).exp()
+        (self.log_factor.signum() * (self.log_factor.abs() - noise).max(0.0)).exp().max(LEAST_FACTOR)
     }
 
     /// Variance of the logarithm of one ratio while all is as usual.

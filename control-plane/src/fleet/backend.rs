@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use clairvoy_forecaster::{Anomaly, CapacityEstimate, WaitForecast};
 
 use crate::config::{Pool, PoolTelemetry};
-use crate::decide::{Capacity, Certainty, EngineSize, Interval, Learner, LoggedAnswers, Profile};
+use crate::decide::{Capacity, Certainty, EngineSize, Interval, Learner, LoggedAnswers, Profile, Stretch};
 use crate::discovery::Lease;
 use crate::telemetry::{Limit, Limits, Sample, TelemetryFault};
 
@@ -52,6 +52,9 @@ pub struct Backend {
     /// What its iterations cost, and how much slower than usual it runs: learned.
     #[serde(default)]
     pub(super) learner: Learner,
+    /// What it showed and was not learned from yet.
+    #[serde(default)]
+    stretch: Stretch,
     /// Requests that it served of late.
     #[serde(default)]
     pub(super) traffic: Traffic,
@@ -131,6 +134,7 @@ impl Backend {
             ttft_seconds: None,
             wait: None,
             learner: Learner::default(),
+            stretch: Stretch::default(),
             traffic: Traffic::default(),
             answers: LoggedAnswers::default(),
             tells_iterations: false,
@@ -200,6 +204,7 @@ impl Backend {
         // What hangs, and the interval in which that ends, tell neither how long iterations take nor what fits into a batch.
         if self.standing.hangs(sample) {
             self.learner.observe_fill(0.0, 0.0, None, 0.0);
+            self.stretch.forget();
             return;
         }
         let Some(running) = sample.running else { return };
@@ -209,6 +214,9 @@ impl Backend {
             seconds: sample.interval_seconds,
             running_before: before,
             running,
+            completed: sample.completed,
+            ttft_seconds: sample.ttft_seconds,
+            ttft_count: sample.ttft_count,
             inter_token_seconds: sample.inter_token_seconds,
             iterations: sample.iterations,
             iteration_tokens: sample.iteration_tokens,
@@ -217,7 +225,7 @@ impl Backend {
             resident_tokens: resident,
             resident_per_sequence: mix.resident_tokens,
         };
-        if let Some(iteration) = interval.iteration() {
+        if let Some(iteration) = self.stretch.take(interval).and_then(|whole| whole.iteration()) {
             self.tells_iterations = true;
             self.learner.observe(&iteration);
         }

@@ -232,6 +232,20 @@ fn before_a_window_of_telemetry_capacity_decides_and_shares_that_are_known_stay(
 }
 
 #[test]
+fn who_is_seen_first_does_not_keep_everything_until_the_law_decides() {
+    let mut input = model(four([5.0; 4])[3..].to_vec(), 20.0);
+    input.observed_seconds = 0.0;
+    let law = Law::default();
+    let first = decide_weights(&input, &WeightState::default(), &law, at(1));
+    assert_eq!(shares(&first), [1.0]);
+    input.backends = four([5.0; 4]);
+    input.observed_seconds = 1.0;
+    let second = decide_weights(&input, &first.state, &law, at(2));
+    assert!(near(&shares(&second), &[0.4886, 0.2713, 0.1580, 0.0821], 1e-4), "{:?}", shares(&second));
+    assert!(second.publish);
+}
+
+#[test]
 fn a_newcomer_rises_step_by_step() {
     let mut fleet = Fleet::of(vec![backend(1, "a", class(0), 0.0), backend(2, "b", class(0), 0.0)], 10.0);
     fleet.after(30);

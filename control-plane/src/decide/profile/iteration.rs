@@ -13,7 +13,8 @@ const MOST_PROMPT_TOKENS: f64 = 1e7;
 const MOST_RESIDENT_TOKENS: f64 = 1e10;
 
 /// What one interval showed of a backend's engine.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Interval {
     /// Its length, seconds.
     pub seconds: f64,
@@ -21,6 +22,12 @@ pub struct Interval {
     pub running_before: f64,
     /// Requests in the batch at its end.
     pub running: f64,
+    /// Requests that ended.
+    pub completed: f64,
+    /// Mean time to first token of those that got theirs, seconds.
+    pub ttft_seconds: Option<f64>,
+    /// How many got theirs.
+    pub ttft_count: f64,
     /// Mean time between output tokens, seconds.
     pub inter_token_seconds: Option<f64>,
     /// Steps of the engine; 0 where it tells none.
@@ -76,14 +83,18 @@ impl Interval {
 
     /// Counters tell the mean exactly, however batch and prompts changed within the interval.
     fn by_steps(&self) -> Option<(f64, f64, f64)> {
+        let prefilled = if self.iteration_tokens > 0.0 {
+            (self.iteration_tokens - self.output_tokens).max(0.0)
+        } else {
+            self.prompt_tokens
+        };
         let mean = self.seconds / self.iterations;
         let seconds = match self.inter_token_seconds {
-            // Of an engine that was idle for a part of the interval, or of several engines that count together, steps do not
-            // tell how long one took.
-            // The time between tokens weighs steps by their sequences; it is longer where prompts come with full batches.
-            Some(gap) if (SEVERAL_ENGINES * gap..=AGREEMENT * gap).contains(&mean) => mean,
-            Some(gap) => gap,
-            None if self.running_before >= 2.0 && self.running >= 2.0 => mean,
+            // The steps of several engines that count together, or a long one that began before.
+            Some(gap) if mean < SEVERAL_ENGINES * gap => gap,
+            Some(gap) if mean <= AGREEMENT * gap => mean,
+            _ if self.is_surely_busy() => mean,
+            Some(gap) => self.beside_idleness(gap, prefilled)?,
             None => return None,
         };
         let mut sequences = (self.output_tokens / self.iterations).max(1.0);
@@ -91,12 +102,24 @@ impl Interval {
             // More tokens than sequences come from steps that guess several at once.
             sequences = sequences.min(1.5 * self.running.max(self.running_before));
         }
-        let prefilled = if self.iteration_tokens > 0.0 {
-            (self.iteration_tokens - self.output_tokens).max(0.0)
-        } else {
-            self.prompt_tokens
-        };
         Some((seconds, sequences, prefilled / self.iterations))
+    }
+
+    /// Whether it had work throughout: a request of its begin has not ended, or there were several at both ends.
+    fn is_surely_busy(&self) -> bool {
+        self.completed < self.running_before || self.running_before.min(self.running) >= 2.0
+    }
+
+    /// Mean time of a step of an engine that may have been idle for a part of the interval. The time between tokens is that of steps
+    /// which only decode; what prompts took that were alone is in the time to first token.
+    fn beside_idleness(&self, gap: f64, prefilled: f64) -> Option<f64> {
+        if prefilled < self.output_tokens {
+            return Some(gap);
+        }
+        // Of a prompt that is not through the time is not told yet.
+        let ttft = self.ttft_seconds.filter(|_| prefilled <= 1.1 * self.prompt_tokens)?;
+        let busy = ttft * self.ttft_count + gap * (self.iterations - self.ttft_count).max(0.0);
+        Some(busy.min(self.seconds) / self.iterations)
     }
 
     /// An iteration yields one token for each sequence of the batch.
@@ -128,6 +151,9 @@ mod tests {
             seconds: 1.0,
             running_before: 9.0,
             running: 12.0,
+            completed: 20.0,
+            ttft_seconds: Some(0.1),
+            ttft_count: 20.0,
             inter_token_seconds: Some(0.021),
             iterations: 50.0,
             iteration_tokens: 4500.0,
@@ -143,17 +169,50 @@ mod tests {
         let iteration = busy().iteration().unwrap();
         assert_eq!((iteration.seconds, iteration.sequences), (0.02, 10.0));
         assert_eq!((iteration.prompt_tokens, iteration.resident_tokens), (80.0, 4000.0));
-    }
-
-    #[test]
-    fn an_engine_that_was_idle_for_a_while_is_taken_by_the_time_between_tokens() {
-        let mostly_idle = Interval { iterations: 10.0, output_tokens: 100.0, ..busy() };
-        assert_eq!(mostly_idle.iteration().unwrap().seconds, 0.021);
         let two_engines = Interval { iterations: 100.0, ..busy() };
         assert_eq!(two_engines.iteration().unwrap().seconds, 0.021);
         assert_eq!(Interval { output_tokens: 0.0, ..busy() }.iteration(), None);
-        let unsure = Interval { inter_token_seconds: None, running: 0.0, ..busy() };
-        assert_eq!(unsure.iteration(), None);
+    }
+
+    #[test]
+    fn prompts_whose_time_is_in_no_gap_between_tokens_take_time_all_the_same() {
+        // One request computes its prompt in two steps of 0.4 s, and then decodes; it was there before.
+        let alone = Interval {
+            running_before: 1.0,
+            running: 1.0,
+            completed: 0.0,
+            iterations: 12.0,
+            iteration_tokens: 3000.0,
+            output_tokens: 11.0,
+            inter_token_seconds: Some(0.02),
+            ..busy()
+        };
+        assert_eq!(alone.iteration().unwrap().seconds, 1.0 / 12.0);
+    }
+
+    #[test]
+    fn of_an_engine_that_was_idle_for_a_while_gaps_and_first_tokens_tell() {
+        // Two requests, one after the other: 0.1 s for each prompt, 10 steps of 0.02 s.
+        let idle = Interval {
+            running_before: 0.0,
+            running: 0.0,
+            completed: 2.0,
+            ttft_count: 2.0,
+            inter_token_seconds: Some(0.02),
+            iterations: 12.0,
+            iteration_tokens: 2012.0,
+            prompt_tokens: 2000.0,
+            output_tokens: 12.0,
+            ..busy()
+        };
+        let seconds = |interval: Interval| interval.iteration().map(|iteration| iteration.seconds);
+        assert!((seconds(idle).unwrap() - 0.4 / 12.0).abs() < 1e-9);
+        let without_prompts = Interval { iteration_tokens: 12.0, ..idle };
+        assert_eq!(seconds(without_prompts), Some(0.02));
+        assert_eq!(seconds(Interval { ttft_seconds: None, ..idle }), None);
+        let in_a_prompt = Interval { prompt_tokens: 1000.0, running: 1.0, ..idle };
+        assert_eq!(seconds(in_a_prompt), None);
+        assert_eq!(seconds(Interval { inter_token_seconds: None, ..idle }), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Speed;
 use super::class::ClassProfile;
+use super::doubt::Doubt;
 use super::fit::{Fit, Prior, Vector, in_seconds, leverage, predict, row, solve};
 use super::room::Room;
 use super::{Iteration, Profile};
@@ -12,9 +13,9 @@ use super::{Iteration, Profile};
 const WARM_UP: f64 = 15.0;
 /// Up to so many it may not have been seen under load.
 const YOUNG: f64 = 60.0;
-/// Within these bounds a backend runs as usual, and what it shows refines the picture of the usual.
-const USUAL: std::ops::RangeInclusive<f64> = 0.6..=1.5;
-/// After so many seconds out of bounds the new speed is the usual one (another engine setting, other hardware).
+/// Up to so many times longer a backend runs as usual, and what it shows refines the picture of the usual.
+const USUAL_UP_TO: f64 = 1.5;
+/// After so many seconds beyond, the new speed is the usual one (another engine setting, other hardware).
 const NEW_USUAL_AFTER_SECONDS: f64 = 600.0;
 /// A single interval moves the picture of the usual by no more than so many standard deviations, within these bounds of
 /// the logarithm.
@@ -70,6 +71,8 @@ pub struct Learner {
     unusual_seconds: f64,
     /// The newest intervals, from which nothing has been learned yet.
     waiting: VecDeque<Waiting>,
+    /// While it is slow: whether its profile is wrong instead.
+    doubt: Option<Doubt>,
     /// Variance of the last modelled time.
     last_variance: f64,
     room: Room,
@@ -115,16 +118,27 @@ impl Learner {
         let is_young = self.fit.observations < YOUNG;
         let is_doubtful = is_young && is_explained && self.speed.is_led_away_by(log_ratio);
         let told_of_speed = iteration.weight / if is_doubtful { leverage.max(1.0) } else { 1.0 };
+        let unexpected = log_ratio - self.speed.factor().ln();
         self.speed.observe(log_ratio, self.last_variance, told_of_speed, iteration.interval_seconds);
-        if USUAL.contains(&self.speed.factor()) {
+        if self.speed.factor() <= USUAL_UP_TO {
             self.unusual_seconds = 0.0;
+            self.doubt = None;
             let most = (DEVIATIONS * (spread + self.last_variance).sqrt()).clamp(OUTLIERS.0, OUTLIERS.1);
             self.waiting.push_back(Waiting { iteration: *iteration, log_ratio, most });
             if self.waiting.len() > LEARNED_LATER {
                 self.learn_oldest();
             }
         } else {
-            self.waiting.clear();
+            let variance = spread.max(LEAST_VARIANCE);
+            let mut doubt = self.doubt.take().unwrap_or_else(|| {
+                let held_back = self.waiting.drain(..).map(|waiting| waiting.iteration).collect::<Vec<_>>();
+                Doubt::new(&self.fit, parameters, &prior, held_back.iter())
+            });
+            if doubt.observe(iteration, unexpected, variance, &prior) {
+                self.take_other_profile(doubt);
+                return;
+            }
+            self.doubt = Some(doubt);
             self.unusual_seconds += iteration.interval_seconds;
             if self.unusual_seconds > NEW_USUAL_AFTER_SECONDS {
                 self.take_for_usual();
@@ -166,12 +180,20 @@ impl Learner {
         }
     }
 
+    fn take_other_profile(&mut self, doubt: Doubt) {
+        self.fit = doubt.into_fit();
+        self.speed.forget();
+        self.unusual_seconds = 0.0;
+        self.believe();
+    }
+
     fn take_for_usual(&mut self) {
         let factor = self.speed.factor();
         self.fit.slow_down(factor);
         self.departure = Some((self.departure.unwrap_or(1.0) * factor).clamp(1e-3, 1e3));
         self.speed = Speed::default();
         self.unusual_seconds = 0.0;
+        self.doubt = None;
         self.believe();
     }
 

@@ -64,6 +64,33 @@ fn throttling_shows_though_the_batch_is_as_never_before() {
     }
 }
 
+/// All that was seen were steps full of prompts, so it is not known what a step costs without any: for a while that looks like slowness.
+#[test]
+fn a_profile_that_was_wrong_is_told_from_slowness() {
+    let odd = truth(0.06, 0.000_2, 0.000_05, 0.000_000_1);
+    for seed in 0..10 {
+        let (mut learner, mut traffic) = (Learner::default(), Traffic::new(seed, 0.05));
+        for _ in 0..100 {
+            learner.observe(&traffic.iteration(&odd, 3.0, 2040.0, 6000.0, 1.0));
+        }
+        let mut slowdowns = Vec::new();
+        for second in 0..60 {
+            let prompt_tokens = if second % 3 == 0 { 2000.0 } else { 0.0 };
+            learner.observe(&traffic.iteration(&odd, 2.0, prompt_tokens, 4000.0, 1.0));
+            slowdowns.push(learner.slowdown());
+        }
+        assert!(slowdowns[20..].iter().all(|slowdown| *slowdown < 1.4), "seed {seed}: {slowdowns:?}");
+        let decoding = learner.profile(&size()).unwrap().iteration_seconds(2.0, 0.0, 4000.0);
+        assert!((0.045..0.075).contains(&decoding), "seed {seed}: {decoding}");
+        // And slowness is slowness.
+        for second in 0..20 {
+            let prompt_tokens = if second % 3 == 0 { 2000.0 } else { 0.0 };
+            learner.observe(&traffic.iteration(&odd, 2.0, prompt_tokens, 4000.0, 4.0));
+        }
+        assert!(learner.slowdown() > 2.5, "seed {seed}: {}", learner.slowdown());
+    }
+}
+
 /// Throttled while it had little to do, and well again when the first load comes.
 #[test]
 fn what_was_slow_in_calm_is_well_again_under_its_first_load() {

@@ -1,0 +1,67 @@
+use serde::{Deserialize, Serialize};
+
+use super::Iteration;
+use super::fit::{Fit, Prior, Vector, predict, solve};
+
+/// So much more likely, as a logarithm, must all be by the other profile before it is taken.
+const CONVINCED: f64 = 6.0;
+/// So much an interval adds to either side at most: one that is far off by both says little.
+const MOST_OF_ONE: f64 = 3.0;
+/// What looks certain does not stay so for ever.
+const MOST_AGAINST: f64 = -12.0;
+/// Where both explain as much it is the speed: a slow engine shows itself in a new profile just as well, with time.
+const FOR_THE_SPEED: f64 = 0.1;
+
+/// The other explanation of a backend that looks slow: it is as fast as ever, and its profile is wrong.
+///
+/// A throttled engine is slow in all that it does by the same factor. One whose profile is wrong is slow in one state and not in
+/// the other. So both explanations foretell each interval, and the one that does it better is believed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Doubt {
+    fit: Fit,
+    parameters: Vector,
+    evidence: f64,
+}
+
+impl Doubt {
+    /// Begins with what was learned, and what was not learned from for the doubt about it.
+    pub(super) fn new<'a>(
+        fit: &Fit,
+        parameters: Vector,
+        prior: &Prior,
+        held_back: impl Iterator<Item = &'a Iteration>,
+    ) -> Self {
+        let mut doubt = Self { fit: fit.clone(), parameters, evidence: 0.0 };
+        held_back.for_each(|iteration| doubt.learn(iteration, prior));
+        doubt
+    }
+
+    /// Takes an interval, the error of what profile and speed foretold as the logarithm of a ratio, and the variance of such errors. Whether
+    /// the other profile is the better explanation now.
+    pub(super) fn observe(
+        &mut self,
+        iteration: &Iteration,
+        error: f64,
+        variance: f64,
+        prior: &Prior,
+    ) -> bool {
+        let own = (iteration.seconds / predict(&self.parameters, iteration)).ln();
+        let unlikely = |error: f64| (error * error / (2.0 * variance)).min(MOST_OF_ONE);
+        let gained = unlikely(error) - unlikely(own) - FOR_THE_SPEED;
+        self.evidence = (self.evidence + iteration.weight * gained).max(MOST_AGAINST);
+        self.learn(iteration, prior);
+        self.evidence > CONVINCED
+    }
+
+    fn learn(&mut self, iteration: &Iteration, prior: &Prior) {
+        self.fit.observe(iteration, iteration.seconds, predict(&self.parameters, iteration));
+        let (information, moment) = self.fit.with(prior);
+        if let Some(parameters) = solve(&information, &moment) {
+            self.parameters = parameters;
+        }
+    }
+
+    pub(super) fn into_fit(self) -> Fit {
+        self.fit
+    }
+}
