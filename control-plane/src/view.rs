@@ -349,7 +349,8 @@ pub struct BackendView {
     pub capacity: Option<CapacityView>,
     /// Whether anything is wrong with it; none before it was judged.
     pub anomaly: Option<AnomalyView>,
-    /// What its share is bounded by: `usual` by nothing, `warming` while it has just started, `sick`.
+    /// What its share is bounded by: `usual` by nothing, `warming` while it has just started (by nothing either where only its
+    /// cache is cold), `sick`.
     #[serde(default)]
     pub verdict: String,
     /// What its iterations cost and what fits into them, learned; none before that is known.

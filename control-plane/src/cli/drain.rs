@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, stderr};
+use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const EMPTY_FOR: Duration = Duration::from_secs(3);
 /// Within this time Envoys have reported what they have running, however many they are.
 const REPORTED_WITHIN: Duration = Duration::from_secs(25);
+/// Where there is no terminal, progress of one kind is told so often at most.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
 /// Longest age of telemetry that says what runs, seconds.
 const FRESH_SECONDS: f64 = 5.0;
 
@@ -64,13 +67,13 @@ async fn drain(arguments: &Arguments, api: &Api) -> anyhow::Result<ExitCode> {
     if arguments.no_wait {
         return Ok(ExitCode::SUCCESS);
     }
-    let (bar, began) = (progress_bar(), Instant::now());
+    let (mut shown, began) = (Shown::new(), Instant::now());
     let (mut empty_since, mut drains, mut told) = (None, false, BTreeSet::new());
     while began.elapsed() < arguments.within {
         tokio::time::sleep(LOOK_EVERY).await;
         let state = api.state().await?;
         let Some(backend) = state.backends.iter().find(|backend| backend.address == address) else {
-            bar.finish_and_clear();
+            shown.end();
             println!("{address} has left the fleet");
             return Ok(ExitCode::SUCCESS);
         };
@@ -84,25 +87,22 @@ async fn drain(arguments: &Arguments, api: &Api) -> anyhow::Result<ExitCode> {
         told.extend(in_sync.map(|proxy| proxy.node_id.clone()));
         let waiting = state.proxies.iter().filter(|proxy| !told.contains(&proxy.node_id)).count();
         let progress = Progress::of(waiting, backend, began.elapsed());
-        bar.set_message(progress.to_string());
-        bar.tick();
-        match progress {
-            Progress::TakenBack => {
-                bar.finish_and_clear();
-                bail!("{address} takes requests again: somebody has registered it meanwhile");
-            }
-            Progress::Empty => {
-                let since = *empty_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= EMPTY_FOR {
-                    bar.finish_and_clear();
-                    println!("{address} may be stopped: nothing runs there since {EMPTY_FOR:?}");
-                    return Ok(ExitCode::SUCCESS);
-                }
-            }
-            _ => empty_since = None,
+        if progress == Progress::TakenBack {
+            shown.end();
+            bail!("{address} takes requests again: somebody has registered it meanwhile");
+        }
+        shown.tell(&progress);
+        if progress != Progress::Empty {
+            empty_since = None;
+            continue;
+        }
+        if empty_since.get_or_insert_with(Instant::now).elapsed() >= EMPTY_FOR {
+            shown.end();
+            println!("{address} may be stopped: nothing runs there since {EMPTY_FOR:?}");
+            return Ok(ExitCode::SUCCESS);
         }
     }
-    bar.finish_and_clear();
+    shown.end();
     eprintln!("{address} still drains after {}", humantime::format_duration(arguments.within));
     Ok(ExitCode::FAILURE)
 }
@@ -171,10 +171,64 @@ impl std::fmt::Display for Progress {
     }
 }
 
-fn progress_bar() -> ProgressBar {
-    if !stderr().is_terminal() {
-        return ProgressBar::hidden();
+/// Where progress is shown: a bar on a terminal, lines where there is none.
+struct Shown {
+    bar: Option<ProgressBar>,
+    /// The newest line, and when it was written.
+    told: Option<(Progress, Instant)>,
+}
+
+impl Shown {
+    fn new() -> Self {
+        Self { bar: stderr().is_terminal().then(progress_bar), told: None }
     }
+
+    fn tell(&mut self, progress: &Progress) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(progress.to_string());
+            bar.tick();
+            return;
+        }
+        let told = self.told.as_ref().map(|(told, at)| (told, at.elapsed()));
+        if is_news(progress, told) {
+            eprintln!("{progress}");
+            self.told = Some((progress.clone(), Instant::now()));
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Whether progress is worth a line beside what was told last, so long ago: another kind at once, other numbers now and then.
+fn is_news(progress: &Progress, told: Option<(&Progress, Duration)>) -> bool {
+    told.is_none_or(|(told, ago)| {
+        let is_other_kind = discriminant(told) != discriminant(progress);
+        is_other_kind || (ago >= TOLD_EVERY && told.to_string() != progress.to_string())
+    })
+}
+
+fn progress_bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}");
     ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_when_something_else_happens_and_every_few_seconds_while_numbers_change() {
+        let runs = |requests| Progress::Runs { requests, outlook: Some((4.0, 9.0)) };
+        let news = |progress: &Progress, told: &Progress, ago| {
+            is_news(progress, Some((told, Duration::from_secs(ago))))
+        };
+        assert!(is_news(&runs(3.0), None));
+        assert!(news(&Progress::Empty, &runs(3.0), 1));
+        assert!(!news(&runs(2.0), &runs(3.0), 4) && news(&runs(2.0), &runs(3.0), 5));
+        assert!(!news(&runs(3.0), &runs(3.1), 60), "it reads the same");
+    }
 }

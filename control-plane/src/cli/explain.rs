@@ -3,6 +3,7 @@
 mod acknowledgement;
 mod canary;
 mod shed;
+mod spare;
 mod zone;
 
 use std::net::SocketAddr;
@@ -59,7 +60,14 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     let in_force = runtime.block_on(in_force(&config, &times))?;
     for (at, decisions) in times.iter().zip(&in_force) {
-        let (row, explained) = found(backend, *at, &decisions.shares)?;
+        let found = found(backend, *at, &decisions.shares);
+        if found.is_err()
+            && let Some(text) = spare::explained(backend, &decisions.spare, arguments.json)
+        {
+            println!("{text}");
+            continue;
+        }
+        let (row, explained) = found?;
         let told = decisions.acknowledgement(row);
         let zoned = match &arguments.zone {
             Some(zone) => Some(Zoned::find(zone, backend, &row.model, decisions)?),
@@ -115,7 +123,9 @@ struct Decisions {
     shares: Vec<DecisionRow>,
     /// About what the Envoys of single zones are told.
     zones: Vec<DecisionRow>,
-    /// What Envoys said to these, as far as it is known.
+    /// About spare backends, which have no share.
+    spare: Vec<DecisionRow>,
+    /// What Envoys said to those about shares and zones, as far as it is known.
     acknowledgements: Vec<AcknowledgementRow>,
 }
 
@@ -133,6 +143,7 @@ async fn in_force(config: &Config, times: &[DateTime<Utc>]) -> anyhow::Result<Ve
         for model in &config.models {
             decisions.shares.extend(store.shares_in_force(&model.name, *at).await?);
             decisions.zones.extend(store.zones_in_force(&model.name, *at).await?);
+            decisions.spare.extend(store.spare_in_force(&model.name, *at).await?);
         }
         let ids: Vec<_> = decisions.shares.iter().chain(&decisions.zones).map(|row| row.id).collect();
         decisions.acknowledgements = store.acknowledgements(&ids).await?;

@@ -28,6 +28,7 @@ use zones::ZoneViews;
 
 pub(crate) use explain::{Explained, ExplainedZone, explain, explain_zone};
 pub(super) use inputs::{pool_capacity, share_capacity};
+pub(crate) use spare::explain_spare;
 
 /// Weights of a model's groups add up to this.
 pub(super) const WEIGHTS: u32 = 10_000;

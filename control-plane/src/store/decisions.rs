@@ -135,6 +135,21 @@ impl Store {
         self.in_force(query, model, at).await
     }
 
+    /// Returns the decision about a model's spare backends that was in force at a time; none before the first that is kept.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn spare_in_force(
+        &self,
+        model: &str,
+        at: DateTime<Utc>,
+    ) -> Result<Option<DecisionRow>, StoreError> {
+        let query = "SELECT id, at, kind, model, pool, summary, inputs, changes FROM decision
+             WHERE model = $1 AND kind = 'membership' AND at <= $2 AND inputs ->> 'part' = 'spare'
+             ORDER BY at DESC, id DESC LIMIT 1";
+        self.in_force(query, model, at).await
+    }
+
     /// Returns the decision about what is refused of a model's requests that was in force at a time; none before the first
     /// that is kept.
     ///

@@ -15,7 +15,8 @@ pub(crate) const PICTURES: &str = "images/balance";
 
 pub(crate) fn render(results: &[CellResult], order: &Order, rounds: usize) -> String {
     let mut text = introduction(results, order);
-    text += "\n### Goals\n\nRatios are geometric means over cells, with 95 % intervals. Cells below a load of 0.5 count for the two goals beside `rr` only.\n\n\
+    text += "\n### Goals\n\nRatios of p99 above the floor are geometric means over cells, with 95 % intervals; the other figures have none.\n\
+             Cells below a load of 0.5 count for the two goals beside `rr` only.\n\n\
              | goal | | measured | |\n|---|---|---|---|\n";
     for goal in judge(results, rounds) {
         let outcome = match goal.verdict {
@@ -26,7 +27,9 @@ pub(crate) fn render(results: &[CellResult], order: &Order, rounds: usize) -> St
         let _ = writeln!(text, "| {} | {} | {} | {outcome} |", goal.what, goal.wanted, goal.measured);
     }
     text += "\n### Cells\n\n- TTFT, TPOT, latency: time to the first token, mean time between two tokens of a request, time to the last token\n\
-             - above floor: TTFT p99 above that of the same requests on idle machines\n\
+             - above floor: TTFT p99 less that of the same requests on idle machines, spread over the classes by capacity; below 0 where\n  \
+             they met faster machines. In ratios it is 5 % of the floor at least\n\
+             - failed: a request that failed counts with its time and 10 s more (in TTFT only where no token came)\n\
              - within SLO: requests that kept both the TTFT and the TPOT promised for their sizes\n\
              - late: 99th percentile of how late requests left / how late the servers' engines woke up; CPU: of the whole machine\n";
     for &cell in &order.cells {
@@ -59,6 +62,10 @@ fn introduction(results: &[CellResult], order: &Order) -> String {
          by the measured capacities that never change, `exact-rr` the same shares for round robin. `rr`, `lr2`, `full-scan` and\n\
          `orca` are Envoy's own. `predictive-shedding` may refuse requests (`shedding: {SHEDDING}`), and is measured\n\
          where more come than the fleet holds; a refused request missed its objective, and counts with its time and 10 s more.\n\n\
+         Not every combination is measured: all loads for steady code only, below 0.50 for `predictive` and `rr` alone; heavy sizes at\n\
+         0.70 and 0.85 (with a slow machine at 0.70), faults and changes at 0.70 and 0.85, a surge at 0.50, a dead zone at 0.70, machines\n\
+         that are alike at 0.85. Each cell has a picture of shares and TTFT over time. The same command draws them;\n\
+         `-- --pictures DIR` elsewhere.\n\n\
          The backends are simulated GPUs, after data sheets of {}, each four times slower so that one\n\
          computer can play sixteen: the fastest serves about eight times as much as the slowest. The more alike machines are, the less there is to gain: see the cell of machines that are alike.\n\n\
          | sizes | requests/s of a machine ({}) | of the fleet | TTFT promised, s | TPOT promised, ms |\n|---|---|---|---|---|\n",

@@ -11,6 +11,8 @@ const OURS: &str = "predictive";
 const OURS_SHEDDING: &str = "predictive-shedding";
 /// Part of the requests within the objective that makes a load one that the fleet holds.
 const HELD: f64 = 0.95;
+/// So many times the load that round robin holds is to be held.
+const HELD_TIMES: f64 = 1.45;
 /// Up to this load plain round robin still answers, so that its mean latency means something.
 const ROUND_ROBIN_LOAD: f64 = 0.5;
 /// Up to this load the objective has to be kept as well as by the best.
@@ -190,14 +192,29 @@ impl<'a> Judge<'a> {
     fn load_of_round_robin(&self) -> Goal {
         let what =
             format!("highest load with {:.0} % within the objective, in parts of `rr`'s", 100.0 * HELD);
-        let wanted = "≥ 1.45×".to_owned();
-        let held = |policy: &str| {
+        let wanted = format!("≥ {HELD_TIMES}×");
+        let measured = |policy: &str| -> Vec<(f64, f64)> {
             let of = self.results.iter().filter(|result| result.policy == policy && is_steady_code(result));
-            highest_held(of.map(|result| (result.cell.load, within_slo(result))).collect())
+            of.map(|result| (result.cell.load, within_slo(result))).collect()
         };
-        let (Some(ours), Some(theirs)) = (held(OURS), held("rr")) else { return unmeasured(what, wanted) };
-        let told = format!("{:.2}× ({ours:.2} to {theirs:.2})", ours / theirs);
-        goal(what, wanted, told, ours / theirs >= 1.45)
+        let theirs = measured("rr");
+        let least = theirs.iter().map(|(load, _)| *load).min_by(f64::total_cmp);
+        let (Some(ours), Some(least)) = (highest_held(measured(OURS)), least) else {
+            return unmeasured(what, wanted);
+        };
+        if let Some(theirs) = highest_held(theirs) {
+            let told = format!("{:.2}× ({ours:.2} to {theirs:.2})", ours / theirs);
+            return goal(what, wanted, told, ours / theirs >= HELD_TIMES);
+        }
+        // It holds less than the least that was measured; how much less is not known.
+        let told = format!(
+            "more than {:.2}× ({ours:.2}; `rr` holds not even {least:.2}, the least measured)",
+            ours / least
+        );
+        if ours / least >= HELD_TIMES {
+            return goal(what, wanted, told, true);
+        }
+        Goal { measured: told, ..unmeasured(what, wanted) }
     }
 
     fn throttled(&self) -> Vec<Goal> {
@@ -348,6 +365,23 @@ mod tests {
         let found = find(&goals, "the same, mix, slow");
         assert_eq!((found.verdict, found.measured.as_str()), (Verdict::Met, "slow-code-0.70 +5.0 (`orca`)"));
         assert_eq!(find(&goals, "beside the best").verdict, Verdict::Met);
+    }
+
+    #[test]
+    fn a_load_that_round_robin_never_holds_is_a_bound() {
+        let ours = ["steady-code-0.20", "steady-code-0.70"].map(|cell| steady(cell, "predictive", 1.0));
+        let rr = |load: &str, ttft: f64| steady(&format!("steady-code-{load}"), "rr", ttft);
+        let judged = |ours: &[CellResult], rr: CellResult| {
+            let goals = judge(&[ours, &[rr]].concat(), 20);
+            find(&goals, "highest load").clone()
+        };
+        let found = judged(&ours, rr("0.20", 3.0));
+        assert_eq!(found.verdict, Verdict::Met, "{found:?}");
+        assert!(found.measured.starts_with("more than 3.50× (0.70; `rr` holds not even 0.20"), "{found:?}");
+        let found = judged(&ours[..1], rr("0.20", 3.0));
+        assert_eq!(found.verdict, Verdict::Unmeasured, "more than 1.00× may be any: {found:?}");
+        let found = judged(&ours, rr("0.20", 1.0));
+        assert_eq!((found.verdict, found.measured.as_str()), (Verdict::Met, "3.50× (0.70 to 0.20)"));
     }
 
     #[test]

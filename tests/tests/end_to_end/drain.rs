@@ -17,7 +17,8 @@ async fn a_backend_may_be_stopped_once_its_streams_have_ended() {
     let clairvoy = site.serve().await;
     let _envoy = site.envoy().await;
     let load = Load::start(Chat::new(site.gateway, "chat", 60), 10.0);
-    load.more(30).await;
+    let long = Load::start(Chat::new(site.gateway, "chat", 800), 2.0);
+    load.more(40).await;
 
     let address = first.address();
     let (file, backend_address) = (site.config_file(), address.to_string());
@@ -26,11 +27,14 @@ async fn a_backend_may_be_stopped_once_its_streams_have_ended() {
     assert!(done.status.success(), "{done:?}");
     let said = String::from_utf8(done.stdout).unwrap();
     assert!(said.contains("may be stopped"), "{said}");
+    let progress = String::from_utf8(done.stderr).unwrap();
+    assert!(progress.contains("requests run; they should have ended in "), "{progress}");
     let left = first.state().engine;
     assert_eq!((left.running, left.waiting), (0, 0));
     drop(first);
     load.more(20).await;
     load.end().await;
+    long.end().await;
 
     let state = clairvoy.state().await.unwrap();
     assert!(backend(&state, address).is_some(), "it stays in its pool until it is removed");

@@ -279,6 +279,11 @@ async fn a_spare_backend_takes_requests_only_when_no_other_can() {
     .await;
     clients.more(60).await;
     assert_eq!(of(spare).await, 0, "an ejected host is no reason");
+    let (config, address) = (site.config_file(), spare.to_string());
+    let arguments = ["explain", &address, "--config", config.to_str().unwrap()];
+    let said = String::from_utf8(tokio::task::block_in_place(|| site.run(&arguments)).stdout).unwrap();
+    assert!(said.contains("a spare of pool far, which has no share of its own"), "{said}");
+    assert!(said.contains("take no requests while another backend can"), "{said}");
     servers[0].set_faults(Faults::default()).unwrap();
 
     let running: BTreeMap<SocketAddr, u64> =

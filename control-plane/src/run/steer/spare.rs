@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::compile::GroupIntent;
 use crate::config::{Config, Model, Pool};
 use crate::decide::{Relief, ReliefInput, decide_relief, fill_unknown, whole_weights};
 use crate::fleet::{Backend, Fleet, Health, Membership};
+use crate::store::DecisionRow;
 use crate::view::Change;
 
 use super::inputs::trusted_capacity;
@@ -20,6 +22,47 @@ use super::{PublishedGroup, Steered, Steering, WEIGHTS, group_intent, members, p
 const WARMING_FROM: f64 = 0.2;
 /// Nobody counts for more than ten times what is usual.
 const LEAST_SLOWDOWN: f64 = 0.1;
+
+/// What a change of the spare backends' part is about.
+const SPARE_BACKENDS: &str = "spare backends";
+
+/// What a decision about spare backends says of one of them, made again from its record.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ExplainedSpare {
+    /// Its pool.
+    pub(crate) pool: String,
+    /// The part of the model's requests that all spare backends take, 0 to 1.
+    pub(crate) part: f64,
+    /// Why that had changed, where it had.
+    pub(crate) reason: Option<String>,
+}
+
+/// What is recorded of a decision about spare backends.
+#[derive(Deserialize)]
+struct Inputs {
+    groups: Vec<PublishedGroup>,
+    relief: ReliefRecord,
+}
+
+#[derive(Deserialize)]
+struct ReliefRecord {
+    input: ReliefInput,
+    previous: Relief,
+}
+
+/// What a decision about spare backends says of one backend; none where it is not one of them, or where another version of
+/// Clairvoy wrote the record.
+pub(crate) fn explain_spare(row: &DecisionRow, backend: SocketAddr) -> Option<ExplainedSpare> {
+    let inputs = Inputs::deserialize(&row.inputs).ok()?;
+    let group = inputs.groups.into_iter().find(|group| group.members.contains_key(&backend))?;
+    let mut changes = row.changes.as_array().into_iter().flatten();
+    let change = changes.find(|change| change["target"] == SPARE_BACKENDS);
+    Some(ExplainedSpare {
+        pool: group.pool,
+        part: decide_relief(&inputs.relief.input, &inputs.relief.previous).part,
+        reason: change.and_then(|change| change["reason"].as_str()).map(str::to_owned),
+    })
+}
 
 /// The spare pools of a model.
 fn pools<'a>(model: &'a Model, config: &'a Config) -> impl Iterator<Item = &'a Pool> {
@@ -78,7 +121,7 @@ impl Steering {
             let summary =
                 format!("spare backends take {:.0} % of the requests: {reason}", 100.0 * self.relief.part);
             changes.push(Change {
-                target: "spare backends".to_owned(),
+                target: SPARE_BACKENDS.to_owned(),
                 from: Some(previous.part),
                 to: Some(self.relief.part),
                 reason,
