@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clairvoy_tests::{
-    Cell, CellResult, Gpu, LATENESS_BOUND_SECONDS, SizeSet, Summary, Verdict, capacity_rps, judge,
+    Cell, CellResult, Gpu, Handed, LATENESS_BOUND_SECONDS, SizeSet, Summary, Verdict, capacity_rps, judge,
 };
 
 use crate::clairvoy::SHEDDING;
@@ -26,6 +26,7 @@ pub(crate) fn render(results: &[CellResult], order: &Order, rounds: usize) -> St
         };
         let _ = writeln!(text, "| {} | {} | {} | {outcome} |", goal.what, goal.wanted, goal.measured);
     }
+    text += &told_and_given(results);
     text += "\n### Cells\n\n- TTFT, TPOT, latency: time to the first token, mean time between two tokens of a request, time to the last token\n\
              - above floor: TTFT p99 less that of the same requests on idle machines, spread over the classes by capacity; below 0 where\n  \
              they met faster machines. In ratios it is 5 % of the floor at least\n\
@@ -40,6 +41,26 @@ pub(crate) fn render(results: &[CellResult], order: &Order, rounds: usize) -> St
                 table(&mut text, cell, seed, order.seeds.len() > 1, &of_cell, rounds);
             }
         }
+    }
+    text
+}
+
+/// Whether Envoys hand out what they are told, under streaming load and with shares that move.
+fn told_and_given(results: &[CellResult]) -> String {
+    let rows: Vec<(&CellResult, Handed)> =
+        results.iter().filter_map(|result| Some((result, Handed::new(result)?))).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut text = "\n### Shares told, and given\n\nOver windows of 10 s, by classes of machines: the root mean square of the difference between the share that Envoys were told and that of the requests\n\
+                    which the machines got, and what it were, had each request been drawn by the shares that were told. Beside it the part of the traffic that was moved from a second to the next.\n\n\
+                    | cell | policy | seed | difference, points | by chance | moved in a second, % | at most |\n|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    for (result, Handed { difference, by_chance, mean_step, largest_step }) in rows {
+        let percents = [difference, by_chance].map(|share| format!("{:.2}", 100.0 * share)).join(" | ");
+        let steps = [mean_step, largest_step].map(|part| format!("{:.1}", 100.0 * part)).join(" | ");
+        let CellResult { cell, policy, seed, .. } = result;
+        let _ = writeln!(text, "| {cell} | `{policy}` | {seed} | {percents} | {steps} |");
     }
     text
 }
