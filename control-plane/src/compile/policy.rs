@@ -112,3 +112,36 @@ pub(super) fn hash_policies(balance: &ModelBalance) -> Vec<HashPolicy> {
     };
     balance.hash_on.iter().map(policy).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::hash_policy::{ConnectionProperties, Cookie, Header, PolicySpecifier};
+    use super::*;
+
+    #[test]
+    fn routes_hash_what_makes_requests_alike_and_envoy_makes_cookies_that_have_a_ttl() {
+        let config = crate::config::parse(
+            "models:\n  - name: m\n    pools: [p]\n    balance:\n      policy: ring_hash\n      \
+             hash_on: [{ header: x-user }, { cookie: { name: sid, ttl: 1h } }, { cookie: { name: tab, ttl: 0s } }, \
+             { cookie: { name: own } }, source_ip]\npools: [{ name: p }]\n",
+        );
+        let cookie = |name: &str, ttl: Option<i64>, path: &str| {
+            PolicySpecifier::Cookie(Cookie {
+                name: name.to_owned(),
+                ttl: ttl.map(seconds),
+                path: path.to_owned(),
+                ..Cookie::default()
+            })
+        };
+        let expected = [
+            PolicySpecifier::Header(Header { header_name: "x-user".to_owned(), ..Header::default() }),
+            cookie("sid", Some(3600), "/"),
+            cookie("tab", Some(0), "/"),
+            cookie("own", None, ""),
+            PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true }),
+        ];
+        let expected =
+            expected.map(|specifier| HashPolicy { terminal: true, policy_specifier: Some(specifier) });
+        assert_eq!(hash_policies(&config.unwrap().models[0].balance), expected);
+    }
+}

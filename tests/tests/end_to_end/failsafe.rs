@@ -1,10 +1,11 @@
 //! Whatever becomes of Clairvoy, requests go by capacity shares within seconds, none fails, no stream breaks; and they go
 //! over to predictions again in small steps.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use clairvoy_tests::{Faults, SimulatedServer, SpeedClass};
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
 
 use crate::support::{
@@ -16,6 +17,8 @@ use crate::support::{
 const FALLS_WITHIN: Duration = Duration::from_secs(10);
 /// An Envoy that is told falls at once.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
+/// A query waits for 5 s for a connection that answers.
+const REFUSED_WITHIN: Duration = Duration::from_secs(10);
 /// With `CLAIRVOY_LONG=1` each test is run so often, one run after the other.
 const ROUNDS: u32 = 20;
 /// Telemetry that has to come in, and ten steps of a second.
@@ -26,7 +29,10 @@ async fn again_and_again(name: &str, test: impl AsyncFn()) {
     let rounds = if is_long { ROUNDS } else { 1 };
     for round in 1..=rounds {
         test().await;
-        println!("{name}: {round} of {rounds}");
+        if is_long {
+            // Past the harness, which keeps what is printed to itself.
+            writeln!(std::io::stdout(), "{name}: {round} of {rounds} rounds passed").unwrap();
+        }
     }
 }
 
@@ -66,10 +72,7 @@ impl Place {
 
     /// Percent of the requests that Envoy sends by predictions.
     async fn percent(&self) -> u64 {
-        let page = self.envoy.admin("/runtime").await;
-        let value =
-            page["entries"]["clairvoy.predictive.chat"]["final_value"].as_str().unwrap_or("0").to_owned();
-        value.parse::<f64>().unwrap() as u64
+        self.envoy.predictive_percent("chat").await
     }
 
     /// Waits until all requests go by predictions, in steps of a tenth, one a second.
@@ -86,6 +89,11 @@ impl Place {
             if percent == 100 { Ok(()) } else { Err(format!("{percent} %")) }
         })
         .await;
+        self.steers().await;
+    }
+
+    /// Waits until more requests were answered, all of which went by predictions.
+    async fn steers(&self) {
         let before = self.envoy.sent("chat").await;
         self.short.more(20).await;
         let after = self.envoy.sent("chat").await;
@@ -183,6 +191,20 @@ async fn lost(clairvoy: &Clairvoy) {
         .await;
 }
 
+/// Asks for what only the database knows.
+async fn history(clairvoy: &Clairvoy) -> StatusCode {
+    let request = clairvoy.request(Method::GET, "/api/v1/history?model=chat&metric=running");
+    request.timeout(REFUSED_WITHIN).send().await.unwrap().status()
+}
+
+async fn tells_history(clairvoy: &Clairvoy) {
+    until("the database is there", 30, async || match history(clairvoy).await {
+        StatusCode::OK => Ok(()),
+        status => Err(status.to_string()),
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stale_telemetry_leaves_capacity_shares_and_an_absent_database_does_not() {
     again_and_again("stale_telemetry_and_absent_database", stale_telemetry_and_absent_database).await;
@@ -194,15 +216,27 @@ async fn stale_telemetry_and_absent_database() {
     let clairvoy = site.serve().await;
     let place = Place::new(&site, servers).await;
 
-    let postmaster = clairvoy.postmaster();
-    send_signal(postmaster, Signal::STOP);
-    holds_for("predictions steer without the database", 10.0, async || match place.percent().await {
-        100 => Ok(()),
-        percent => Err(format!("{percent} %")),
-    })
-    .await;
-    place.short.more(20).await;
-    send_signal(postmaster, Signal::CONT);
+    tells_history(&clairvoy).await;
+    let absent = clairvoy.without_database();
+    let steers =
+        holds_for("predictions steer without the database", 10.0, async || match place.percent().await {
+            100 => Ok(()),
+            percent => Err(format!("{percent} %")),
+        });
+    let is_refused = async {
+        // Each takes half of the time for which they have to steer.
+        for _ in 0..2 {
+            assert_eq!(history(&clairvoy).await, StatusCode::SERVICE_UNAVAILABLE);
+        }
+    };
+    tokio::join!(steers, is_refused);
+    place.steers().await;
+    let is_fresh = |state: &clairvoy::view::State| {
+        state.backends.iter().all(|backend| backend.telemetry_age_seconds.is_some_and(|age| age < 2.0))
+    };
+    clairvoy.state_where("telemetry is fresh without the database", is_fresh).await;
+    drop(absent);
+    tells_history(&clairvoy).await;
 
     let silent = Instant::now();
     let hang = |metrics_hang| {

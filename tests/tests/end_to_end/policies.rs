@@ -6,17 +6,21 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::{get, post};
+use clairvoy::envoy::static_cluster;
 use clairvoy::view::State;
+use clairvoy_tests::{SimulatedServer, SpeedClass};
 use futures::StreamExt as _;
 use reqwest::Method;
 use tokio::net::TcpListener;
 
-use crate::support::{Chat, Clairvoy, Envoy, Site, backend, until};
+use crate::support::{Chat, Clairvoy, Envoy, Load, Site, backend, model_server, until};
 
 /// What one server of each costs, so that a request at the second is the cheapest.
 const PRICES: [f64; 3] = [6.0, 0.6, 1.0];
 /// A model whose servers tell nothing that counts.
 const SILENT: &str = "orca_without_reports";
+/// A model that goes by capacity alone, through the cluster to which the others would fall back.
+const STATIC: &str = "static";
 /// Capacities that the pools of a model are configured with, requests/s.
 const CAPACITIES: [f64; 3] = [60.0, 30.0, 10.0];
 
@@ -79,7 +83,8 @@ impl Fleet {
         Self { servers, envoy, clairvoy, site }
     }
 
-    /// Sends requests, so many at once, and returns which part of them each server got, by Envoy's counters.
+    /// Sends requests, so many at once, and returns which part of them each server got through the cluster of the model's policy,
+    /// by Envoy's counters.
     async fn shares(
         &self,
         model: &str,
@@ -87,7 +92,8 @@ impl Fleet {
         at_once: usize,
         user: impl Fn(u32) -> u32,
     ) -> Vec<f64> {
-        let before = self.envoy.hosts(model).await;
+        let cluster = if model == STATIC { static_cluster(model) } else { model.to_owned() };
+        let before = self.envoy.hosts_of(&cluster).await;
         let chat = Chat::new(self.site.gateway, model, 1);
         futures::stream::iter(0..requests)
             .map(|number| {
@@ -97,7 +103,7 @@ impl Fleet {
             .buffer_unordered(at_once)
             .collect::<Vec<()>>()
             .await;
-        let after = self.envoy.hosts(model).await;
+        let after = self.envoy.hosts_of(&cluster).await;
         let got = |address: &SocketAddr| (after[address].requests - before[address].requests) as f64;
         self.servers[model].iter().map(|address| got(address) / f64::from(requests)).collect()
     }
@@ -114,7 +120,7 @@ const BY_CAPACITY: [f64; 3] = [0.6, 0.3, 0.1];
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_policy_gives_each_backend_its_share() {
     let models = [
-        ("static", "policy: static"),
+        (STATIC, "policy: static"),
         ("round_robin", "policy: round_robin"),
         ("weighted_round_robin", "policy: weighted_round_robin"),
         ("least_request", "policy: least_request"),
@@ -129,7 +135,7 @@ async fn each_policy_gives_each_backend_its_share() {
     let one = |_: u32| 0;
     let many = |number: u32| number;
     for (model, expected) in [
-        ("static", BY_CAPACITY),
+        (STATIC, BY_CAPACITY),
         ("round_robin", EQUAL),
         ("weighted_round_robin", BY_CAPACITY),
         // One request at a time: what is active elsewhere decides nothing.
@@ -165,25 +171,57 @@ async fn each_policy_gives_each_backend_its_share() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_take_longer_get_fewer_requests() {
-    let models = [("least", "policy: least_response_time"), ("predictive", "policy: predictive")];
-    let fleet = Fleet::new(&models, [10, 20, 40]).await;
+    let fleet = Fleet::new(&[("least", "policy: least_response_time")], [10, 20, 40]).await;
     let one = |_: u32| 0;
-    for (model, is_told) in [("least", true), ("predictive", false)] {
-        until(&format!("{model}: Envoy does as was published"), 90, async || {
-            let before = published(&fleet, model).await?;
-            let shares = fleet.shares(model, 300, 1, one).await;
-            let after = published(&fleet, model).await?;
-            // Not while they move.
-            close(&before, &after, 0.01)?;
-            if is_told && !(after[0] > 1.4 * after[1] && after[1] > 1.4 * after[2]) {
-                return Err(format!("{after:?} go not by the time that answers take"));
-            }
-            close(&shares, &after, 0.02)
-        })
-        .await;
-    }
+    until("Envoy does as was published", 90, async || {
+        let before = published(&fleet, "least").await?;
+        let shares = fleet.shares("least", 300, 1, one).await;
+        let after = published(&fleet, "least").await?;
+        // Not while they move.
+        close(&before, &after, 0.01)?;
+        if !(after[0] > 1.4 * after[1] && after[1] > 1.4 * after[2]) {
+            return Err(format!("{after:?} go not by the time that answers take"));
+        }
+        close(&shares, &after, 0.02)
+    })
+    .await;
     let answer = fleet.clairvoy.request(Method::GET, "/api/v1/state").send().await.unwrap();
     assert!(answer.text().await.unwrap().contains("s of late"), "the reason is told");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envoy_gives_the_shares_of_predictions_and_not_those_of_capacity() {
+    // Under a light load the fast one answers sooner, however much the slow one could serve.
+    let servers = [SpeedClass::Fast, SpeedClass::Slow].map(|class| model_server("chat", class));
+    let [fast, slow] = servers.each_ref().map(SimulatedServer::address);
+    let site = Site::new();
+    site.configure(&format!(
+        "models:\n  - {{ name: chat, pools: [fast, slow] }}\n\
+         pools:\n  - {{ name: fast, backends: [\"{fast}\"] }}\n  - {{ name: slow, backends: [\"{slow}\"] }}\n"
+    ));
+    let clairvoy = site.serve().await;
+    let envoy = site.envoy().await;
+    let load = Load::start(Chat::new(site.gateway, "chat", 20), 20.0);
+    until("Envoy does as predictions say", 90, async || {
+        let (told, by_capacity) = told_and_by_capacity(&clairvoy, "slow", slow).await?;
+        let percent = envoy.predictive_percent("chat").await;
+        if percent != 100 || (told - by_capacity).abs() < 0.1 {
+            return Err(format!("{percent} % by shares of {told:.3}, by capacity {by_capacity:.3}"));
+        }
+        let (before, sent) = (envoy.hosts_of("chat").await, envoy.sent("chat").await);
+        // For ten seconds.
+        load.more(200).await;
+        let (after, sent_since) = (envoy.hosts_of("chat").await, envoy.sent("chat").await);
+        assert_eq!(sent_since.by_capacity, sent.by_capacity, "all requests go by predictions");
+        let (later, _) = told_and_by_capacity(&clairvoy, "slow", slow).await?;
+        // Not while they move.
+        close(&[told], &[later], 0.005)?;
+        let [fast, slow] =
+            [fast, slow].map(|server| (after[&server].requests - before[&server].requests) as f64);
+        close(&[slow / (fast + slow)], &[told], 0.02)
+    })
+    .await;
+    load.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -229,4 +267,18 @@ async fn published(fleet: &Fleet, model: &str) -> Result<Vec<f64>, String> {
         .map(share)
         .collect::<Option<_>>()
         .ok_or_else(|| "a server is missing".to_owned())
+}
+
+/// The share of a pool with one server as Envoys are told it, and what it would be by capacity alone.
+async fn told_and_by_capacity(
+    clairvoy: &Clairvoy,
+    pool: &str,
+    server: SocketAddr,
+) -> Result<(f64, f64), String> {
+    let state = clairvoy.state().await?;
+    // A server that is held back has a group of its own.
+    let of_pool = state.models[0].shares.iter().filter(|share| share.group.starts_with(pool));
+    let told = of_pool.map(|share| share.share).sum();
+    let server = backend(&state, server).ok_or_else(|| format!("a server is missing: {state:#?}"))?;
+    Ok((told, server.capacity_share))
 }

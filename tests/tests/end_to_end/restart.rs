@@ -1,10 +1,11 @@
 //! Clairvoy itself is killed. Clients notice nothing, and Envoy is not told again what it knows.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use clairvoy::view::State;
 use clairvoy_tests::{Faults, SpeedClass};
 use reqwest::StatusCode;
 
-use crate::support::{Chat, Host, Load, Site, backend, holds_for, model_server, until};
+use crate::support::{Chat, Clairvoy, Host, Load, Site, backend, holds_for, model_server, until};
 
 /// The newest decision, and the smoothed share of each backend.
 type Seen = (Option<String>, Vec<f64>);
@@ -114,5 +115,49 @@ async fn no_backend_is_taken_away_while_clairvoy_has_not_looked_at_it_yet() {
             clairvoy.kill();
             clairvoy = site.serve().await;
         }
+    }
+}
+
+/// Profiles of pools in the database.
+async fn saved_profiles(clairvoy: &Clairvoy) -> Result<i64, sqlx::Error> {
+    let mut database = clairvoy.database().await?;
+    let count = "SELECT count(*) FROM model_state WHERE kind = 'profile' AND key = 'a'";
+    sqlx::query_scalar(count).fetch_one(&mut database).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_engines_cost_is_known_after_a_restart_before_they_have_had_a_request() {
+    let servers = [(); 2].map(|()| model_server("chat", SpeedClass::Fast));
+    let [first, second] = servers.each_ref().map(|server| server.address());
+    let site = Site::new();
+    // Five scrapes a second, so that what takes many of them is over soon.
+    site.configure(&format!(
+        "telemetry: {{ interval: 200ms, deadline: 200ms }}\n\
+         models:\n  - {{ name: chat, pools: [a] }}\n\
+         pools:\n  - {{ name: a, backends: [\"{first}\", \"{second}\"] }}\n"
+    ));
+    let clairvoy = site.serve().await;
+    let envoy = site.envoy().await;
+    let load = Load::start(Chat::new(site.gateway, "chat", 60), 12.0);
+    until("the profile of the pool is in the database", 60, async || match saved_profiles(&clairvoy).await {
+        Ok(saved) if saved > 0 => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    load.end().await;
+
+    // Neither requests nor what an Envoy has yet to log of them tell the next one anything.
+    drop(envoy);
+    clairvoy.kill();
+    let clairvoy = site.serve().await;
+    let known = |state: &State| {
+        state.backends.len() == 2 && state.backends.iter().all(|backend| backend.profile.is_some())
+    };
+    let state = clairvoy.state_where("what their iterations cost is known", known).await;
+    for backend in &state.backends {
+        let profile = backend.profile.as_ref().unwrap();
+        assert_eq!(profile.observations, 0.0, "it is of the last run: {backend:#?}");
+        // Fast servers: 8 ms an iteration, and a little for what is in it.
+        assert!((0.005..0.014).contains(&profile.fixed_seconds), "{profile:?}");
     }
 }

@@ -20,7 +20,7 @@ pub(crate) use clairvoy::{Clairvoy, backend};
 pub(crate) use class::{Ask, Class, Sign};
 pub(crate) use dns::Dns;
 pub(crate) use envoy::{Envoy, Host, bootstrap, validate};
-pub(crate) use http::{Chat, client, content_type, error_of, keeping_client};
+pub(crate) use http::{Chat, client, client_at, content_type, error_of, keeping_client};
 pub(crate) use load::Load;
 pub(crate) use otlp::otlp;
 pub(crate) use process::{Process, processes_in, send_signal};

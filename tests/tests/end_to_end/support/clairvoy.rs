@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 
-use super::process::{Process, send_signal};
+use super::process::{Process, processes_in, send_signal};
 use super::site::Site;
 use super::{client, until};
 
@@ -151,6 +151,15 @@ impl Clairvoy {
         file.lines().next().unwrap().parse().unwrap()
     }
 
+    /// Stops all processes of its Postgres, those that serve its connections, too, until what is returned is dropped.
+    pub(crate) fn without_database(&self) -> AbsentDatabase {
+        // First the one that would start others.
+        send_signal(self.postmaster(), Signal::STOP);
+        let absent = AbsentDatabase { data_dir: self.data_dir() };
+        absent.send(Signal::STOP);
+        absent
+    }
+
     /// Rows of telemetry in its Postgres, by backend.
     pub(crate) async fn rows_by_backend(&self) -> Result<BTreeMap<String, i64>, sqlx::Error> {
         let mut connection = self.database().await?;
@@ -182,6 +191,24 @@ impl Clairvoy {
 impl Drop for Clairvoy {
     fn drop(&mut self) {
         let _ = self.terminate();
+    }
+}
+
+/// A Postgres that stands still. Dropping this lets it go on: a test that fails would leave it behind.
+#[derive(Debug)]
+pub(crate) struct AbsentDatabase {
+    data_dir: PathBuf,
+}
+
+impl AbsentDatabase {
+    fn send(&self, signal: Signal) {
+        processes_in(&self.data_dir).into_iter().for_each(|process| send_signal(process, signal));
+    }
+}
+
+impl Drop for AbsentDatabase {
+    fn drop(&mut self) {
+        self.send(Signal::CONT);
     }
 }
 

@@ -121,6 +121,13 @@ impl Envoy {
         }
     }
 
+    /// Percent of a model's requests that it sends by predictions.
+    pub(crate) async fn predictive_percent(&self, model: &str) -> u64 {
+        let page = self.admin("/runtime").await;
+        let value = &page["entries"][format!("clairvoy.predictive.{model}")]["final_value"];
+        value.as_str().unwrap_or("0").parse::<f64>().unwrap() as u64
+    }
+
     /// Waits until it knows a backend in the wanted way.
     pub(crate) async fn host_where(
         &self,

@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -14,12 +14,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A client that keeps nothing open: connections of one test's runtime are of no use in another's.
 pub(crate) fn client() -> Client {
     static CLIENT: OnceLock<Client> = OnceLock::new();
-    let build = || {
-        install_crypto_provider();
-        let builder = Client::builder().no_proxy().timeout(LIMIT).pool_max_idle_per_host(0);
-        builder.tls_certs_only([]).build().unwrap()
-    };
-    CLIENT.get_or_init(build).clone()
+    CLIENT.get_or_init(|| client_at(None)).clone()
+}
+
+/// One whose connections come from an address of this machine; none: from any.
+pub(crate) fn client_at(address: Option<IpAddr>) -> Client {
+    install_crypto_provider();
+    let builder = Client::builder().no_proxy().timeout(LIMIT).pool_max_idle_per_host(0);
+    builder.local_address(address).tls_certs_only([]).build().unwrap()
 }
 
 /// A client that keeps its connections, as applications do.
