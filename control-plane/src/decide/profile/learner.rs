@@ -243,7 +243,8 @@ impl Learner {
 
     /// How well the profile is known.
     pub fn certainty(&self) -> Certainty {
-        let relative_error = if self.is_known() { self.last_variance.sqrt() } else { 1.0 };
+        let has_shown = self.is_known() && self.fit.observations > 0.0;
+        let relative_error = if has_shown { self.last_variance.sqrt() } else { 1.0 };
         Certainty { observations: self.fit.observations, relative_error }
     }
 
