@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, LogNormal};
 
-use clairvoy::decide::{EngineSize, Interval, Learner};
+use clairvoy::decide::{EngineSize, Interval, Learner, Stretch};
 
 use super::{Effects, Engine, EngineConfig, NewRequest, SpeedClass, TokenGap};
 
@@ -21,6 +21,7 @@ struct Bench {
     engine: Engine,
     random: StdRng,
     learner: Learner,
+    stretch: Stretch,
     now: f64,
     next_arrival: f64,
     running: f64,
@@ -35,6 +36,7 @@ impl Bench {
             engine: Engine::new(EngineConfig { profile, effects: Effects::all(), seed }),
             random: StdRng::seed_from_u64(seed),
             learner: Learner::default(),
+            stretch: Stretch::default(),
             now: 0.0,
             next_arrival: 0.0,
             running: 0.0,
@@ -65,6 +67,15 @@ impl Bench {
             TokenGap::First { .. } => None,
         };
         let gaps: Vec<f64> = outputs.iter().filter_map(|output| gap(output.gap)).collect();
+        let first = |gap: TokenGap| match gap {
+            TokenGap::First { ttft_seconds, prompt_tokens, .. } => {
+                Some((ttft_seconds, f64::from(prompt_tokens)))
+            }
+            TokenGap::Next { .. } => None,
+        };
+        let firsts: Vec<(f64, f64)> = outputs.iter().filter_map(|output| first(output.gap)).collect();
+        let mean =
+            |values: &[f64]| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
         let prefilled: f64 = done.iter().map(|iteration| f64::from(iteration.prefill_tokens)).sum();
         let (state, size) = (self.engine.state(), self.size());
         let running = state.running as f64;
@@ -72,15 +83,18 @@ impl Bench {
             seconds: 1.0,
             running_before: self.running,
             running,
-            inter_token_seconds: (!gaps.is_empty()).then(|| gaps.iter().sum::<f64>() / gaps.len() as f64),
+            completed: outputs.iter().filter(|output| output.completion.is_some()).count() as f64,
+            ttft_seconds: mean(&firsts.iter().map(|(ttft, _)| *ttft).collect::<Vec<_>>()),
+            ttft_count: firsts.len() as f64,
+            inter_token_seconds: mean(&gaps),
             iterations: if self.tells_steps { done.len() as f64 } else { 0.0 },
             iteration_tokens: prefilled + outputs.len() as f64,
-            prompt_tokens: prefilled,
+            prompt_tokens: firsts.iter().map(|(_, tokens)| tokens).sum(),
             output_tokens: outputs.len() as f64,
             resident_tokens: size.kv_tokens.map(|tokens| tokens * state.kv_used),
             resident_per_sequence: 1000.0,
         };
-        if let Some(iteration) = interval.iteration() {
+        if let Some(iteration) = self.stretch.take(interval).and_then(|whole| whole.iteration()) {
             self.learner.observe(&iteration);
         }
         (self.now, self.running) = (end, running);

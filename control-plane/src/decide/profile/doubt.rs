@@ -15,12 +15,16 @@ const FOR_THE_SPEED: f64 = 0.1;
 /// The other explanation of a backend that looks slow: it is as fast as ever, and its profile is wrong.
 ///
 /// A throttled engine is slow in all that it does by the same factor. One whose profile is wrong is slow in one state and not in
-/// the other. So both explanations foretell each interval, and the one that does it better is believed.
+/// the other. So the ratios of measured to modelled times are looked at: how far they are from being all the same, and how well another
+/// profile, learned from the intervals before, foretells each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Doubt {
     fit: Fit,
     parameters: Vector,
     evidence: f64,
+    /// Mean of the logarithms of the ratios, and the weight behind it.
+    mean: f64,
+    weight: f64,
 }
 
 impl Doubt {
@@ -31,26 +35,38 @@ impl Doubt {
         prior: &Prior,
         held_back: impl Iterator<Item = &'a Iteration>,
     ) -> Self {
-        let mut doubt = Self { fit: fit.clone(), parameters, evidence: 0.0 };
+        let mut doubt = Self { fit: fit.clone(), parameters, evidence: 0.0, mean: 0.0, weight: 0.0 };
         held_back.for_each(|iteration| doubt.learn(iteration, prior));
         doubt
     }
 
-    /// Takes an interval, the error of what profile and speed foretold as the logarithm of a ratio, and the variance of such errors. Whether
-    /// the other profile is the better explanation now.
+    /// Takes an interval, the logarithm of measured by modelled time, and the variance of such logarithms. Whether the other
+    /// profile is the better explanation now.
     pub(super) fn observe(
         &mut self,
         iteration: &Iteration,
-        error: f64,
+        log_ratio: f64,
         variance: f64,
         prior: &Prior,
     ) -> bool {
+        let unlikely = |square: f64| (square / (2.0 * variance)).min(MOST_OF_ONE);
         let own = (iteration.seconds / predict(&self.parameters, iteration)).ln();
-        let unlikely = |error: f64| (error * error / (2.0 * variance)).min(MOST_OF_ONE);
-        let gained = unlikely(error) - unlikely(own) - FOR_THE_SPEED;
-        self.evidence = (self.evidence + iteration.weight * gained).max(MOST_AGAINST);
+        let gained = unlikely(self.unevenness(log_ratio, iteration.weight)) - unlikely(own * own);
+        self.evidence += iteration.weight * (gained - FOR_THE_SPEED);
+        self.evidence = self.evidence.max(MOST_AGAINST);
         self.learn(iteration, prior);
         self.evidence > CONVINCED
+    }
+
+    /// By how much a ratio adds to the sum of squares about the mean of all.
+    fn unevenness(&mut self, log_ratio: f64, weight: f64) -> f64 {
+        let before = if self.weight > 0.0 { log_ratio - self.mean } else { 0.0 };
+        if self.weight <= 0.0 {
+            self.mean = log_ratio;
+        }
+        self.weight += weight;
+        self.mean += before * weight / self.weight;
+        before * (log_ratio - self.mean)
     }
 
     fn learn(&mut self, iteration: &Iteration, prior: &Prior) {

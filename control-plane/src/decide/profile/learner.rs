@@ -118,7 +118,6 @@ impl Learner {
         let is_young = self.fit.observations < YOUNG;
         let is_doubtful = is_young && is_explained && self.speed.is_led_away_by(log_ratio);
         let told_of_speed = iteration.weight / if is_doubtful { leverage.max(1.0) } else { 1.0 };
-        let unexpected = log_ratio - self.speed.factor().ln();
         self.speed.observe(log_ratio, self.last_variance, told_of_speed, iteration.interval_seconds);
         if self.speed.factor() <= USUAL_UP_TO {
             self.unusual_seconds = 0.0;
@@ -134,7 +133,7 @@ impl Learner {
                 let held_back = self.waiting.drain(..).map(|waiting| waiting.iteration).collect::<Vec<_>>();
                 Doubt::new(&self.fit, parameters, &prior, held_back.iter())
             });
-            if doubt.observe(iteration, unexpected, variance, &prior) {
+            if doubt.observe(iteration, log_ratio, variance, &prior) {
                 self.take_other_profile(doubt);
                 return;
             }

@@ -229,8 +229,8 @@ fn what_lasts_becomes_usual_and_the_class_stays() {
     let now = learner.profile(&size()).unwrap();
     let ratio = now.iteration_seconds(40.0, 100.0, 50_000.0) / usual.iteration_seconds(40.0, 100.0, 50_000.0);
     assert!((1.8..2.2).contains(&ratio), "{ratio}");
-    // Well again, it is learned to be.
-    for _ in 0..120 {
+    // Well again, it is learned to be, within minutes.
+    for _ in 0..300 {
         let iteration = traffic.next(&CLASSES[1], 100.0, 1.0);
         learner.observe(&iteration);
     }
