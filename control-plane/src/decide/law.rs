@@ -52,8 +52,6 @@ const FORGOTTEN_SECONDS: f64 = 15.0;
 /// gets nothing is not seen to be well again.
 const PROBE_SECONDS: f64 = 10.0;
 const MOST_PROBING: f64 = 0.1;
-/// A fleet of which so much is new begins anew.
-const MOSTLY: f64 = 0.5;
 /// An idle fleet is decided on as if it had this load.
 const LEAST_LOAD: f64 = 0.05;
 /// More requests/s, or in flight, are none.
@@ -90,14 +88,13 @@ pub fn decide_weights(
     } else {
         untouched(&backends, &by_capacity, previous)
     };
-    // Backends are seen one after the other at first: who was first shall not have everything until all have risen.
-    let begins = !is_watched && parts_of_new(&backends, &by_capacity, previous) > MOSTLY;
 
     let alone = groups::alone(&backends, &sides, &sick, &previous.alone, now);
-    let shares = if begins {
-        wanted.clone()
-    } else {
+    // Backends are seen one after the other at first: who was first shall not have everything until all have risen.
+    let shares = if is_watched {
         smoothed(&backends, &wanted, previous, &groups::failing(&sides, &sick), &law)
+    } else {
+        wanted.clone()
     };
     for ((terms, wanted), smoothed) in terms.iter_mut().zip(&wanted).zip(&shares) {
         (terms.wanted_share, terms.smoothed_share) = (*wanted, *smoothed);
@@ -249,18 +246,13 @@ fn in_flight_now(backend: &BackendInput, curve: &Curve, sent_rps: f64) -> Option
 /// Those of which there are shares of before keep them, beside the others, which have those of capacity.
 fn untouched(backends: &[&BackendInput], by_capacity: &[f64], previous: &WeightState) -> Vec<f64> {
     let before = |backend: &BackendInput| known_share(backend, previous);
-    let of_new: f64 = parts_of_new(backends, by_capacity, previous);
+    let pairs = backends.iter().zip(by_capacity);
+    let of_new: f64 = pairs.filter(|(backend, _)| before(backend).is_none()).map(|(_, share)| share).sum();
     let known: f64 = backends.iter().filter_map(|backend| before(backend)).sum();
     let share = |(backend, by_capacity): (&&BackendInput, &f64)| {
         before(backend).map_or(*by_capacity, |share| (1.0 - of_new) * share / known)
     };
     normalised(&backends.iter().zip(by_capacity).map(share).collect::<Vec<_>>())
-}
-
-/// What those have by capacity of which there is no share of before.
-fn parts_of_new(backends: &[&BackendInput], by_capacity: &[f64], previous: &WeightState) -> f64 {
-    let pairs = backends.iter().zip(by_capacity);
-    pairs.filter(|(backend, _)| known_share(backend, previous).is_none()).map(|(_, share)| share).sum()
 }
 
 fn known_share(backend: &BackendInput, previous: &WeightState) -> Option<f64> {

@@ -2,6 +2,8 @@ use serde::{Deserialize, Serialize};
 
 /// Time constant of the estimate, seconds: a few scrapes, since the mix of prompts moves iteration times by itself.
 const TIME_CONSTANT_SECONDS: f64 = 1.5;
+/// One observation counts for no longer, seconds: a long one may be one stall.
+const LONGEST_SECONDS: f64 = 2.0;
 /// Spread of the logarithm of one ratio before anything is known of it.
 const PRIOR_SPREAD: f64 = 0.3;
 /// Observations for which the prior spread counts, and after which older ones are forgotten.
@@ -49,7 +51,8 @@ impl Speed {
             return;
         }
         let log_ratio = log_ratio.clamp(BOUNDS.0.ln(), BOUNDS.1.ln());
-        let gain = 1.0 - (-weight.min(1.0) * seconds / TIME_CONSTANT_SECONDS).exp();
+        let counted = weight.min(1.0) * seconds.min(LONGEST_SECONDS);
+        let gain = 1.0 - (-counted / TIME_CONSTANT_SECONDS).exp();
         self.log_factor += gain * (log_ratio - self.log_factor);
         self.smoothed_variance = (1.0 - gain).powi(2) * self.smoothed_variance + gain * gain * self.variance;
         self.model_variance += gain * (model_variance.clamp(0.0, 4.0) - self.model_variance);

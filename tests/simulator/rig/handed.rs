@@ -1,7 +1,7 @@
 //! Whether machines got what Envoys were told to give them.
 
 use super::gpu::Gpu;
-use super::outcome::CellResult;
+use super::outcome::{CellResult, Told};
 
 /// Requests are counted over so long, simulated seconds.
 const WINDOW_SECONDS: f64 = 10.0;
@@ -51,8 +51,8 @@ impl Handed {
                 chances.push(told * (1.0 - told) / requests);
             }
         }
-        let moves: Vec<f64> =
-            result.told.windows(2).map(|pair| moved(&pair[0].shares, &pair[1].shares)).collect();
+        let told: Vec<&Told> = result.told.iter().filter(|told| told.at >= 0.0).collect();
+        let moves: Vec<f64> = told.windows(2).map(|pair| moved(&pair[0].shares, &pair[1].shares)).collect();
         (!squares.is_empty() && !moves.is_empty()).then(|| Self {
             difference: mean(&squares).sqrt(),
             by_chance: mean(&chances).sqrt(),
@@ -72,7 +72,6 @@ fn mean(values: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::outcome::Told;
     use super::super::summary::tests::result;
     use super::*;
 

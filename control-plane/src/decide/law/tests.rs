@@ -233,16 +233,16 @@ fn before_a_window_of_telemetry_capacity_decides_and_shares_that_are_known_stay(
 
 #[test]
 fn who_is_seen_first_does_not_keep_everything_until_the_law_decides() {
-    let mut input = model(four([5.0; 4])[3..].to_vec(), 20.0);
-    input.observed_seconds = 0.0;
-    let law = Law::default();
-    let first = decide_weights(&input, &WeightState::default(), &law, at(1));
-    assert_eq!(shares(&first), [1.0]);
-    input.backends = four([5.0; 4]);
-    input.observed_seconds = 1.0;
-    let second = decide_weights(&input, &first.state, &law, at(2));
-    assert!(near(&shares(&second), &[0.4886, 0.2713, 0.1580, 0.0821], 1e-4), "{:?}", shares(&second));
-    assert!(second.publish);
+    let (law, mut state) = (Law::default(), WeightState::default());
+    let mut input = model(Vec::new(), 20.0);
+    for seen in 1..=4_usize {
+        input.backends = four([5.0; 4])[4 - seen..].to_vec();
+        input.observed_seconds = seen as f64 - 1.0;
+        let decision = decide_weights(&input, &state, &law, at(seen as i64));
+        let by_capacity: Vec<f64> = capacity_shares(&input).into_values().collect();
+        assert!(decision.publish && near(&shares(&decision), &by_capacity, 1e-9), "{:?}", shares(&decision));
+        state = decision.state;
+    }
 }
 
 #[test]

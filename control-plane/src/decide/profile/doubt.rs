@@ -9,6 +9,8 @@ const CONVINCED: f64 = 6.0;
 const MOST_OF_ONE: f64 = 3.0;
 /// What looks certain does not stay so for ever.
 const MOST_AGAINST: f64 = -12.0;
+/// Weight behind the mean of the ratios at most: an engine that recovers in part is soon slow by another factor.
+const MEMORY: f64 = 5.0;
 /// Where both explain as much it is the speed: a slow engine shows itself in a new profile just as well, with time.
 const FOR_THE_SPEED: f64 = 0.1;
 
@@ -22,7 +24,7 @@ pub(super) struct Doubt {
     fit: Fit,
     parameters: Vector,
     evidence: f64,
-    /// Mean of the logarithms of the ratios, and the weight behind it.
+    /// Mean of the logarithms of the newest ratios, and the weight behind it.
     mean: f64,
     weight: f64,
 }
@@ -58,13 +60,13 @@ impl Doubt {
         self.evidence > CONVINCED
     }
 
-    /// By how much a ratio adds to the sum of squares about the mean of all.
+    /// By how much a ratio adds to the sum of squares about their mean.
     fn unevenness(&mut self, log_ratio: f64, weight: f64) -> f64 {
         let before = if self.weight > 0.0 { log_ratio - self.mean } else { 0.0 };
         if self.weight <= 0.0 {
             self.mean = log_ratio;
         }
-        self.weight += weight;
+        self.weight = (self.weight + weight).min(MEMORY);
         self.mean += before * weight / self.weight;
         before * (log_ratio - self.mean)
     }

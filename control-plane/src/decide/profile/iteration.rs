@@ -6,6 +6,9 @@ const FULL_WEIGHT_TOKENS: f64 = 25.0;
 const AGREEMENT: f64 = 1.25;
 /// Steps that seem so much shorter than the time between tokens are those of several engines.
 const SEVERAL_ENGINES: f64 = 0.6;
+/// Requests at both ends of an interval in which an engine was busy throughout; and where times between tokens say otherwise.
+const BUSY: f64 = 2.0;
+const BUSY_BESIDE_GAPS: f64 = 3.0;
 /// What no engine does.
 const ITERATION_SECONDS: std::ops::RangeInclusive<f64> = 1e-5..=1e3;
 const MOST_SEQUENCES: f64 = 1e5;
@@ -93,8 +96,11 @@ impl Interval {
             // The steps of several engines that count together, or a long one that began before.
             Some(gap) if mean < SEVERAL_ENGINES * gap => gap,
             Some(gap) if mean <= AGREEMENT * gap => mean,
-            _ if self.is_surely_busy() => mean,
+            // Steps that only decode take what is between tokens.
+            Some(gap) if prefilled < self.output_tokens => gap,
+            Some(gap) if self.is_busy(BUSY_BESIDE_GAPS) => mean.max(gap),
             Some(gap) => self.beside_idleness(gap, prefilled)?,
+            None if self.is_busy(BUSY) => mean,
             None => return None,
         };
         let mut sequences = (self.output_tokens / self.iterations).max(1.0);
@@ -105,21 +111,20 @@ impl Interval {
         Some((seconds, sequences, prefilled / self.iterations))
     }
 
-    /// Whether it had work throughout: a request of its begin has not ended, or there were several at both ends.
-    fn is_surely_busy(&self) -> bool {
-        self.completed < self.running_before || self.running_before.min(self.running) >= 2.0
+    /// Whether it had work throughout: a request of its begin runs on, or there were so many at both ends that it was hardly ever empty.
+    fn is_busy(&self, many: f64) -> bool {
+        let left = self.running_before - self.completed;
+        let runs_on = left > 0.0 && self.running >= left;
+        runs_on || self.running_before.min(self.running) >= many
     }
 
-    /// Mean time of a step of an engine that may have been idle for a part of the interval. The time between tokens is that of steps
-    /// which only decode; what prompts took that were alone is in the time to first token.
+    /// Mean time of a step of an engine that was idle first, and then computed one prompt: that took the time to the first token, which is
+    /// in no time between tokens. Prompts that are computed together share their time, and one that is not through has not told it.
     fn beside_idleness(&self, gap: f64, prefilled: f64) -> Option<f64> {
-        if prefilled < self.output_tokens {
-            return Some(gap);
-        }
-        // Of a prompt that is not through the time is not told yet.
-        let ttft = self.ttft_seconds.filter(|_| prefilled <= 1.1 * self.prompt_tokens)?;
+        let is_alone = self.running_before < 1.0 && self.ttft_count <= 1.0;
+        let ttft = self.ttft_seconds.filter(|_| is_alone && prefilled <= 1.1 * self.prompt_tokens)?;
         let busy = ttft * self.ttft_count + gap * (self.iterations - self.ttft_count).max(0.0);
-        Some(busy.min(self.seconds) / self.iterations)
+        (busy <= self.seconds).then(|| busy / self.iterations)
     }
 
     /// An iteration yields one token for each sequence of the batch.
@@ -188,16 +193,19 @@ mod tests {
             ..busy()
         };
         assert_eq!(alone.iteration().unwrap().seconds, 1.0 / 12.0);
+        let went_away = Interval { running: 0.0, ..alone };
+        assert_eq!(went_away.iteration(), None, "nobody knows when, and it counts as no completion");
     }
 
     #[test]
     fn of_an_engine_that_was_idle_for_a_while_gaps_and_first_tokens_tell() {
-        // Two requests, one after the other: 0.1 s for each prompt, 10 steps of 0.02 s.
+        // A prompt of 0.2 s, and 11 steps of 0.02 s.
         let idle = Interval {
             running_before: 0.0,
             running: 0.0,
-            completed: 2.0,
-            ttft_count: 2.0,
+            completed: 1.0,
+            ttft_seconds: Some(0.2),
+            ttft_count: 1.0,
             inter_token_seconds: Some(0.02),
             iterations: 12.0,
             iteration_tokens: 2012.0,
@@ -206,12 +214,16 @@ mod tests {
             ..busy()
         };
         let seconds = |interval: Interval| interval.iteration().map(|iteration| iteration.seconds);
-        assert!((seconds(idle).unwrap() - 0.4 / 12.0).abs() < 1e-9);
+        assert!((seconds(idle).unwrap() - 0.42 / 12.0).abs() < 1e-9);
         let without_prompts = Interval { iteration_tokens: 12.0, ..idle };
         assert_eq!(seconds(without_prompts), Some(0.02));
         assert_eq!(seconds(Interval { ttft_seconds: None, ..idle }), None);
         let in_a_prompt = Interval { prompt_tokens: 1000.0, running: 1.0, ..idle };
         assert_eq!(seconds(in_a_prompt), None);
+        let of_before = Interval { running_before: 1.0, ..idle };
+        assert_eq!(seconds(of_before), None, "most of its prompt may have been computed before");
+        let together = Interval { ttft_count: 4.0, ..idle };
+        assert_eq!(seconds(together), None);
         assert_eq!(seconds(Interval { inter_token_seconds: None, ..idle }), None);
     }
 

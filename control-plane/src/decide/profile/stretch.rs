@@ -21,7 +21,7 @@ impl Stretch {
     pub fn take(&mut self, interval: Interval) -> Option<Interval> {
         // Counters that went back, or nothing before.
         if interval.seconds.is_nan() || interval.seconds <= 0.0 {
-            self.held = None;
+            *self = Self::default();
             return None;
         }
         self.tells_steps |= interval.iterations >= 1.0;
@@ -31,6 +31,10 @@ impl Stretch {
         if self.tells_steps && is_busy && !is_enough && whole.seconds < LONGEST_SECONDS {
             self.held = Some(whole);
             return None;
+        }
+        if whole.iterations < 1.0 && whole.output_tokens > 0.0 {
+            // Another engine at this address.
+            self.tells_steps = false;
         }
         Some(whole)
     }
@@ -50,6 +54,10 @@ impl Interval {
             let count = parts[0].1 + parts[1].1;
             (count > 0.0).then(|| (parts[0].0 * parts[0].1 + parts[1].0 * parts[1].1) / count)
         };
+        let in_time = |of: fn(&Self) -> Option<f64>| {
+            let (before, after) = of(self).zip(of(next))?;
+            Some((before * self.seconds + after * next.seconds) / (self.seconds + next.seconds))
+        };
         Self {
             seconds: self.seconds + next.seconds,
             running_before: self.running_before,
@@ -62,7 +70,7 @@ impl Interval {
             iteration_tokens: self.iteration_tokens + next.iteration_tokens,
             prompt_tokens: self.prompt_tokens + next.prompt_tokens,
             output_tokens: self.output_tokens + next.output_tokens,
-            resident_tokens: next.resident_tokens,
+            resident_tokens: in_time(|interval| interval.resident_tokens),
             resident_per_sequence: next.resident_per_sequence,
         }
     }
@@ -107,7 +115,13 @@ mod tests {
         assert_eq!(stretch.take(second(1.0)), None);
         assert_eq!(stretch.take(Interval { seconds: 0.0, ..second(1.0) }), None);
         assert_eq!(stretch.take(second(3.0)), Some(second(3.0)), "a restart begins anew");
+        let resident = |tokens| Interval { resident_tokens: Some(tokens), ..second(1.0) };
+        assert_eq!((stretch.take(resident(1000.0)), stretch.take(resident(2000.0))), (None, None));
+        assert_eq!(stretch.take(resident(6000.0)).unwrap().resident_tokens, Some(3000.0));
         let held: Vec<bool> = (0..8).map(|_| stretch.take(second(0.0)).is_none()).collect();
         assert_eq!(held, [true, true, true, true, true, true, true, false]);
+        let of_another = Interval { output_tokens: 9.0, ..second(0.0) };
+        let held = (0..10).filter(|_| stretch.take(of_another).is_none()).count();
+        assert_eq!(held, 7, "an engine that has come instead of another may tell no steps");
     }
 }

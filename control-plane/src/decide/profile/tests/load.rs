@@ -91,6 +91,25 @@ fn a_profile_that_was_wrong_is_told_from_slowness() {
     }
 }
 
+/// A clock that is raised in steps: slow by another factor is slow.
+#[test]
+fn what_recovers_in_part_is_still_slow() {
+    for seed in 0..5 {
+        let (mut learner, mut traffic) = trained(&CLASSES[0], seed, 300);
+        let mut observe = |times: f64| {
+            let iteration = traffic.next(&CLASSES[0], 100.0, times);
+            learner.observe(&iteration);
+            learner.slowdown()
+        };
+        for _ in 0..300 {
+            observe(4.0);
+        }
+        let after: Vec<f64> = (0..60).map(|_| observe(2.0)).collect();
+        assert!(after.iter().all(|slowdown| *slowdown > 1.5), "seed {seed}: {after:?}");
+        assert!((1.7..2.3).contains(&after[59]), "seed {seed}: {}", after[59]);
+    }
+}
+
 /// Throttled while it had little to do, and well again when the first load comes.
 #[test]
 fn what_was_slow_in_calm_is_well_again_under_its_first_load() {
