@@ -38,8 +38,8 @@ pub(super) struct FakeSotw {
     wanted: PerType<BTreeSet<String>>,
     versions: PerType<String>,
     nonces: PerType<String>,
-    /// Names that may be sent again although they did not change.
-    may_repeat: PerType<BTreeSet<String>>,
+    /// Names that may be sent again although they did not change, and how often: once for each reason.
+    may_repeat: PerType<BTreeMap<String, u32>>,
     /// Names that were gone in between: the server forgets them at once, and sends them anew if they are back before
     /// their cluster went.
     flapping: PerType<BTreeSet<String>>,
@@ -149,7 +149,7 @@ impl FakeSotw {
         let dependent = if t == Cluster { ClusterLoadAssignment } else { Rds };
         for (name, content) in &resources {
             if self.held[t].get(name) != Some(content) {
-                self.may_repeat[dependent].extend(names_in(t, name, content));
+                self.let_repeat(dependent, names_in(t, name, content));
             }
         }
         let gone: Vec<String> =
@@ -161,9 +161,21 @@ impl FakeSotw {
         }
     }
 
+    fn let_repeat(&mut self, t: ResourceType, names: Vec<String>) {
+        for name in names {
+            *self.may_repeat[t].entry(name).or_default() += 1;
+        }
+    }
+
+    /// Takes one reason off.
+    fn repeats(&mut self, t: ResourceType, name: &str) -> bool {
+        let reasons = self.may_repeat[t].get_mut(name).filter(|reasons| **reasons > 0);
+        reasons.map(|reasons| *reasons -= 1).is_some()
+    }
+
     fn update(&mut self, t: ResourceType, resources: Contents) {
         for (name, content) in resources {
-            let may_repeat = self.may_repeat[t].remove(&name) || self.flapping[t].contains(&name);
+            let may_repeat = self.repeats(t, &name) || self.flapping[t].contains(&name);
             let is_checked = self.strict && self.poison.is_empty() && !may_repeat;
             assert!(
                 !is_checked || self.held[t].get(&name) != Some(&content),
@@ -210,7 +222,8 @@ impl FakeSotw {
             return;
         }
         self.held[t].retain(|name, _| names.contains(name));
-        self.may_repeat[t].extend(names.difference(&self.wanted[t]).cloned());
+        let new: Vec<String> = names.difference(&self.wanted[t]).cloned().collect();
+        self.let_repeat(t, new);
         self.wanted[t] = names;
         self.to_server.push_back(self.request(t));
     }
