@@ -31,7 +31,8 @@ async fn again_and_again(name: &str, test: impl AsyncFn()) {
         test().await;
         if is_long {
             // Past the harness, which keeps what is printed to itself.
-            writeln!(std::io::stdout(), "{name}: {round} of {rounds} rounds passed").unwrap();
+            let mut stdout = std::io::stdout();
+            writeln!(stdout, "{name}: {round} of {rounds} rounds passed").unwrap();
         }
     }
 }
