@@ -9,6 +9,8 @@ const SEVERAL_ENGINES: f64 = 0.6;
 /// Requests at both ends of an interval in which an engine was busy throughout; and where times between tokens say otherwise.
 const BUSY: f64 = 2.0;
 const BUSY_BESIDE_GAPS: f64 = 3.0;
+/// So many prompts hardly shared their time.
+const FEW_PROMPTS: f64 = 2.0;
 /// What no engine does.
 const ITERATION_SECONDS: std::ops::RangeInclusive<f64> = 1e-5..=1e3;
 const MOST_SEQUENCES: f64 = 1e5;
@@ -118,11 +120,11 @@ impl Interval {
         runs_on || self.running_before.min(self.running) >= many
     }
 
-    /// Mean time of a step of an engine that was idle first, and then computed one prompt: that took the time to the first token, which is
-    /// in no time between tokens. Prompts that are computed together share their time, and one that is not through has not told it.
+    /// Mean time of a step of an engine that was idle first, and then computed a prompt or two: these took the times to first tokens,
+    /// which are in no time between tokens. More prompts would share their time, and one that is not through has not told it.
     fn beside_idleness(&self, gap: f64, prefilled: f64) -> Option<f64> {
-        let is_alone = self.running_before < 1.0 && self.ttft_count <= 1.0;
-        let ttft = self.ttft_seconds.filter(|_| is_alone && prefilled <= 1.1 * self.prompt_tokens)?;
+        let are_few = self.running_before < 1.0 && self.ttft_count <= FEW_PROMPTS;
+        let ttft = self.ttft_seconds.filter(|_| are_few && prefilled <= 1.1 * self.prompt_tokens)?;
         let busy = ttft * self.ttft_count + gap * (self.iterations - self.ttft_count).max(0.0);
         (busy <= self.seconds).then(|| busy / self.iterations)
     }
