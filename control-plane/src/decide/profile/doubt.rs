@@ -30,7 +30,7 @@ pub(super) struct Doubt {
 }
 
 impl Doubt {
-    /// Begins with what was learned, and what was not learned from for the doubt about it.
+    /// Begins with what was learned, and learns from what was held back because it might be slowness.
     pub(super) fn new<'a>(
         fit: &Fit,
         parameters: Vector,
