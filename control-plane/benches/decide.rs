@@ -92,6 +92,7 @@ fn backend(number: usize) -> BackendInput {
             token_budget: Some(8192.0),
         }),
         capacity_rps: None,
+        at_ease_rps: None,
         slowdown: if number.is_multiple_of(97) { 4.0 } else { 1.0 },
         in_flight: Some((number * 31 % 80) as f64),
         age_seconds: Some(0.5),

@@ -10,11 +10,14 @@ const LEAST_BUSY: f64 = 0.7;
 const HALF_LIFE_SECONDS: f64 = 1800.0;
 
 /// Requests/s that one backend serves, learned: the highest rate of completions over 10 s in which requests waited most
-/// of the time, slowly forgotten. What a backend served while nothing waited says nothing about what it could serve.
+/// of the time, slowly forgotten. What a backend served while nothing waited says only that it serves no less.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Capacity {
     window: VecDeque<Interval>,
     peak_rps: f64,
+    /// The highest rate over a window in which nothing waited.
+    #[serde(default)]
+    at_ease_rps: f64,
     /// Nothing of it is forgotten now.
     #[serde(default)]
     is_kept: bool,
@@ -25,11 +28,14 @@ struct Interval {
     completed: f64,
     seconds: f64,
     busy: bool,
+    /// Nothing waited; not the same as not busy where the engine does not tell what waits.
+    #[serde(default)]
+    at_ease: bool,
 }
 
 impl Capacity {
-    /// Takes the requests that ended within an interval, and whether requests waited at its end.
-    pub fn observe(&mut self, completed: f64, interval_seconds: f64, busy: bool) {
+    /// Takes the requests that ended within an interval, and how many waited at its end, as far as the engine tells.
+    pub fn observe(&mut self, completed: f64, interval_seconds: f64, waiting: Option<f64>) {
         if !(completed >= 0.0
             && completed.is_finite()
             && interval_seconds > 0.0
@@ -37,7 +43,9 @@ impl Capacity {
         {
             return;
         }
-        self.window.push_back(Interval { completed, seconds: interval_seconds, busy });
+        let busy = waiting.is_some_and(|waiting| waiting >= 1.0);
+        let at_ease = waiting.is_some_and(|waiting| waiting < 1.0);
+        self.window.push_back(Interval { completed, seconds: interval_seconds, busy, at_ease });
         let mut seconds: f64 = self.window.iter().map(|interval| interval.seconds).sum();
         while let Some(first) = self.window.front()
             && seconds - first.seconds >= WINDOW_SECONDS
@@ -45,14 +53,21 @@ impl Capacity {
             seconds -= first.seconds;
             self.window.pop_front();
         }
+        let kept = 0.5_f64.powf(interval_seconds / HALF_LIFE_SECONDS);
+        self.at_ease_rps *= kept;
         if !self.is_kept {
-            self.peak_rps *= 0.5_f64.powf(interval_seconds / HALF_LIFE_SECONDS);
+            self.peak_rps *= kept;
         }
         let busy: f64 =
             self.window.iter().filter(|interval| interval.busy).map(|interval| interval.seconds).sum();
-        if seconds >= WINDOW_SECONDS && busy >= LEAST_BUSY * seconds {
-            let rate = self.window.iter().map(|interval| interval.completed).sum::<f64>() / seconds;
+        if seconds < WINDOW_SECONDS {
+            return;
+        }
+        let rate = self.window.iter().map(|interval| interval.completed).sum::<f64>() / seconds;
+        if busy >= LEAST_BUSY * seconds {
             self.peak_rps = self.peak_rps.max(rate);
+        } else if self.window.iter().all(|interval| interval.at_ease) {
+            self.at_ease_rps = self.at_ease_rps.max(rate);
         }
     }
 
@@ -65,6 +80,11 @@ impl Capacity {
     /// The learned capacity; none before the backend was busy for a whole window.
     pub fn rps(&self) -> Option<f64> {
         (self.peak_rps > 0.0).then_some(self.peak_rps)
+    }
+
+    /// The most that it was seen to serve while nothing waited: it serves more than that.
+    pub fn at_ease_rps(&self) -> Option<f64> {
+        (self.at_ease_rps > 0.0).then_some(self.at_ease_rps)
     }
 }
 
@@ -83,32 +103,35 @@ mod tests {
     fn the_peak_rate_is_kept_and_slowly_forgotten() {
         let mut capacity = Capacity::default();
         for _ in 0..9 {
-            capacity.observe(6.0, 1.0, true);
+            capacity.observe(6.0, 1.0, Some(3.0));
         }
         assert_eq!(capacity.rps(), None, "not before a whole window");
         for _ in 0..5 {
-            capacity.observe(6.0, 1.0, true);
+            capacity.observe(6.0, 1.0, Some(3.0));
         }
         assert!((capacity.rps().unwrap() - 6.0).abs() < 0.05);
         capacity.keep(true);
         for _ in 0..1800 {
-            capacity.observe(5.0, 1.0, false);
+            capacity.observe(5.0, 1.0, Some(0.0));
         }
         assert!((capacity.rps().unwrap() - 6.0).abs() < 0.05);
         capacity.keep(false);
         for _ in 0..1800 {
-            capacity.observe(0.0, 1.0, false);
+            capacity.observe(0.0, 1.0, Some(0.0));
         }
         assert!((2.8..3.2).contains(&capacity.rps().unwrap()));
     }
 
     #[test]
-    fn an_idle_backend_teaches_nothing() {
-        let mut capacity = Capacity::default();
-        for _ in 0..100 {
-            capacity.observe(1.0, 1.0, false);
-        }
-        assert_eq!(capacity.rps(), None);
+    fn an_idle_backend_teaches_what_it_serves_at_least() {
+        let served = |waiting| {
+            let mut capacity = Capacity::default();
+            (0..100).for_each(|_| capacity.observe(1.0, 1.0, waiting));
+            (capacity.rps(), capacity.at_ease_rps())
+        };
+        assert_eq!(served(Some(0.0)), (None, Some(1.0)));
+        assert_eq!(served(None), (None, None), "nobody told whether anything waited");
+        assert_eq!(served(Some(2.0)).1, None);
     }
 
     #[test]

@@ -189,8 +189,7 @@ impl Backend {
         if let Some(silence) = &mut self.silence {
             silence.heard(sample.interval_seconds, now);
         }
-        let busy = sample.queue_depth.is_some_and(|waiting| waiting >= 1.0);
-        self.capacity.observe(sample.completed, sample.interval_seconds, busy);
+        self.capacity.observe(sample.completed, sample.interval_seconds, sample.queue_depth);
         self.learn(&sample);
         self.ttft_seconds = sample.ttft_seconds.or(self.ttft_seconds);
         self.sample = Some(sample);

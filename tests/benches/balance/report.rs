@@ -85,7 +85,8 @@ fn introduction(results: &[CellResult], order: &Order) -> String {
          where more come than the fleet holds; a refused request missed its objective, and counts with its time and 10 s more.\n\n\
          Not every combination is measured: all loads for steady code only, below 0.50 for `predictive` and `rr` alone; heavy sizes at\n\
          0.70 and 0.85 (with a slow machine at 0.70), faults and changes at 0.70 and 0.85, a surge at 0.50, a dead zone at 0.70, machines\n\
-         that are alike at 0.85. Each cell has a picture of shares and TTFT over time. The same command draws them;\n\
+         that are alike at 0.85. Where a machine joins, the others have the load of the cell while nothing is measured, demand rises by\n\
+         what the new one is to take when measuring begins, and it is there a quarter of the time later. Each cell has a picture of shares and TTFT over time. The same command draws them;\n\
          `-- --pictures DIR` elsewhere.\n\n\
          The backends are simulated GPUs, after data sheets of {}, each four times slower so that one\n\
          computer can play sixteen: the fastest serves about eight times as much as the slowest. The more alike machines are, the less there is to gain: see the cell of machines that are alike.\n\n\

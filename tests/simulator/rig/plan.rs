@@ -12,6 +12,9 @@ const EVENT_AT: f64 = 0.25;
 const SURGE_SECONDS: f64 = 60.0;
 /// The least time of a cell with a surge, so that its end is seen.
 const SURGE_CELL_SECONDS: f64 = 180.0;
+/// The machine that joins. Without it the others have the load of the cell at first; demand rises to that load of them all
+/// when measuring begins, and the machine is there after [`EVENT_AT`] of it.
+const JOINING: usize = 0;
 /// A throttled machine is this much slower.
 const SLOW_FACTOR: f64 = 4.0;
 /// Requests go on for so long after the last one that is measured, so that these do not end in a calm.
@@ -92,10 +95,15 @@ impl Plan {
             Scenario::Surge => {
                 vec![(event_at, cell.sizes, 2.0 * own), (event_at + SURGE_SECONDS, cell.sizes, own)]
             }
+            Scenario::Join => vec![(0.0, cell.sizes, own)],
             _ => Vec::new(),
         };
+        let before = match cell.scenario {
+            Scenario::Join => own - cell.load * capacity_rps(&machines[JOINING..=JOINING], &basis(cell.sizes).rps),
+            _ => own,
+        };
         let mut stretches =
-            vec![Stretch { from: -lengths.warm_up_seconds, until: end, sizes: cell.sizes, rps: own }];
+            vec![Stretch { from: -lengths.warm_up_seconds, until: end, sizes: cell.sizes, rps: before }];
         for (at, sizes, rps) in changes {
             if let Some(last) = stretches.last_mut() {
                 last.until = at;
@@ -105,7 +113,7 @@ impl Plan {
         let event = |machine, action| Event { at: event_at, machine, action };
         let events = match cell.scenario {
             Scenario::Slow => vec![event(0, Action::Slow(SLOW_FACTOR))],
-            Scenario::Join => vec![event(0, Action::Open)],
+            Scenario::Join => vec![event(JOINING, Action::Open)],
             Scenario::Zone => {
                 let dying = machines.iter().enumerate().filter(|(_, machine)| machine.in_second_zone);
                 dying.map(|(index, _)| event(index, Action::Die)).collect()
@@ -184,6 +192,14 @@ mod tests {
     fn a_zone_takes_one_machine_of_each_class_with_it() {
         let machines: Vec<usize> = plan("zone-code-0.70").events.iter().map(|event| event.machine).collect();
         assert_eq!(machines, [3, 7, 11, 15]);
-        assert_eq!(plan("join-code-0.70").closed_at_first(), [0]);
+    }
+
+    #[test]
+    fn a_machine_joins_after_the_demand_that_it_is_for_came() {
+        let join = plan("join-code-0.50");
+        assert_eq!(join.closed_at_first(), [0]);
+        let stretches: Vec<_> = join.stretches.iter().map(|s| (s.from, s.until, s.rps)).collect();
+        assert_eq!(stretches, [(-60.0, 0.0, 14.0), (0.0, 133.0, 16.0)]);
+        assert_eq!(join.first_change(), Some(31.25));
     }
 }

@@ -99,6 +99,7 @@ mod tests {
                 token_budget: None,
             }),
             capacity_rps: None,
+            at_ease_rps: None,
             slowdown: 1.0,
             in_flight: None,
             age_seconds: Some(0.0),

@@ -122,6 +122,9 @@ pub struct BackendInput {
     pub profile: Option<Profile>,
     /// Requests/s that it serves at its usual speed, where there is no profile; none: unknown.
     pub capacity_rps: Option<f64>,
+    /// The most requests/s that it was seen to serve while none waited; none: it was never seen so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ease_rps: Option<f64>,
     /// How many times longer than usual its iterations take; 1 as usual.
     pub slowdown: f64,
     /// Requests in its batch and before it, at its newest sample.

@@ -40,16 +40,17 @@ fn hostile_backend() -> impl Strategy<Value = BackendInput> {
     let verdict = prop_oneof![Just(Verdict::Usual), Just(Verdict::Warming), Just(Verdict::Sick)];
     (
         (1u16..20, 0usize..3, proptest::option::of(hostile_profile()), verdict, hostile()),
-        (hostile(), maybe(), maybe(), maybe(), maybe(), maybe()),
+        (hostile(), maybe(), maybe(), maybe(), maybe(), maybe(), maybe()),
     )
         .prop_map(
-            |((port, pool, profile, verdict, warmed), (slowdown, capacity, flight, age, sent, completed))| {
+            |((port, pool, profile, verdict, warmed), (slowdown, capacity, at_ease, flight, age, sent, completed))| {
                 BackendInput {
                     address: address(port),
                     pool: ["a", "b", "c"][pool].to_owned(),
                     zone: String::new(),
                     profile,
                     capacity_rps: capacity,
+                    at_ease_rps: at_ease,
                     slowdown,
                     in_flight: flight,
                     age_seconds: age,
@@ -74,6 +75,7 @@ fn sane_backend(port: u16) -> impl Strategy<Value = BackendInput> {
                 slowdown,
                 age_seconds: Some(age),
                 capacity_rps,
+                at_ease_rps: None,
                 profile: capacity_rps.is_none().then_some(profile),
                 ..backend(port, ["a", "b", "c", "d"][number], profile, in_flight)
             }

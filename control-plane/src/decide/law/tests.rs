@@ -42,6 +42,7 @@ pub(super) fn backend(port: u16, pool: &str, profile: Profile, in_flight: f64) -
         zone: "r/z".to_owned(),
         profile: Some(profile),
         capacity_rps: None,
+        at_ease_rps: None,
         slowdown: 1.0,
         in_flight: Some(in_flight),
         age_seconds: Some(0.0),
@@ -108,6 +109,22 @@ impl Fleet {
         (1..seconds).for_each(|_| drop(self.decide()));
         self.decide()
     }
+}
+
+#[test]
+fn what_serves_at_ease_is_not_taken_for_as_slow_as_what_waits() {
+    let mut backends = four([2.0, 30.0, 30.0, 30.0]);
+    for (backend, capacity) in backends.iter_mut().zip([None, Some(0.6), Some(0.2), Some(0.1)]) {
+        (backend.profile, backend.capacity_rps) = (None, capacity);
+    }
+    let by_capacity = |backends: &[BackendInput]| {
+        capacity_shares(&model(backends.to_vec(), 9.0)).into_values().collect::<Vec<f64>>()
+    };
+    assert!(near(&by_capacity(&backends), &[0.25, 0.5, 0.167, 0.083], 1e-3), "the mean of the others");
+    backends[0].at_ease_rps = Some(2.3);
+    assert!(near(&by_capacity(&backends), &[0.836, 0.109, 0.036, 0.018], 1e-3), "twice what it served");
+    backends[0].at_ease_rps = Some(0.01);
+    assert!(near(&by_capacity(&backends), &[0.25, 0.5, 0.167, 0.083], 1e-3), "it had little to serve");
 }
 
 #[test]

@@ -46,6 +46,7 @@ impl Fleet {
                     zone: ZONES[zone].to_owned(),
                     profile: None,
                     capacity_rps: Some(CAPACITIES[zone][index]),
+                    at_ease_rps: None,
                     slowdown: 1.0,
                     in_flight: Some(self.in_flight.get(&address).copied().unwrap_or(0.0)),
                     age_seconds: Some(0.0),

@@ -108,10 +108,15 @@ pub(super) fn model_input(
     let pools: BTreeSet<&str> = serving.iter().map(|backend| backend.pool.as_str()).collect();
     let capacities: BTreeMap<&str, f64> =
         pools.into_iter().filter_map(|pool| Some((pool, pool_capacity(config, serving, pool)?))).collect();
+    let mut at_ease: BTreeMap<&str, f64> = BTreeMap::new();
+    for (backend, rps) in serving.iter().filter_map(|backend| Some((backend, backend.capacity.at_ease_rps()?))) {
+        at_ease.entry(&backend.pool).and_modify(|most| *most = most.max(rps)).or_insert(rps);
+    }
     let mix = fleet.mix(&model.name, now);
     let input = |backend: &&Backend| {
         let capacity_rps = capacities.get(backend.pool.as_str()).copied();
-        backend_input(backend, capacity_rps, config, &mix, now)
+        let at_ease_rps = at_ease.get(backend.pool.as_str()).copied();
+        BackendInput { at_ease_rps, ..backend_input(backend, capacity_rps, config, &mix, now) }
     };
     ModelInput {
         arrivals_rps: demand_rps,
@@ -146,6 +151,7 @@ fn backend_input(
             None => profile,
         }),
         capacity_rps,
+        at_ease_rps: None,
         slowdown: backend.slowdown(),
         in_flight: backend.sample.as_ref().and_then(in_flight),
         age_seconds: backend.age_seconds(now),
