@@ -99,7 +99,9 @@ impl Plan {
             _ => Vec::new(),
         };
         let before = match cell.scenario {
-            Scenario::Join => own - cell.load * capacity_rps(&machines[JOINING..=JOINING], &basis(cell.sizes).rps),
+            Scenario::Join => {
+                own - cell.load * capacity_rps(&machines[JOINING..=JOINING], &basis(cell.sizes).rps)
+            }
             _ => own,
         };
         let mut stretches =

@@ -43,19 +43,22 @@ fn hostile_backend() -> impl Strategy<Value = BackendInput> {
         (hostile(), maybe(), maybe(), maybe(), maybe(), maybe(), maybe()),
     )
         .prop_map(
-            |((port, pool, profile, verdict, warmed), (slowdown, capacity, at_ease, flight, age, sent, completed))| {
+            |(
+                (port, pool, profile, verdict, warmed),
+                (slowdown, capacity, ease, flight, age, sent, done),
+            )| {
                 BackendInput {
                     address: address(port),
                     pool: ["a", "b", "c"][pool].to_owned(),
                     zone: String::new(),
                     profile,
                     capacity_rps: capacity,
-                    at_ease_rps: at_ease,
+                    at_ease_rps: ease,
                     slowdown,
                     in_flight: flight,
                     age_seconds: age,
                     sent_since: sent,
-                    completed_since: completed,
+                    completed_since: done,
                     verdict,
                     warmed,
                     sign: None,

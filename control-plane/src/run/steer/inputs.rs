@@ -109,8 +109,11 @@ pub(super) fn model_input(
     let capacities: BTreeMap<&str, f64> =
         pools.into_iter().filter_map(|pool| Some((pool, pool_capacity(config, serving, pool)?))).collect();
     let mut at_ease: BTreeMap<&str, f64> = BTreeMap::new();
-    for (backend, rps) in serving.iter().filter_map(|backend| Some((backend, backend.capacity.at_ease_rps()?))) {
-        at_ease.entry(&backend.pool).and_modify(|most| *most = most.max(rps)).or_insert(rps);
+    for backend in serving {
+        if let Some(rps) = backend.capacity.at_ease_rps() {
+            let most = at_ease.entry(&backend.pool).or_insert(rps);
+            *most = most.max(rps);
+        }
     }
     let mix = fleet.mix(&model.name, now);
     let input = |backend: &&Backend| {
