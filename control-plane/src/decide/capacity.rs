@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 const WINDOW_SECONDS: f64 = 10.0;
 /// Part of the window in which requests have to wait.
 const LEAST_BUSY: f64 = 0.7;
+/// Requests that have to end in a window in which nothing waits: with fewer the highest rate is chance.
+const LEAST_AT_EASE: f64 = 20.0;
 /// Half-life of what was once served, seconds: settings change, and a peak by chance should not last.
 const HALF_LIFE_SECONDS: f64 = 1800.0;
 
@@ -63,11 +65,11 @@ impl Capacity {
         if seconds < WINDOW_SECONDS {
             return;
         }
-        let rate = self.window.iter().map(|interval| interval.completed).sum::<f64>() / seconds;
+        let completed: f64 = self.window.iter().map(|interval| interval.completed).sum();
         if busy >= LEAST_BUSY * seconds {
-            self.peak_rps = self.peak_rps.max(rate);
-        } else if self.window.iter().all(|interval| interval.at_ease) {
-            self.at_ease_rps = self.at_ease_rps.max(rate);
+            self.peak_rps = self.peak_rps.max(completed / seconds);
+        } else if completed >= LEAST_AT_EASE && self.window.iter().all(|interval| interval.at_ease) {
+            self.at_ease_rps = self.at_ease_rps.max(completed / seconds);
         }
     }
 
@@ -77,9 +79,10 @@ impl Capacity {
         self.is_kept = is_kept;
     }
 
-    /// The learned capacity; none before the backend was busy for a whole window.
+    /// The learned capacity; none before the backend was busy for a whole window. A busy window that is long ago is no reason
+    /// to take it for slower than it is seen to be.
     pub fn rps(&self) -> Option<f64> {
-        (self.peak_rps > 0.0).then_some(self.peak_rps)
+        (self.peak_rps > 0.0).then(|| self.peak_rps.max(self.at_ease_rps))
     }
 
     /// The most that it was seen to serve while nothing waited: it serves more than that.
@@ -124,14 +127,23 @@ mod tests {
 
     #[test]
     fn an_idle_backend_teaches_what_it_serves_at_least() {
-        let served = |waiting| {
+        let served = |completed, waiting| {
             let mut capacity = Capacity::default();
-            (0..100).for_each(|_| capacity.observe(1.0, 1.0, waiting));
+            (0..100).for_each(|_| capacity.observe(completed, 1.0, waiting));
             (capacity.rps(), capacity.at_ease_rps())
         };
-        assert_eq!(served(Some(0.0)), (None, Some(1.0)));
-        assert_eq!(served(None), (None, None), "nobody told whether anything waited");
-        assert_eq!(served(Some(2.0)).1, None);
+        assert_eq!(served(2.0, Some(0.0)), (None, Some(2.0)));
+        assert_eq!(served(1.0, Some(0.0)), (None, None), "ten requests are chance");
+        assert_eq!(served(2.0, None), (None, None), "nobody told whether anything waited");
+        assert_eq!(served(2.0, Some(2.0)).1, None);
+    }
+
+    #[test]
+    fn a_peak_that_is_long_ago_does_not_fall_below_what_is_served_at_ease() {
+        let mut capacity = Capacity::default();
+        (0..20).for_each(|_| capacity.observe(6.0, 1.0, Some(3.0)));
+        (0..5 * 3600).for_each(|_| capacity.observe(4.0, 1.0, Some(0.0)));
+        assert_eq!(capacity.rps(), Some(4.0));
     }
 
     #[test]

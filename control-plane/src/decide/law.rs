@@ -76,7 +76,8 @@ pub fn decide_weights(
 
     let usual = capacity::usual_curves(&backends, &model.mix, model.arrivals_rps);
     let by_capacity = normalised(&usual.iter().map(Curve::capacity_rps).collect::<Vec<_>>());
-    let (mut sides, arrivals_rps) = sides(model, &backends, &usual, &by_capacity, previous, &law);
+    let seen = capacity::curves_at_ease(usual.clone(), &backends, &model.mix);
+    let (mut sides, arrivals_rps) = sides(model, &backends, &seen, &by_capacity, previous, &law);
     let sick = caps::sick(&backends);
     caps::cap(&mut sides, &backends, &sick, arrivals_rps);
     costs::prefer_cheap(&mut sides, &backends, &usual, arrivals_rps, &law);

@@ -141,6 +141,7 @@ impl Steering {
                 "demand_rps": input.arrivals_rps,
                 "mix": input.mix,
                 "envoys": input.envoys,
+                "steered_part": input.steered_part,
                 "observed_seconds": input.observed_seconds,
                 "level_seconds": decision.level_seconds,
                 "form": decision.form,

@@ -113,18 +113,22 @@ impl Fleet {
 
 #[test]
 fn what_serves_at_ease_is_not_taken_for_as_slow_as_what_waits() {
-    let mut backends = four([2.0, 30.0, 30.0, 30.0]);
-    for (backend, capacity) in backends.iter_mut().zip([None, Some(0.6), Some(0.2), Some(0.1)]) {
-        (backend.profile, backend.capacity_rps) = (None, capacity);
-    }
-    let by_capacity = |backends: &[BackendInput]| {
-        capacity_shares(&model(backends.to_vec(), 9.0)).into_values().collect::<Vec<f64>>()
+    let wanted = |at_ease_rps: Option<f64>, in_flight: f64| {
+        let mut backends = four([in_flight, 30.0, 30.0, 30.0]);
+        for (backend, capacity) in backends.iter_mut().zip([None, Some(0.6), Some(0.2), Some(0.1)]) {
+            (backend.profile, backend.capacity_rps) = (None, capacity);
+        }
+        backends[0].at_ease_rps = at_ease_rps;
+        let decision = decide_weights(&model(backends, 5.0), &WeightState::default(), &Law::default(), at(1));
+        assert!((decision.backends[0].capacity_share - 0.25).abs() < 1e-3, "what Envoys fall back to stands still");
+        decision.backends[0].terms.wanted_share
     };
-    assert!(near(&by_capacity(&backends), &[0.25, 0.5, 0.167, 0.083], 1e-3), "the mean of the others");
-    backends[0].at_ease_rps = Some(2.3);
-    assert!(near(&by_capacity(&backends), &[0.836, 0.109, 0.036, 0.018], 1e-3), "twice what it served");
-    backends[0].at_ease_rps = Some(0.01);
-    assert!(near(&by_capacity(&backends), &[0.25, 0.5, 0.167, 0.083], 1e-3), "it had little to serve");
+    let by_mean = wanted(None, 2.0);
+    assert!((by_mean - 0.25).abs() < 0.01, "{by_mean}");
+    assert!((wanted(Some(2.3), 2.0) - 0.82).abs() < 0.02, "nearly twice what it served: {}", wanted(Some(2.3), 2.0));
+    assert!(wanted(Some(2.3), 15.0) < wanted(Some(2.3), 2.0), "it has less room");
+    assert_eq!(wanted(Some(2.3), 30.0), by_mean, "it has as many as those that wait");
+    assert_eq!(wanted(Some(0.01), 2.0), by_mean, "it had little to serve");
 }
 
 #[test]

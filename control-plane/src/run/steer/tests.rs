@@ -19,11 +19,16 @@ fn address(number: u8) -> SocketAddr {
 
 /// A core with three backends in two pools, the second pool three times slower.
 fn core() -> Core {
-    let config = config::parse(
-        "models: [{ name: m, pools: [a, b] }]\npools:\n\
-         - { name: a, capacity_rps: 6, backends: [\"10.0.0.1:8000\", \"10.0.0.2:8000\"] }\n\
-         - { name: b, capacity_rps: 2, backends: [\"10.0.0.3:8000\"] }\n",
-    );
+    core_of("")
+}
+
+/// The same with further settings of its model.
+fn core_of(settings: &str) -> Core {
+    let config = config::parse(&format!(
+        "models: [{{ name: m, pools: [a, b]{settings} }}]\npools:\n\
+         - {{ name: a, capacity_rps: 6, backends: [\"10.0.0.1:8000\", \"10.0.0.2:8000\"] }}\n\
+         - {{ name: b, capacity_rps: 2, backends: [\"10.0.0.3:8000\"] }}\n",
+    ));
     let mut core = Core::new(Arc::new(config.unwrap()), at(0));
     core.reconcile(at(0));
     core
@@ -119,6 +124,29 @@ fn a_decision_has_all_that_it_was_made_from() {
     let model = serde_json::from_value(inputs).unwrap();
     let again = decide_weights(&model, &previous, &law, at(31));
     assert_eq!(Some(again), core.steering["m"].latest, "the same again from what was stored");
+}
+
+#[test]
+fn decisions_of_a_canary_are_made_again_for_the_part_that_it_steers() {
+    // Two requests in flight are many enough for groups, and the tenth of them that is steered is not.
+    for (settings, form) in [("", "groups"), (", rung: canary, canary: { share: 0.1, by: requests }", "endpoints")] {
+        let mut core = core_of(settings);
+        pass(&mut core, 0..60, 2.0);
+        let gone = Order::Drain { pool: "a".to_owned(), address: address(2) };
+        core.take(Input::Order { at: at(61), order: gone }).unwrap();
+        let rows: Vec<_> = core.effects().into_iter().filter_map(decided).collect();
+        assert_eq!(rows.last().unwrap().inputs["form"], form);
+        for row in rows {
+            assert_eq!(explain::explain(&row).err(), None, "{settings}: {}", row.summary);
+        }
+    }
+}
+
+fn decided(effect: Effect) -> Option<crate::store::DecisionRow> {
+    match effect {
+        Effect::Decided(row) if matches!(row.kind.as_ref(), "membership" | "weights") => Some(*row),
+        _ => None,
+    }
 }
 
 #[test]
