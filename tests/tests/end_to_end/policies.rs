@@ -13,7 +13,7 @@ use futures::StreamExt as _;
 use reqwest::Method;
 use tokio::net::TcpListener;
 
-use crate::support::{Chat, Clairvoy, Envoy, Load, Site, backend, model_server, until};
+use crate::support::{Chat, Clairvoy, Envoy, Load, Site, backend, free_address, model_server, until};
 
 /// What one server of each costs, so that a request at the second is the cheapest.
 const PRICES: [f64; 3] = [6.0, 0.6, 1.0];
@@ -224,6 +224,59 @@ async fn envoy_gives_the_shares_of_predictions_and_not_those_of_capacity() {
     })
     .await;
     load.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_envoys_with_few_requests_go_by_weights_of_endpoints() {
+    // One token each: an endpoint has hardly ever a request of an Envoy, so there is nothing to compare inside a group.
+    let servers =
+        [SpeedClass::Fast, SpeedClass::Slow].map(|class| [(); 2].map(|()| model_server("chat", class)));
+    let addresses = servers.each_ref().map(|pool| pool.each_ref().map(SimulatedServer::address));
+    let [[a, b], [c, d]] = addresses;
+    let mut site = Site::new();
+    let (first, second) = (site.gateway, free_address());
+    site.configure(&format!(
+        "  - {{ name: west, node_cluster: west, listen: {second} }}\n\
+         models:\n  - {{ name: chat, pools: [fast, slow] }}\n\
+         pools:\n  - {{ name: fast, backends: [\"{a}\", \"{b}\"] }}\n  - {{ name: slow, backends: [\"{c}\", \"{d}\"] }}\n"
+    ));
+    let clairvoy = site.serve().await;
+    let east = site.envoy().await;
+    (site.gateway, site.admin) = (second, free_address());
+    let west = Envoy::launch(&site, &["--node-cluster", "west", "--node-id", "west-1"]).await;
+    west.wait_until_routing().await;
+    let loads = [first, second].map(|gateway| Load::start(Chat::new(gateway, "chat", 1), 15.0));
+    let all = addresses.concat();
+    let counted = async || {
+        let of_each = [east.hosts_of("chat").await, west.hosts_of("chat").await];
+        let of_both = |address: &SocketAddr| of_each.iter().map(|hosts| hosts[address].requests).sum::<u64>();
+        all.iter().map(of_both).collect::<Vec<_>>()
+    };
+    let told = async || {
+        let state = clairvoy.state().await?;
+        let share = |address: &SocketAddr| backend(&state, address).map(|backend| backend.share);
+        all.iter().map(share).collect::<Option<Vec<_>>>().ok_or_else(|| "a server is missing".to_owned())
+    };
+    until("both Envoys do as endpoints' weights say", 150, async || {
+        let hosts = east.hosts_of("chat").await;
+        if hosts.values().all(|host| host.weight == 1) {
+            return Err(format!("endpoints have no weights yet: {hosts:?}"));
+        }
+        let (before, shares) = (counted().await, told().await?);
+        // For ten seconds.
+        tokio::join!(loads[0].more(150), loads[1].more(150));
+        let (after, later) = (counted().await, told().await?);
+        // Not while they move.
+        close(&shares, &later, 0.005)?;
+        let sent: Vec<f64> =
+            before.iter().zip(&after).map(|(before, after)| (after - before) as f64).collect();
+        let of_all: f64 = sent.iter().sum();
+        close(&sent.iter().map(|sent| sent / of_all).collect::<Vec<_>>(), &shares, 0.02)
+    })
+    .await;
+    for load in loads {
+        load.end().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

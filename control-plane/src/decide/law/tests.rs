@@ -120,12 +120,19 @@ fn what_serves_at_ease_is_not_taken_for_as_slow_as_what_waits() {
         }
         backends[0].at_ease_rps = at_ease_rps;
         let decision = decide_weights(&model(backends, 5.0), &WeightState::default(), &Law::default(), at(1));
-        assert!((decision.backends[0].capacity_share - 0.25).abs() < 1e-3, "what Envoys fall back to stands still");
+        assert!(
+            (decision.backends[0].capacity_share - 0.25).abs() < 1e-3,
+            "what Envoys fall back to stands still"
+        );
         decision.backends[0].terms.wanted_share
     };
     let by_mean = wanted(None, 2.0);
     assert!((by_mean - 0.25).abs() < 0.01, "{by_mean}");
-    assert!((wanted(Some(2.3), 2.0) - 0.82).abs() < 0.02, "nearly twice what it served: {}", wanted(Some(2.3), 2.0));
+    assert!(
+        (wanted(Some(2.3), 2.0) - 0.82).abs() < 0.02,
+        "nearly twice what it served: {}",
+        wanted(Some(2.3), 2.0)
+    );
     assert!(wanted(Some(2.3), 15.0) < wanted(Some(2.3), 2.0), "it has less room");
     assert_eq!(wanted(Some(2.3), 30.0), by_mean, "it has as many as those that wait");
     assert_eq!(wanted(Some(0.01), 2.0), by_mean, "it had little to serve");

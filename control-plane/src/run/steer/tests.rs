@@ -129,7 +129,9 @@ fn a_decision_has_all_that_it_was_made_from() {
 #[test]
 fn decisions_of_a_canary_are_made_again_for_the_part_that_it_steers() {
     // Two requests in flight are many enough for groups, and the tenth of them that is steered is not.
-    for (settings, form) in [("", "groups"), (", rung: canary, canary: { share: 0.1, by: requests }", "endpoints")] {
+    for (settings, form) in
+        [("", "groups"), (", rung: canary, canary: { share: 0.1, by: requests }", "endpoints")]
+    {
         let mut core = core_of(settings);
         pass(&mut core, 0..60, 2.0);
         let gone = Order::Drain { pool: "a".to_owned(), address: address(2) };

@@ -26,6 +26,8 @@ pub(crate) struct Host {
     pub(crate) requests: u64,
     /// Requests that run.
     pub(crate) active: u64,
+    /// Its weight among those of its locality.
+    pub(crate) weight: u64,
     /// Its health, as told by Clairvoy.
     pub(crate) health: String,
 }
@@ -161,7 +163,8 @@ fn host(status: &Value) -> (SocketAddr, Host) {
         value.and_then(|value| value.as_str().and_then(|text| text.parse().ok())).unwrap_or(0)
     };
     let health = status["health_status"]["eds_health_status"].as_str().unwrap_or_default().to_owned();
-    (address, Host { requests: stat("rq_total"), active: stat("rq_active"), health })
+    let weight = status["weight"].as_u64().unwrap_or(1);
+    (address, Host { requests: stat("rq_total"), active: stat("rq_active"), weight, health })
 }
 
 /// Writes a bootstrap by `clairvoy bootstrap`, and returns its file.
