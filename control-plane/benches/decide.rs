@@ -96,8 +96,6 @@ fn backend(number: usize) -> BackendInput {
         slowdown: if number.is_multiple_of(97) { 4.0 } else { 1.0 },
         in_flight: Some((number * 31 % 80) as f64),
         age_seconds: Some(0.5),
-        sent_since: None,
-        completed_since: None,
         verdict: Verdict::Usual,
         warmed: 1.0,
         sign: None,

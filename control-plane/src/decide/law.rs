@@ -234,14 +234,16 @@ fn fades(age_seconds: Option<f64>, from: f64, to: f64) -> f64 {
     }
 }
 
-/// Requests that a backend has now: those at its newest sample, and what came and went since.
+/// Requests that a backend has now: those at its newest sample, and what came and went since. What comes at one rate leads to
+/// as many as it then completes them at, and never beyond.
 fn in_flight_now(backend: &BackendInput, curve: &Curve, sent_rps: f64) -> Option<f64> {
     let count = |count: f64| (count.is_finite() && (0.0..=MOST).contains(&count)).then_some(count);
     let then = backend.in_flight.and_then(count)?;
     let elapsed = backend.age_seconds.and_then(count)?.min(STALE_SECONDS);
-    let sent = backend.sent_since.and_then(count).unwrap_or(sent_rps * elapsed);
-    let ended = backend.completed_since.and_then(count).unwrap_or(curve.rate(then) * elapsed);
-    Some((then + sent - ended).clamp(0.0, MOST))
+    let sent_rps = count(sent_rps).unwrap_or(0.0);
+    let led_to = if sent_rps < curve.capacity_rps() { curve.in_flight_of_rate(sent_rps) } else { MOST };
+    let moved = then + (sent_rps - curve.rate(then)) * elapsed;
+    Some(if then < led_to { moved.min(led_to) } else { moved.max(led_to) }.clamp(0.0, MOST))
 }
 
 /// Those of which there are shares of before keep them, beside the others, which have those of capacity.

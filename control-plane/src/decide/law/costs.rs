@@ -103,8 +103,6 @@ mod tests {
             slowdown: 1.0,
             in_flight: None,
             age_seconds: Some(0.0),
-            sent_since: None,
-            completed_since: None,
             verdict: Verdict::Usual,
             warmed: 1.0,
             sign: None,

@@ -131,10 +131,6 @@ pub struct BackendInput {
     pub in_flight: Option<f64>,
     /// Age of that sample, seconds; none without any.
     pub age_seconds: Option<f64>,
-    /// Requests sent to it since; none: taken from its share.
-    pub sent_since: Option<f64>,
-    /// Requests that it ended since; none: taken from its rate.
-    pub completed_since: Option<f64>,
     /// Whether it is like its class.
     pub verdict: Verdict,
     /// How far it has warmed up since it started, 0 to 1.

@@ -40,25 +40,20 @@ fn hostile_backend() -> impl Strategy<Value = BackendInput> {
     let verdict = prop_oneof![Just(Verdict::Usual), Just(Verdict::Warming), Just(Verdict::Sick)];
     (
         (1u16..20, 0usize..3, proptest::option::of(hostile_profile()), verdict, hostile()),
-        (hostile(), maybe(), maybe(), maybe(), maybe(), maybe(), maybe()),
+        (hostile(), maybe(), maybe(), maybe(), maybe()),
     )
         .prop_map(
-            |(
-                (port, pool, profile, verdict, warmed),
-                (slowdown, capacity, ease, flight, age, sent, done),
-            )| {
+            |((port, pool, profile, verdict, warmed), (slowdown, capacity, at_ease, flight, age))| {
                 BackendInput {
                     address: address(port),
                     pool: ["a", "b", "c"][pool].to_owned(),
                     zone: String::new(),
                     profile,
                     capacity_rps: capacity,
-                    at_ease_rps: ease,
+                    at_ease_rps: at_ease,
                     slowdown,
                     in_flight: flight,
                     age_seconds: age,
-                    sent_since: sent,
-                    completed_since: done,
                     verdict,
                     warmed,
                     sign: None,

@@ -46,8 +46,6 @@ pub(super) fn backend(port: u16, pool: &str, profile: Profile, in_flight: f64) -
         slowdown: 1.0,
         in_flight: Some(in_flight),
         age_seconds: Some(0.0),
-        sent_since: None,
-        completed_since: None,
         verdict: Verdict::Usual,
         warmed: 1.0,
         sign: None,
@@ -221,11 +219,28 @@ fn a_slow_backend_comes_back_to_its_group_once_it_has_been_well() {
     fleet.model.backends[0].slowdown = 2.0;
     fleet.after(60);
     (fleet.model.backends[0].slowdown, fleet.model.backends[0].in_flight) = (1.0, Some(0.0));
-    fleet.model.backends[0].sent_since = Some(0.0);
     assert_eq!(fleet.decide().groups.len(), 1, "without requests there is nothing to lose");
 
     fleet.model.backends[1].verdict = Verdict::Sick;
     assert_eq!(fleet.decide().groups.len(), 2);
+}
+
+#[test]
+fn what_came_since_the_newest_sample_leads_no_further_than_it_would_for_good() {
+    let in_flight = |now: f64, age: f64| {
+        let mut one = backend(1, "a", class(0), now);
+        one.age_seconds = Some(age);
+        let published = BTreeMap::from([(one.address, 1.0)]);
+        let before = WeightState { published, ..WeightState::default() };
+        let decision = decide_weights(&model(vec![one], 10.0), &before, &Law::default(), at(1));
+        decision.backends[0].terms.in_flight.unwrap()
+    };
+    let curve = Curve::of_profile(&class(0), &MIX).unwrap();
+    let for_good = curve.in_flight_of_rate(10.0);
+    assert!(in_flight(0.0, 0.01) < for_good, "so soon");
+    assert!((in_flight(0.0, 4.0) - for_good).abs() < 1e-9, "not the 40 requests that came");
+    let drained = in_flight(2.0 * for_good, 1.0);
+    assert!(for_good < drained && drained < 2.0 * for_good, "{drained}");
 }
 
 #[test]

@@ -50,8 +50,6 @@ impl Fleet {
                     slowdown: 1.0,
                     in_flight: Some(self.in_flight.get(&address).copied().unwrap_or(0.0)),
                     age_seconds: Some(0.0),
-                    sent_since: None,
-                    completed_since: None,
                     verdict: Verdict::Usual,
                     warmed: 1.0,
                     sign: None,

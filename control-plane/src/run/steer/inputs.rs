@@ -158,8 +158,6 @@ fn backend_input(
         slowdown: backend.slowdown(),
         in_flight: backend.sample.as_ref().and_then(in_flight),
         age_seconds: backend.age_seconds(now),
-        sent_since: None,
-        completed_since: None,
         verdict: judged.verdict(),
         price_per_hour: pool.and_then(|pool| pool.price_per_hour),
         warmed: judged.warmed(),
