@@ -90,7 +90,7 @@ pub fn decide_weights(
         untouched(&backends, &by_capacity, previous)
     };
 
-    let alone = groups::alone(&backends, &sides, &sick, &previous.alone, now);
+    let (alone, slow_since) = groups::alone(&backends, &sides, &sick, previous, now);
     // Backends are seen one after the other at first: who was first shall not have everything until all have risen.
     let shares = if is_watched {
         smoothed(&backends, &wanted, previous, &groups::failing(&sides, &sick), &law)
@@ -131,7 +131,7 @@ pub fn decide_weights(
         || is_held_back_anew(&sides, &decided, &previous.published)
         || (form == Form::Endpoints && moved(&by_weight(&decided), &previous.published_weights) >= dead_band);
     let decision = WeightDecision {
-        state: WeightState { shares, alone, form, other_form_since, ..previous.clone() },
+        state: WeightState { shares, alone, slow_since, form, other_form_since, ..previous.clone() },
         level_seconds: (!decided.is_empty()).then_some(level),
         backends: decided,
         groups: groups.into_values().collect(),

@@ -8,8 +8,10 @@ use super::input::{BackendInput, Law};
 use super::level::Side;
 use super::output::{Aside, Clamp, Form, GroupShare, WeightState};
 
-/// A backend this much slower than its pool gets a group of its own: within a group Envoy takes all backends for equal.
+/// A backend this much slower than its pool gets a group of its own: within a group Envoy takes all backends for equal. Not before the
+/// third evaluation in a row: one interval in which sequences were put back looks like that, and would have it alone for a minute.
 const LEAVES_AT: f64 = 1.4;
+const LEAVES_AFTER: TimeDelta = TimeDelta::milliseconds(1500);
 /// Below this it comes back: at once when it has no requests though it was given some, else after a time. Regrouping costs a backend its
 /// connections and Envoy's count of its requests, so it is done seldom.
 const RETURNS_BELOW: f64 = 1.15;
@@ -23,23 +25,30 @@ const HEAVY_PROMPT_TOKENS: f64 = 8000.0;
 const FORM_HYSTERESIS: f64 = 1.5;
 const FORM_LASTS: TimeDelta = TimeDelta::seconds(30);
 
-/// Backends that have a group of their own from now on.
+/// Backends that have a group of their own from now on, and since when the others are slow that are.
 pub(super) fn alone(
     backends: &[&BackendInput],
     sides: &[Side],
     sick: &[bool],
-    before: &BTreeMap<SocketAddr, Aside>,
+    previous: &WeightState,
     now: DateTime<Utc>,
-) -> BTreeMap<SocketAddr, Aside> {
+) -> (BTreeMap<SocketAddr, Aside>, BTreeMap<SocketAddr, DateTime<Utc>>) {
     let slownesses = slownesses(backends, sides);
+    // A clock that was set back begins anew.
+    let since = |before: Option<DateTime<Utc>>| before.filter(|since| *since <= now).unwrap_or(now);
+    let slow = backends.iter().zip(&slownesses).filter(|(_, slowness)| **slowness > LEAVES_AT);
+    let slow_since: BTreeMap<SocketAddr, DateTime<Utc>> = slow
+        .map(|(backend, _)| (backend.address, since(previous.slow_since.get(&backend.address).copied())))
+        .collect();
     let place = |backend: &BackendInput, side: &Side, slowness: f64, is_sick: bool| {
         // One that warms up but is needed whole is like the others.
         let warms_up = side.cap.is_some_and(|cap| cap.clamp == Clamp::Warming);
         if is_sick || warms_up {
             return Some(Aside { well_since: None, by_verdict: true });
         }
-        let Some(aside) = before.get(&backend.address) else {
-            return (slowness > LEAVES_AT).then(Aside::default);
+        let Some(aside) = previous.alone.get(&backend.address) else {
+            let leaves = slow_since.get(&backend.address).is_some_and(|since| now - *since >= LEAVES_AFTER);
+            return leaves.then(Aside::default);
         };
         // Silence does not make it well.
         if side.trust < 1.0 {
@@ -48,17 +57,19 @@ pub(super) fn alone(
         if slowness >= RETURNS_BELOW {
             return Some(Aside { well_since: None, ..*aside });
         }
-        // A clock that was set back begins anew.
-        let since = aside.well_since.filter(|since| *since <= now).unwrap_or(now);
+        let since = since(aside.well_since);
         let is_idle = !aside.by_verdict && side.in_flight.is_some_and(|count| count < IDLE_BELOW);
         (!is_idle && now - since < RETURNS_AFTER).then_some(Aside { well_since: Some(since), ..*aside })
     };
-    let places = backends.iter().zip(sides).zip(slownesses).zip(sick);
-    places
+    let places = backends.iter().zip(sides).zip(&slownesses).zip(sick);
+    let alone: BTreeMap<SocketAddr, Aside> = places
         .filter_map(|(((backend, side), slowness), sick)| {
-            Some((backend.address, place(backend, side, slowness, *sick)?))
+            Some((backend.address, place(backend, side, *slowness, *sick)?))
         })
-        .collect()
+        .collect();
+    let still_with_others =
+        slow_since.into_iter().filter(|(address, _)| !alone.contains_key(address)).collect();
+    (alone, still_with_others)
 }
 
 /// How many times longer a request takes at each backend than at the others of its pool, with as many requests as these have

@@ -40,6 +40,9 @@ pub struct WeightState {
     // Earlier versions saved a plain list as `alone`; it is passed over.
     #[serde(rename = "aside")]
     pub alone: BTreeMap<SocketAddr, Aside>,
+    /// Since when others are so slow that they are to have one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub slow_since: BTreeMap<SocketAddr, DateTime<Utc>>,
     /// The form of the weights.
     pub form: Form,
     /// Since when the other form would do better.

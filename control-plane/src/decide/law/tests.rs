@@ -204,8 +204,14 @@ fn a_slow_backend_comes_back_to_its_group_once_it_has_been_well() {
     let backends: Vec<_> = (1..=2).map(|port| backend(port, "a", class(0), 0.0)).collect();
     let mut fleet = Fleet::of(backends, 25.0);
     fleet.after(30);
+    for _ in 0..10 {
+        fleet.model.backends[0].slowdown = 1.5;
+        assert_eq!(fleet.after(2).groups.len(), 1, "a moment is chance");
+        fleet.model.backends[0].slowdown = 1.0;
+        fleet.decide();
+    }
     fleet.model.backends[0].slowdown = 1.5;
-    assert_eq!(fleet.decide().groups.len(), 2);
+    assert_eq!(fleet.after(3).groups.len(), 2);
     fleet.model.backends[0].slowdown = 1.3;
     assert_eq!(fleet.after(120).groups.len(), 2, "not well yet");
     fleet.model.backends[0].slowdown = 1.1;
