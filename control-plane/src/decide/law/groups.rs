@@ -9,7 +9,7 @@ use super::level::Side;
 use super::output::{Aside, Clamp, Form, GroupShare, WeightState};
 
 /// A backend this much slower than its pool gets a group of its own: within a group Envoy takes all backends for equal. Not before the
-/// third evaluation in a row: one interval in which sequences were put back looks like that, and would have it alone for a minute.
+/// third evaluation in a row: a healthy one looks like that for a second now and then, and would have it alone for a minute.
 const LEAVES_AT: f64 = 1.4;
 const LEAVES_AFTER: TimeDelta = TimeDelta::milliseconds(1500);
 /// Below this it comes back: at once when it has no requests though it was given some, else after a time. Regrouping costs a backend its
