@@ -5,6 +5,7 @@ mod spare;
 mod words;
 mod zones;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -21,6 +22,7 @@ use crate::decide::{
 use crate::fleet::Fleet;
 use crate::view::Change;
 
+use explain::Record;
 use inputs::{Place, draining, model_input, serving};
 use policy::decide_by_policy;
 use words::{changes, summary};
@@ -136,20 +138,15 @@ impl Steering {
             kind: if joined_or_left { "membership" } else { "weights" },
             summary: summary(joined_or_left, &self.published, &groups, &changes, &decision),
             changes,
-            inputs: json!({
-                "policy": model.balance.policy,
-                "demand_rps": input.arrivals_rps,
-                "mix": input.mix,
-                "envoys": input.envoys,
-                "steered_part": input.steered_part,
-                "observed_seconds": input.observed_seconds,
-                "level_seconds": decision.level_seconds,
-                "form": decision.form,
-                "law": law,
-                "backends": input.backends,
-                "previous": self.state,
-                "draining": draining,
-                "groups": groups,
+            inputs: json!(Record {
+                policy: model.balance.policy,
+                law,
+                level_seconds: decision.level_seconds,
+                form: decision.form,
+                model: Cow::Borrowed(&input),
+                previous: Cow::Borrowed(&self.state),
+                draining: Cow::Borrowed(&draining),
+                groups: Some(Cow::Borrowed(&groups)),
             }),
         };
         self.state = decision.published();

@@ -1,11 +1,13 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Policy;
 use crate::decide::{
-    BackendShare, Law, ModelInput, WeightDecision, WeightState, Zone, ZoneTerms, decide_weights, decide_zones,
+    BackendShare, Form, Law, ModelInput, WeightDecision, WeightState, Zone, ZoneTerms, decide_weights,
+    decide_zones,
 };
 use crate::store::DecisionRow;
 
@@ -40,20 +42,24 @@ pub(crate) struct Part<'a> {
     pub(crate) own_weight: Option<u32>,
 }
 
-/// What is recorded of a decision.
-#[derive(Deserialize)]
-struct Inputs {
+/// What is recorded of a decision about shares, and what it is made again from.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Record<'a> {
     #[serde(default)]
-    policy: Policy,
-    law: Law,
-    previous: WeightState,
+    pub(super) policy: Policy,
+    pub(super) law: Law,
+    /// These two came out; they are for whoever reads the record.
+    pub(super) level_seconds: Option<f64>,
     #[serde(default)]
-    draining: BTreeMap<SocketAddr, Place>,
+    pub(super) form: Form,
+    #[serde(flatten)]
+    pub(super) model: Cow<'a, ModelInput>,
+    pub(super) previous: Cow<'a, WeightState>,
+    #[serde(default)]
+    pub(super) draining: Cow<'a, BTreeMap<SocketAddr, Place>>,
     /// None in records of older versions.
     #[serde(default)]
-    groups: Option<Vec<PublishedGroup>>,
-    #[serde(flatten)]
-    model: ModelInput,
+    pub(super) groups: Option<Cow<'a, [PublishedGroup]>>,
 }
 
 /// Makes a decision about shares again.
@@ -61,17 +67,17 @@ struct Inputs {
 /// # Errors
 /// Says why it cannot be made again, or that it comes out otherwise.
 pub(crate) fn explain(row: &DecisionRow) -> Result<Explained, String> {
-    let inputs = Inputs::deserialize(&row.inputs)
+    let record = Record::deserialize(&row.inputs)
         .map_err(|error| format!("its record is of another version of Clairvoy: {error}"))?;
-    if inputs.policy != Policy::Predictive {
-        return Err(format!("the model was balanced by {:?}, which goes by no prediction", inputs.policy));
+    if record.policy != Policy::Predictive {
+        return Err(format!("the model was balanced by {:?}, which goes by no prediction", record.policy));
     }
-    let decision = decide_weights(&inputs.model, &inputs.previous, &inputs.law, row.at);
-    let again = groups(&decision, &inputs.draining);
-    if inputs.groups.is_some_and(|published| published != again) {
+    let decision = decide_weights(&record.model, &record.previous, &record.law, row.at);
+    let again = groups(&decision, &record.draining);
+    if record.groups.is_some_and(|published| *published != *again) {
         return Err("made again it comes out otherwise: another version of Clairvoy made it".to_owned());
     }
-    Ok(Explained { model: inputs.model, law: inputs.law, decision, groups: again })
+    Ok(Explained { model: record.model.into_owned(), law: record.law, decision, groups: again })
 }
 
 impl Explained {

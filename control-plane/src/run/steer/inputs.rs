@@ -106,15 +106,11 @@ pub(super) fn model_input(
     now: DateTime<Utc>,
 ) -> ModelInput {
     let pools: BTreeSet<&str> = serving.iter().map(|backend| backend.pool.as_str()).collect();
-    let capacities: BTreeMap<&str, f64> =
-        pools.into_iter().filter_map(|pool| Some((pool, pool_capacity(config, serving, pool)?))).collect();
-    let mut at_ease: BTreeMap<&str, f64> = BTreeMap::new();
-    for backend in serving {
-        if let Some(rps) = backend.capacity.at_ease_rps() {
-            let most = at_ease.entry(&backend.pool).or_insert(rps);
-            *most = most.max(rps);
-        }
-    }
+    let of_pools = |of_pool: &dyn Fn(&str) -> Option<f64>| -> BTreeMap<&str, f64> {
+        pools.iter().filter_map(|pool| Some((*pool, of_pool(pool)?))).collect()
+    };
+    let capacities = of_pools(&|pool| pool_capacity(config, serving, pool));
+    let at_ease = of_pools(&|pool| pool_at_ease(serving, pool));
     let mix = fleet.mix(&model.name, now);
     let input = |backend: &&Backend| {
         let capacity_rps = capacities.get(backend.pool.as_str()).copied();
@@ -197,4 +193,10 @@ pub(in crate::run) fn pool_capacity(config: &Config, backends: &[&Backend], pool
         of_pool.filter_map(|backend| backend.capacity.rps()).max_by(f64::total_cmp)
     };
     config.pool(pool).and_then(|pool| pool.capacity_rps).or_else(learned)
+}
+
+/// The most requests/s that any backend of a pool was seen to serve while none waited.
+fn pool_at_ease(backends: &[&Backend], pool: &str) -> Option<f64> {
+    let of_pool = backends.iter().filter(|backend| backend.pool == pool);
+    of_pool.filter_map(|backend| backend.capacity.at_ease_rps()).max_by(f64::total_cmp)
 }
