@@ -11,7 +11,7 @@ use super::routes::{error_route, header, set_header};
 
 /// Carries what a request says of its lane from the filters to the routes; removed before the request goes on.
 pub(super) const LANE_HEADER: &str = "x-clairvoy-lane";
-/// Between what the header says and what the body says; no sign has it.
+/// Between what the path, the header and the body say; no sign has it.
 const SEPARATOR: char = '|';
 
 /// The lanes of one model.
@@ -44,10 +44,12 @@ impl Default for LanesIntent {
     }
 }
 
-/// What the internal header is made of: what the client's header says, and the body's `service_tier`. It overwrites
-/// whatever a client sent under that name.
+/// What the internal header is made of: the path, where that is a sign, what the client's header says, and the body's
+/// `service_tier`. It overwrites whatever a client sent under that name. The path comes first: what a client writes into the
+/// others cannot hide it.
 pub(super) fn signs(rules: &LaneRules, body: &str) -> String {
-    format!("%REQ({})%{SEPARATOR}{body}", rules.header)
+    let path = if rules.paths.is_empty() { String::new() } else { format!("%REQ(:path)%{SEPARATOR}") };
+    format!("{path}%REQ({})%{SEPARATOR}{body}", rules.header)
 }
 
 /// The lanes of a model's requests and what tells them apart, in the order in which they are asked.
@@ -66,14 +68,20 @@ pub(super) fn lanes(model: ModelLane, rules: &LaneRules) -> Vec<(Lane, Option<He
 
 /// Matches the internal header of requests that can wait, as a whole.
 fn pattern(rules: &LaneRules) -> String {
-    // Signs are letters, digits, `-`, `_` and `.`.
+    // Signs are letters, digits, `-`, `_` and `.`, and `/` in paths.
     let any_of = |signs: &[String]| format!("({})", signs.join("|").replace('.', "\\."));
     let mut ways = Vec::new();
     if !rules.header_values.is_empty() {
-        ways.push(format!("{}\\{SEPARATOR}.*", any_of(&rules.header_values)));
+        let behind_the_path = if rules.paths.is_empty() { String::new() } else { format!(".*\\{SEPARATOR}") };
+        ways.push(format!("{behind_the_path}{}\\{SEPARATOR}.*", any_of(&rules.header_values)));
     }
     if !rules.service_tiers.is_empty() {
         ways.push(format!(".*\\{SEPARATOR}{}", any_of(&rules.service_tiers)));
+    }
+    if !rules.paths.is_empty() {
+        let paths: Vec<String> =
+            rules.paths.iter().map(|path| path.trim_end_matches('/').to_owned()).collect();
+        ways.push(format!("{}([/?].*)?\\{SEPARATOR}.*", any_of(&paths)));
     }
     format!("(?i)({})", ways.join("|"))
 }
@@ -107,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_sign_of_either_kind_is_enough() {
+    fn one_sign_of_any_kind_is_enough() {
         assert_eq!(pattern(&LaneRules::default()), "(?i)((batch)\\|.*|.*\\|(flex|batch))");
         let only_tier = LaneRules {
             header_values: Vec::new(),
@@ -115,6 +123,9 @@ mod tests {
             ..LaneRules::default()
         };
         assert_eq!(pattern(&only_tier), "(?i)(.*\\|(v1\\.5))");
+        let with_path = LaneRules { paths: vec!["/v1/embeddings".into()], ..only_tier.clone() };
+        assert_eq!(pattern(&with_path), "(?i)(.*\\|(v1\\.5)|(/v1/embeddings)([/?].*)?\\|.*)");
+        assert_eq!(signs(&with_path, "TIER"), "%REQ(:path)%|%REQ(x-request-class)%|TIER");
         let none = LaneRules { service_tiers: Vec::new(), ..only_tier };
         assert_eq!(lanes(ModelLane::ByRequest, &none), [(Lane::Interactive, None)]);
     }

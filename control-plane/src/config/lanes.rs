@@ -18,6 +18,8 @@ pub struct LaneRules {
     pub header_values: Vec<String>,
     /// Values of `service_tier` in the body by which it is, in any case (default `[flex, batch]`); none: it says nothing.
     pub service_tiers: Vec<String>,
+    /// Paths whose requests are, with all that is below them, in any case (default none). `/` is the whole gateway.
+    pub paths: Vec<String>,
 }
 
 impl Default for LaneRules {
@@ -26,6 +28,7 @@ impl Default for LaneRules {
             header: "x-request-class".to_owned(),
             header_values: vec!["batch".to_owned()],
             service_tiers: vec!["flex".to_owned(), "batch".to_owned()],
+            paths: Vec::new(),
         }
     }
 }
@@ -100,7 +103,7 @@ impl Default for Shedding {
 impl LaneRules {
     /// Whether any request can say that it can wait.
     pub fn has_signs(&self) -> bool {
-        !(self.header_values.is_empty() && self.service_tiers.is_empty())
+        !(self.header_values.is_empty() && self.service_tiers.is_empty() && self.paths.is_empty())
     }
 
     fn faults(&self) -> Vec<(&'static str, String)> {
@@ -110,17 +113,25 @@ impl LaneRules {
         if !is_header || self.header.to_ascii_lowercase().starts_with("x-clairvoy-") {
             faults.push(("header", format!("{:?} is no name for a header of requests", self.header)));
         }
-        for (field, signs) in [("header_values", &self.header_values), ("service_tiers", &self.service_tiers)]
-        {
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let is_value = |sign: &str| (1..=50).contains(&sign.len()) && sign.bytes().all(is_word);
+        let is_path = |path: &str| {
+            let is_below = path.strip_prefix('/').is_some_and(|rest| !rest.ends_with('/'));
+            is_below && path.len() <= 100 && path.bytes().all(|byte| byte == b'/' || is_word(byte))
+        };
+        let value = "1 to 50 letters, digits, `-`, `_` or `.`";
+        let path = "a path: `/`, or names of letters, digits, `-`, `_` and `.` with a `/` before each";
+        let lists: [(_, _, &dyn Fn(&str) -> bool, _); 3] = [
+            ("header_values", &self.header_values, &is_value, value),
+            ("service_tiers", &self.service_tiers, &is_value, value),
+            ("paths", &self.paths, &is_path, path),
+        ];
+        for (field, signs, is_sign, wanted) in lists {
             if signs.len() > MOST_SIGNS {
                 faults.push((field, format!("{} values: {MOST_SIGNS} at most", signs.len())));
             }
-            let is_sign = |sign: &&String| {
-                (1..=50).contains(&sign.len())
-                    && sign.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-            };
             if let Some(sign) = signs.iter().find(|sign| !is_sign(sign)) {
-                faults.push((field, format!("{sign:?} is not 1 to 50 letters, digits, `-`, `_` or `.`")));
+                faults.push((field, format!("{sign:?} is not {wanted}")));
             }
         }
         faults
@@ -174,6 +185,9 @@ mod tests {
             ("header: x-clairvoy-lane", "", "header"),
             ("header_values: [\"a|b\"]", "", "header_values"),
             ("service_tiers: [\"\"]", "", "service_tiers"),
+            ("paths: [batch]", "", "paths"),
+            ("paths: [/batch/]", "", "is not a path"),
+            ("paths: [\"/a|b\"]", "", "is not a path"),
             ("", "lane: urgent", "urgent"),
             ("", "max_requests: { batch: 0 }", "batch"),
             ("", "shedding: { target_utilisation: 0.99 }", "begin_utilisation"),

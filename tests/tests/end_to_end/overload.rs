@@ -162,7 +162,8 @@ async fn interactive_requests_are_dropped_where_that_is_allowed_and_let_in_when_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lane_is_what_the_rules_say_and_has_bounds_of_its_own() {
     let server = model_server("chat", SpeedClass::Slow);
-    let site = Site::new();
+    let mut site = Site::new();
+    site.gateway_keys = "lanes: { paths: [/v1/completions] }";
     configure(&site, &server, "rung: shadow, max_requests: { batch: 1 }");
     let clairvoy = site.serve().await;
     let envoy = site.envoy().await;
@@ -174,6 +175,11 @@ async fn a_lane_is_what_the_rules_say_and_has_bounds_of_its_own() {
     assert_eq!(status(Sign::Header, None).await, full);
     assert_eq!(status(Sign::None, Some(("x-request-class", "BATCH"))).await, full);
     assert_eq!(status(Sign::Tier("Flex"), None).await, full);
+    let status_at = async |path| Ask::new(site.gateway, Sign::None, 1).at(path).send(None).await.status();
+    for path in ["/v1/completions", "/V1/completions?stream=true", "/v1/completions/render"] {
+        assert_eq!(status_at(path).await, full, "{path}");
+    }
+    assert_ne!(status_at("/v1/completions-of-mine").await, full);
     // The internal header is ours.
     assert_eq!(status(Sign::Header, Some(("x-clairvoy-lane", "interactive|"))).await, full);
     assert_eq!(status(Sign::None, Some(("x-clairvoy-lane", "batch|"))).await, StatusCode::OK);

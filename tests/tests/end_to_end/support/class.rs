@@ -38,11 +38,17 @@ pub(crate) struct Ask {
     gateway: SocketAddr,
     sign: Sign,
     tokens: u32,
+    path: &'static str,
 }
 
 impl Ask {
     pub(crate) fn new(gateway: SocketAddr, sign: Sign, tokens: u32) -> Self {
-        Self { client: keeping_client(), gateway, sign, tokens }
+        Self { client: keeping_client(), gateway, sign, tokens, path: "/v1/chat/completions" }
+    }
+
+    /// The same on another path.
+    pub(crate) fn at(self, path: &'static str) -> Self {
+        Self { path, ..self }
     }
 
     /// Sends it, with one more header.
@@ -60,7 +66,7 @@ impl Ask {
         if let Sign::Tier(tier) = self.sign {
             body["service_tier"] = tier.into();
         }
-        let url = format!("http://{}/v1/chat/completions", self.gateway);
+        let url = format!("http://{}{}", self.gateway, self.path);
         let mut request = self.client.post(url).header("x-simulator-prompt-tokens", 2000).json(&body);
         if self.sign == Sign::Header {
             request = request.header("x-request-class", "batch");
