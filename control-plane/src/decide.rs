@@ -39,8 +39,8 @@ pub use canary::{
 pub use capacity::{Capacity, fill_unknown};
 pub use drain::{DrainOutlook, drain_outlook};
 pub use law::{
-    ACTIVE_REQUEST_BIAS, Aside, BackendInput, BackendShare, Clamp, Form, GroupShare, Law, ModelInput, Terms,
-    Verdict, WeightDecision, WeightState, capacity_shares, decide_weights, moved,
+    ACTIVE_REQUEST_BIAS, Aside, BackendInput, BackendShare, Clamp, ENDPOINT_WEIGHTS, Form, GroupShare, Law,
+    ModelInput, Terms, Verdict, WeightDecision, WeightState, capacity_shares, decide_weights, moved,
 };
 pub use policy_shares::{Weighed, Weighing, policy_shares};
 pub use profile::{

@@ -56,8 +56,8 @@ const MOST_PROBING: f64 = 0.1;
 const LEAST_LOAD: f64 = 0.05;
 /// More requests/s, or in flight, are none.
 const MOST: f64 = 1e9;
-/// Where endpoints have weights they add up to this.
-const ENDPOINT_WEIGHTS: u32 = 100_000;
+/// Where a model's endpoints have weights they add up to this.
+pub const ENDPOINT_WEIGHTS: u32 = 100_000;
 /// Envoy divides an endpoint's weight by its active requests plus one to this power.
 pub const ACTIVE_REQUEST_BIAS: f64 = 2.0;
 

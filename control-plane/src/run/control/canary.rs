@@ -1,3 +1,5 @@
+mod view;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -12,7 +14,7 @@ use crate::decide::{
     decide_canary,
 };
 use crate::store::DecisionRow;
-use crate::view::{CanaryView, Change, SteppedBackView};
+use crate::view::Change;
 
 use super::super::commands::Refusal;
 use super::super::journal::Entry;
@@ -284,53 +286,12 @@ impl Core {
         Some((chosen, self.connected.len()))
     }
 
-    /// Why there is only one part of a canary of proxies, and whether it is the one that is not steered; none while there are
-    /// two, or no Envoy.
-    pub(in crate::run) fn lone_part(&self, model: &Model) -> Option<(bool, String)> {
-        match self.chosen_proxies(model)? {
-            (_, 0) => None,
-            (0, 1) => Some((true, "the one Envoy that is connected is not among the chosen".to_owned())),
-            (0, all) => {
-                Some((true, format!("none of the {all} Envoys that are connected is among the chosen")))
-            }
-            (chosen, all) if chosen == all => Some((
-                false,
-                format!("of {all} connected Envoys all are chosen: there is nothing to compare with"),
-            )),
-            _ => None,
-        }
-    }
-
     /// Part of a model's requests that predictions steer, 0 to 1: of a canary of proxies, the part of the Envoys that are chosen.
     pub(in crate::run) fn relied_part(&self, model: &Model) -> f64 {
         let percent = self.reliance.get(&model.name).map_or(0, |reliance| reliance.percent);
         let chosen =
             self.chosen_proxies(model).map_or(1.0, |(chosen, all)| chosen as f64 / all.max(1) as f64);
         chosen * f64::from(percent) / 100.0
-    }
-
-    /// What is shown of the canary of a model; none on other rungs.
-    pub(in crate::run) fn canary_view(&self, model: &Model) -> Option<CanaryView> {
-        if model.rung != Rung::Canary {
-            return None;
-        }
-        let canary = self.canaries.get(&model.name).cloned().unwrap_or_default();
-        let stepped_back = self.stepped_back(model).map(|back| SteppedBackView {
-            at: back.at,
-            decision: back.decision.to_string(),
-            reason: back.reason.clone(),
-        });
-        Some(CanaryView {
-            by: model.canary.by,
-            share: model.canary.share,
-            blocks: canary.state.blocks,
-            terms: canary.terms.clone(),
-            reason: self
-                .lone_part(model)
-                .map(|(_, reason)| reason)
-                .or_else(|| Some(canary.reason).filter(|reason| !reason.is_empty())),
-            stepped_back,
-        })
     }
 }
 

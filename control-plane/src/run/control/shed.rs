@@ -1,17 +1,18 @@
+mod told;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::compile::LanesIntent;
 use crate::config::{Model, ModelLane, Shedding};
 use crate::decide::{
     Ahead, BackendShare, Clamp, InForce, Refused, ShedDecision, ShedInput, ShedLaw, ShedState, decide_shed,
 };
 use crate::fleet::{Backend, Demand};
 use crate::store::DecisionRow;
-use crate::view::{Change, ShedView};
+use crate::view::Change;
 
 use super::super::steer::{Steered, Steering, pool_capacity, share_capacity};
 use super::Core;
@@ -21,8 +22,6 @@ const DEAD_BAND: f64 = 0.02;
 /// While requests are refused logs that tell nothing for this long are lost, seconds, if so many requests came meanwhile.
 const LOST_AFTER_SECONDS: f64 = 5.0;
 const LEAST_MISSED: f64 = 20.0;
-/// In parts of this many requests Envoys are told what to refuse.
-const MILLION: f64 = 1e6;
 
 /// What is refused of one model's requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -230,42 +229,6 @@ impl Core {
             (seconds > 0.0).then_some(Ahead { rps: point.quantiles.q50(), seconds })
         });
         ahead.min_by(|left, right| left.seconds.total_cmp(&right.seconds))
-    }
-
-    /// What Envoys are to do about the lanes of a model.
-    pub(super) fn lanes_intent(&self, model: &Model, steers: bool) -> LanesIntent {
-        let (batch, interactive) = match self.sheds.get(&model.name) {
-            Some(shed) if steers && model.shedding.enabled => shed.published,
-            _ => (0.0, 0.0),
-        };
-        let share = model.enforced_share();
-        let millionths = |part: f64| (MILLION * part.clamp(0.0, 1.0)).round() as u32;
-        LanesIntent {
-            lane: model.lane,
-            max_requests: model.max_requests,
-            refuses: model.shedding.enabled,
-            retry_after_seconds: model.shedding.retry_after.0.as_secs().max(1),
-            batch_refused: millionths(batch * share),
-            predictive_refused: millionths(if model.steers() { interactive } else { 0.0 }),
-        }
-    }
-
-    /// What is shown of the lanes of a model.
-    pub(in crate::run) fn shed_view(&self, model: &Model) -> ShedView {
-        let in_force = self.in_force(model, self.relied_part(model));
-        let shed = self.sheds.get(&model.name);
-        let advised = shed.map_or((0.0, 0.0), |shed| shed.published);
-        let total = self.fleet.lane_totals(&model.name);
-        ShedView {
-            batch_ratio: in_force.0,
-            interactive_ratio: in_force.1,
-            advised_batch_ratio: advised.0,
-            advised_interactive_ratio: advised.1,
-            batch_refused: total.batch.refused,
-            interactive_refused: total.interactive.refused,
-            since: shed.and_then(|shed| shed.since),
-            reason: shed.filter(|shed| shed.sheds()).map(|shed| shed.reason.clone()),
-        }
     }
 }
 

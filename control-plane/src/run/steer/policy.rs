@@ -2,13 +2,11 @@ use std::collections::BTreeMap;
 
 use crate::config::{Balance, Policy};
 use crate::decide::{
-    BackendShare, Form, GroupShare, ModelInput, Terms, Weighed, Weighing, WeightDecision, WeightState,
-    capacity_shares, moved, policy_shares, whole_weights,
+    BackendShare, ENDPOINT_WEIGHTS, Form, GroupShare, ModelInput, Terms, Weighed, Weighing, WeightDecision,
+    WeightState, capacity_shares, moved, policy_shares, whole_weights,
 };
 use crate::fleet::Backend;
 
-/// Weights of a model's endpoints add up to this.
-const ENDPOINT_WEIGHTS: u32 = 100_000;
 /// Learned capacities waver, and what goes by a hash moves with its weights: shares by capacity are published anew when this
 /// part of the traffic would move.
 const CAPACITY_DEAD_BAND: f64 = 0.05;

@@ -7,6 +7,7 @@ use crate::envoy::LogSummary;
 use crate::run::control::{Input, Order};
 use crate::run::database::Memory;
 use crate::telemetry::Sample;
+use crate::view::CanaryView;
 
 use super::*;
 

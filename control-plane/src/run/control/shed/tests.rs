@@ -7,7 +7,9 @@ use crate::envoy::{LaneCounts, LaneLog, LogSummary, ModelLoad, NodeLoad};
 use crate::learn::Insight;
 use crate::run::control::{Effect, Input};
 use crate::telemetry::Sample;
+use crate::view::ShedView;
 
+use super::told::MILLION;
 use super::*;
 
 fn at(second: f64) -> DateTime<Utc> {
