@@ -300,9 +300,10 @@ async fn a_spare_backend_takes_requests_only_when_no_other_can() {
     servers[..3].iter().for_each(SimulatedServer::kill);
     until("the spare one takes all", 60, async || {
         let before = (clients.counts(), of(spare).await);
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        clients.more(10).await;
         let after = (clients.counts(), of(spare).await);
-        if after.0.1 == before.0.1 && after.1 > before.1 + 4 {
+        // Of what it has answered a few may have been sent there before.
+        if after.0.1 == before.0.1 && after.1 >= before.1 + 8 {
             Ok(())
         } else {
             Err(format!("{before:?} {after:?} {running:?}"))
