@@ -1,5 +1,6 @@
 //! What is said of single backends: how much they can do, and when something is wrong with one.
 
+use clairvoy::view::State;
 use clairvoy_tests::{Faults, SpeedClass};
 
 use crate::support::{Chat, Load, Site, backend, model_server, until};
@@ -52,6 +53,15 @@ async fn a_slowed_backend_is_named_with_the_reason_and_capacities_are_learned() 
         "{others:#?}"
     );
 
+    let own = format!("a/{slowed}");
+    let is_apart = |state: &State| {
+        let groups: Vec<&str> = state.models[0].shares.iter().map(|share| share.group.as_str()).collect();
+        groups.contains(&"a")
+            && groups.contains(&own.as_str())
+            && backend(state, slowed).unwrap().group == own
+    };
+    clairvoy.state_where("it has a group of its own, as long as it is slow", is_apart).await;
+
     // A third of 12 requests/s each, and more on the healthy ones since: no more was tried.
     let state = clairvoy
         .state_where("the capacities are known as far as they were seen", |state| {
@@ -69,6 +79,7 @@ async fn a_slowed_backend_is_named_with_the_reason_and_capacities_are_learned() 
     assert!((0.005..0.012).contains(&profile.fixed_seconds) && profile.observations > 50.0, "{profile:?}");
     assert!(profile.kv_tokens == Some(180_000.0) && profile.capacity_rps > 5.0, "{profile:?}");
     assert!(backend(&state, slowed).unwrap().slowdown > 2.0, "{:?}", backend(&state, slowed));
+    assert!(is_apart(&state), "{:#?}", state.models[0].shares);
 
     let labels = |address: std::net::SocketAddr| format!("backend=\"{address}\"");
     until("the metrics tell of both", 10, async || {

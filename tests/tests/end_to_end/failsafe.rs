@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use clairvoy_tests::{Faults, SimulatedServer, SpeedClass};
+use futures::future::join_all;
 use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
 
@@ -48,16 +49,17 @@ struct Place {
 
 impl Place {
     fn configure(site: &Site) -> Vec<SimulatedServer> {
-        Self::configure_with(site, "")
+        Self::configure_with(site, "", "")
     }
 
-    fn configure_with(site: &Site, settings: &str) -> Vec<SimulatedServer> {
+    /// With further models, and with what follows the pools.
+    fn configure_with(site: &Site, models: &str, rest: &str) -> Vec<SimulatedServer> {
         let servers: Vec<_> = (0..3).map(|_| model_server("chat", SpeedClass::Fast)).collect();
         let [a, b, c] = [0, 1, 2].map(|index: usize| servers[index].address());
         site.configure(&format!(
-            "models:\n  - {{ name: chat, pools: [a, b] }}\n\
+            "models:\n  - {{ name: chat, pools: [a, b] }}\n{models}\
              pools:\n  - {{ name: a, capacity_rps: 6, backends: [\"{a}\"] }}\n  \
-             - {{ name: b, capacity_rps: 2, backends: [\"{b}\", \"{c}\"] }}\n{settings}"
+             - {{ name: b, capacity_rps: 2, backends: [\"{b}\", \"{c}\"] }}\n{rest}"
         ));
         servers
     }
@@ -139,13 +141,25 @@ async fn a_killed_clairvoy_leaves_capacity_shares_and_one_that_is_stopped_tells_
 
 async fn killed_and_stopped() {
     let site = Site::new();
-    let servers = Place::configure(&site);
+    let idle =
+        [SpeedClass::Fast, SpeedClass::Slow, SpeedClass::Slow].map(|class| model_server("idle", class));
+    let [c, d, e] = idle.each_ref().map(SimulatedServer::address);
+    let pools =
+        format!("  - {{ name: c, backends: [\"{c}\"] }}\n  - {{ name: d, backends: [\"{d}\", \"{e}\"] }}\n");
+    let servers = Place::configure_with(&site, "  - { name: idle, pools: [c, d] }\n", &pools);
     let clairvoy = site.serve().await;
     let place = Place::new(&site, servers).await;
 
     let killed = Instant::now();
     clairvoy.kill();
     place.falls(killed, FALLS_WITHIN).await;
+    // Nobody has asked for this model before, so nothing is known of what its servers can do.
+    let asks = Chat::new(site.gateway, "idle", 1);
+    let answers = join_all((0..30).map(|_| asks.stream())).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let hosts = place.envoy.hosts_of("!static/idle").await;
+    let got = idle.each_ref().map(|server| hosts[&server.address()].requests);
+    assert!((9..=11).contains(&got[0]) && got.iter().sum::<u64>() == 30, "all are equal: {got:?}");
     let clairvoy = site.serve().await;
     place.rises().await;
 
@@ -240,20 +254,23 @@ async fn stale_telemetry_and_absent_database() {
     tells_history(&clairvoy).await;
 
     let silent = Instant::now();
-    let hang = |metrics_hang| {
+    let hang = |servers: &[SimulatedServer], metrics_hang| {
         let set = |server: &SimulatedServer| server.set_faults(Faults { metrics_hang, ..Faults::default() });
-        place.servers.iter().for_each(|server| set(server).unwrap());
+        servers.iter().for_each(|server| set(server).unwrap());
     };
-    hang(true);
+    // More than half of them at first, then all.
+    hang(&place.servers[..2], true);
+    place.short.more(30).await;
+    hang(&place.servers[2..], true);
     place.falls(silent, FALLS_WITHIN).await;
     let told = |state: &clairvoy::view::State| {
         let model = &state.models[0];
         model.predictive_ratio == 0.0
-            && model.fallback.as_ref().is_some_and(|why| why.contains("of 3 backends"))
+            && model.fallback.as_ref().is_some_and(|why| why.contains("0 of 3 backends"))
     };
     clairvoy.state_where("it says so", told).await;
-    clairvoy.event("model chat goes by capacity shares: the telemetry of").await;
-    hang(false);
+    clairvoy.event("model chat goes by capacity shares: the telemetry of 1 of 3 backends").await;
+    hang(&place.servers, false);
     place.rises().await;
     clairvoy.event("model chat goes by predictions again").await;
     place.end().await;
@@ -267,7 +284,7 @@ async fn one_backend_that_tells_nothing_goes_by_its_capacity_and_nothing_waits_f
 async fn one_silent_backend() {
     let site = Site::new();
     // The first forecast is made when a step is over.
-    let servers = Place::configure_with(&site, "forecast: { step: 1h, season: 24h, horizons: [1h] }\n");
+    let servers = Place::configure_with(&site, "", "forecast: { step: 1h, season: 24h, horizons: [1h] }\n");
     let clairvoy = site.serve().await;
     let place = Place::new(&site, servers).await;
     let beside_capacity = |state: &clairvoy::view::State| {

@@ -349,6 +349,14 @@ fn a_backend_that_warms_up_rises_to_its_share_unless_the_others_are_full() {
     assert_eq!(decision.backends[3].reason, "has just started; held at 6.00 requests/s while it warms up");
     // Four serve 74.6 requests/s. At 70 the other three would be above their capacity.
     assert!(part(0.0, 70.0).0 > 0.9, "{:?}", part(0.0, 70.0));
+
+    // Once it is warm it is with its equals again after a minute, and stays there.
+    let mut fleet = Fleet::of(backends, 40.0);
+    fleet.model.backends[3].warmed = 0.5;
+    assert_eq!(fleet.after(10).groups.len(), 2);
+    (fleet.model.backends[3].verdict, fleet.model.backends[3].warmed) = (Verdict::Usual, 1.0);
+    let groups: Vec<usize> = (0..120).map(|_| fleet.decide().groups.len()).collect();
+    assert_eq!(groups, [[2_usize; 60], [1; 60]].concat());
 }
 
 #[test]
