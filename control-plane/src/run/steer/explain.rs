@@ -12,8 +12,11 @@ use crate::decide::{
 use crate::store::DecisionRow;
 
 use super::inputs::Place;
-use super::zones::{ZonesRecord, told};
+use super::zones::{ZonesRecord, all_told};
 use super::{PublishedGroup, groups};
+
+/// Of a decision that this program would not have made.
+const OTHERWISE: &str = "made again it comes out otherwise: another version of Clairvoy made it";
 
 /// A decision about shares, made again from its record.
 #[derive(Clone, Debug)]
@@ -75,7 +78,7 @@ pub(crate) fn explain(row: &DecisionRow) -> Result<Explained, String> {
     let decision = decide_weights(&record.model, &record.previous, &record.law, row.at);
     let again = groups(&decision, &record.draining);
     if record.groups.is_some_and(|published| *published != *again) {
-        return Err("made again it comes out otherwise: another version of Clairvoy made it".to_owned());
+        return Err(OTHERWISE.to_owned());
     }
     Ok(Explained { model: record.model.into_owned(), law: record.law, decision, groups: again })
 }
@@ -119,13 +122,17 @@ struct OfZones {
 /// Makes a decision about zones again.
 ///
 /// # Errors
-/// Says why it cannot be made again.
+/// Says why it cannot be made again, or that any zone comes out otherwise.
 pub(crate) fn explain_zone(row: &DecisionRow, zone: &Zone) -> Result<ExplainedZone, String> {
     let inputs = OfZones::deserialize(&row.inputs)
         .map_err(|error| format!("its record is of another version of Clairvoy: {error}"))?;
     let decision = decide_zones(&inputs.zones.input, &inputs.zones.previous);
+    let mut again = all_told(&inputs.groups, &decision.state);
+    if inputs.zones.told.is_some_and(|told| told != again) {
+        return Err(OTHERWISE.to_owned());
+    }
     Ok(ExplainedZone {
-        weights: told(&inputs.groups, &decision.state, zone),
+        weights: again.remove(zone),
         terms: decision.terms.into_iter().find(|terms| terms.zone == *zone),
         groups: inputs.groups,
     })
