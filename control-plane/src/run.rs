@@ -35,4 +35,6 @@ pub use rehearsal::{Rehearsal, RehearsedGroup};
 pub use secrets::check_secrets;
 pub use serve::{Overrides, database_settings, serve};
 pub use show::Frame;
-pub(crate) use steer::{Explained, ExplainedZone, explain, explain_spare, explain_zone};
+pub(crate) use steer::{
+    Explained, ExplainedZone, Explanation, Part, Recorded, explain, explain_spare, explain_zone,
+};

@@ -161,7 +161,7 @@ impl Steering {
 
 /// The weights of groups for a zone, in their order: 1 for one in which nobody takes requests. None for a zone that goes by
 /// those of the fleet.
-pub(super) fn told(groups: &[PublishedGroup], state: &ZonesState, zone: &Zone) -> Option<Vec<u32>> {
+fn told(groups: &[PublishedGroup], state: &ZonesState, zone: &Zone) -> Option<Vec<u32>> {
     let weights = state.weights(zone)?;
     Some(groups.iter().map(|group| weights.get(&group.name).copied().unwrap_or(1)).collect())
 }
