@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 
 use crate::config::{self, Config};
 use crate::decide::Zone;
-use crate::run::{Explanation, Overrides, Part, database_settings, explain};
+use crate::run::{ByCapacity, Explanation, Overrides, Part, by_capacity, database_settings, explain};
 use crate::store::{AcknowledgementRow, DecisionRow, Store};
 
 use super::ConfigFile;
@@ -80,6 +80,8 @@ struct Decided<'a> {
     row: &'a DecisionRow,
     /// What Envoys said to it.
     told: Option<&'a AcknowledgementRow>,
+    /// Why no requests went by it.
+    not_in_force: Option<ByCapacity>,
     /// What the Envoys of the zone were told that is asked for.
     zoned: Option<Zoned<'a>>,
     now: DateTime<Utc>,
@@ -133,7 +135,12 @@ async fn explained(
         None => None,
     };
     let told = decisions.acknowledgement(row);
-    let decided = Decided { backend: asked.backend, row, told, zoned, now: asked.now };
+    let not_in_force = match explanation {
+        Explanation::Again(_) => by_capacity(store, &row.model, at).await?,
+        // No prediction steers it, however good telemetry is.
+        Explanation::Recorded(_) => None,
+    };
+    let decided = Decided { backend: asked.backend, row, told, not_in_force, zoned, now: asked.now };
     Ok(match (&explanation, asked.as_lines) {
         (Explanation::Again(explained), true) => share::json(&decided, explained).to_string(),
         (Explanation::Again(explained), false) => share::text(&decided, explained),

@@ -30,7 +30,7 @@ pub(super) fn json(decided: &Decided<'_>, recorded: &Recorded) -> serde_json::Va
 }
 
 pub(super) fn text(decided: &Decided<'_>, recorded: &Recorded) -> String {
-    let Decided { backend, row, told, zoned, now } = decided;
+    let Decided { backend, row, told, zoned, now, .. } = decided;
     let Some(part) = recorded.part(*backend) else { return String::new() };
     let mut lines = vec![
         decided.heading(),
@@ -102,7 +102,7 @@ mod tests {
         let Ok(Explanation::Recorded(recorded)) = explain(&row) else { panic!("it is not read") };
         let backend = SocketAddr::from(([10, 0, 0, number], 8000));
         let now = DateTime::UNIX_EPOCH + chrono::TimeDelta::hours(1);
-        let decided = Decided { backend, row: &row, told: None, zoned: None, now };
+        let decided = Decided { backend, row: &row, told: None, not_in_force: None, zoned: None, now };
         (text(&decided, &recorded), json(&decided, &recorded))
     }
 

@@ -10,7 +10,7 @@ use super::{Decided, place};
 
 /// Why a backend had its share by the law.
 pub(super) fn json(decided: &Decided<'_>, explained: &Explained) -> serde_json::Value {
-    let Decided { backend, row, told, zoned, .. } = decided;
+    let Decided { backend, row, told, not_in_force, zoned, .. } = decided;
     let part = explained.part(*backend);
     json!({
         "backend": backend,
@@ -22,6 +22,7 @@ pub(super) fn json(decided: &Decided<'_>, explained: &Explained) -> serde_json::
         "group_weight": part.as_ref().map(|part| part.weight),
         "of_weight": part.as_ref().map(|part| part.of),
         "acknowledgement": told,
+        "not_in_force": not_in_force,
         "by_capacity_on": row.by_capacity_on(),
         "steered_percent": row.steered_percent(),
         "group_members": part.as_ref().map(|part| part.members),
@@ -36,9 +37,10 @@ pub(super) fn json(decided: &Decided<'_>, explained: &Explained) -> serde_json::
 }
 
 pub(super) fn text(decided: &Decided<'_>, explained: &Explained) -> String {
-    let Decided { backend, row, told, zoned, now } = decided;
+    let Decided { backend, row, told, not_in_force, zoned, now } = decided;
     let Some(part) = explained.part(*backend) else { return String::new() };
     let mut lines = vec![decided.heading(), place(&part), acknowledged(row, *told, *now)];
+    lines.extend(not_in_force.as_ref().map(ToString::to_string));
     lines.extend(steered(row));
     lines.extend(zoned.as_ref().map(|zoned| zoned.as_text(*now)));
     let Some(share) = part.share else {
