@@ -64,7 +64,8 @@ enum Command {
     /// Tell why a backend has its share of a model's requests, or had it at a time.
     ///
     /// The decision that was in force is made again from its record, down to the weight of the backend's group as Envoy was
-    /// told it, and every term is shown. Clairvoy may run meanwhile.
+    /// told it, and every term is shown; with a policy that goes by no prediction, what was recorded of it. When the model went
+    /// by capacity shares at that time, it says so. Clairvoy may run meanwhile.
     ///
     /// Of a model it tells why its requests were refused, and why its canary stepped back.
     ///

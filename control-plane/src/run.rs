@@ -24,6 +24,7 @@ mod serve_api;
 mod show;
 mod steer;
 mod tls;
+mod turns;
 
 pub use commands::{Command, LeaseRequest, Refusal, Resumption, Target};
 pub(crate) use control::{
@@ -35,4 +36,7 @@ pub use rehearsal::{Rehearsal, RehearsedGroup};
 pub use secrets::check_secrets;
 pub use serve::{Overrides, database_settings, serve};
 pub use show::Frame;
-pub(crate) use steer::{Explained, ExplainedZone, explain, explain_spare, explain_zone};
+pub(crate) use steer::{
+    Explained, ExplainedZone, Explanation, Part, Recorded, explain, explain_spare, explain_zone,
+};
+pub(crate) use turns::{ByCapacity, by_capacity};

@@ -2,6 +2,8 @@
 
 mod acknowledgement;
 mod canary;
+mod policy;
+mod share;
 mod shed;
 mod spare;
 mod zone;
@@ -11,16 +13,14 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use chrono::{DateTime, Utc};
-use serde_json::json;
 
 use crate::config::{self, Config};
-use crate::decide::{Clamp, Terms, Zone};
-use crate::run::{Explained, Overrides, database_settings, explain};
+use crate::decide::Zone;
+use crate::run::{ByCapacity, Explanation, Overrides, Part, by_capacity, database_settings, explain};
 use crate::store::{AcknowledgementRow, DecisionRow, Store};
 
 use super::ConfigFile;
 use super::export::time;
-use acknowledgement::acknowledged;
 use zone::Zoned;
 
 #[derive(Debug, clap::Args)]
@@ -54,35 +54,99 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = overrides.apply(config::load(&arguments.file.config)?);
     config::check(&config).map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let Ok(backend) = arguments.what.parse::<SocketAddr>() else {
-        runtime.block_on(of_model(&config, &arguments.what, &times, arguments.json))?;
-        return Ok(ExitCode::SUCCESS);
-    };
-    let in_force = runtime.block_on(in_force(&config, &times))?;
-    for (at, decisions) in times.iter().zip(&in_force) {
-        let found = found(backend, *at, &decisions.shares);
-        if found.is_err()
-            && let Some(text) = spare::explained(backend, &decisions.spare, arguments.json)
-        {
-            println!("{text}");
-            continue;
+    match arguments.what.parse::<SocketAddr>() {
+        Ok(backend) => {
+            let asked = Asked { backend, zone: arguments.zone.as_ref(), as_lines: arguments.json, now };
+            runtime.block_on(of_backend(&config, &asked, &times))?;
         }
-        let (row, explained) = found?;
-        let told = decisions.acknowledgement(row);
-        let zoned = match &arguments.zone {
-            Some(zone) => Some(Zoned::find(zone, backend, &row.model, decisions)?),
-            None => None,
-        };
-        if arguments.json {
-            println!("{}", as_json(backend, row, &explained, told, zoned.as_ref()));
-        } else {
-            println!(
-                "{}",
-                as_text(backend, row, &explained, &acknowledged(row, told, now), zoned.as_ref(), now)
-            );
-        }
+        Err(_) => runtime.block_on(of_model(&config, &arguments.what, &times, arguments.json))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is asked of a backend.
+#[derive(Debug)]
+struct Asked<'a> {
+    backend: SocketAddr,
+    zone: Option<&'a Zone>,
+    as_lines: bool,
+    now: DateTime<Utc>,
+}
+
+/// The decision about a backend's share, and what is known of it beside how it came about.
+#[derive(Debug)]
+struct Decided<'a> {
+    backend: SocketAddr,
+    row: &'a DecisionRow,
+    /// What Envoys said to it.
+    told: Option<&'a AcknowledgementRow>,
+    /// Why no requests went by it.
+    not_in_force: Option<ByCapacity>,
+    /// What the Envoys of the zone were told that is asked for.
+    zoned: Option<Zoned<'a>>,
+    now: DateTime<Utc>,
+}
+
+impl Decided<'_> {
+    /// Which decision it is.
+    fn heading(&self) -> String {
+        let Self { backend, row, .. } = self;
+        format!("{backend}, model {}: decision {} of {}", row.model, row.id, row.at.to_rfc3339())
+    }
+}
+
+/// The place of a backend, in one line.
+fn place(part: &Part<'_>) -> String {
+    let Part { group, weight, of, members, .. } = part;
+    format!("group {group}: weight {weight} of {of}, {members} backends take requests")
+}
+
+/// Prints why a backend had its share, at each time.
+async fn of_backend(config: &Config, asked: &Asked<'_>, times: &[DateTime<Utc>]) -> anyhow::Result<()> {
+    let store = Store::open_as_it_is(database_settings(config)).await?;
+    let printed = async {
+        for at in times {
+            println!("{}", explained(&store, config, asked, *at).await?);
+        }
+        anyhow::Ok(())
+    }
+    .await;
+    store.close().await?;
+    printed
+}
+
+/// Why a backend had its share at a time.
+async fn explained(
+    store: &Store,
+    config: &Config,
+    asked: &Asked<'_>,
+    at: DateTime<Utc>,
+) -> anyhow::Result<String> {
+    let decisions = in_force(store, config, at).await?;
+    let found = found(asked.backend, at, &decisions.shares);
+    if found.is_err()
+        && let Some(text) = spare::explained(asked.backend, &decisions.spare, asked.as_lines)
+    {
+        return Ok(text);
+    }
+    let (row, explanation) = found?;
+    let zoned = match asked.zone {
+        Some(zone) => Some(Zoned::find(zone, asked.backend, &row.model, &decisions)?),
+        None => None,
+    };
+    let told = decisions.acknowledgement(row);
+    let not_in_force = match explanation {
+        Explanation::Again(_) => by_capacity(store, &row.model, at).await?,
+        // No prediction steers it, however good telemetry is.
+        Explanation::Recorded(_) => None,
+    };
+    let decided = Decided { backend: asked.backend, row, told, not_in_force, zoned, now: asked.now };
+    Ok(match (&explanation, asked.as_lines) {
+        (Explanation::Again(explained), true) => share::json(&decided, explained).to_string(),
+        (Explanation::Again(explained), false) => share::text(&decided, explained),
+        (Explanation::Recorded(recorded), true) => policy::json(&decided, recorded).to_string(),
+        (Explanation::Recorded(recorded), false) => policy::text(&decided, recorded),
+    })
 }
 
 /// Prints what was decided about a model as a whole, at each time: what is refused, and its canary.
@@ -135,34 +199,28 @@ impl Decisions {
     }
 }
 
-async fn in_force(config: &Config, times: &[DateTime<Utc>]) -> anyhow::Result<Vec<Decisions>> {
-    let store = Store::open_as_it_is(database_settings(config)).await?;
-    let mut all = Vec::with_capacity(times.len());
-    for at in times {
-        let mut decisions = Decisions::default();
-        for model in &config.models {
-            decisions.shares.extend(store.shares_in_force(&model.name, *at).await?);
-            decisions.zones.extend(store.zones_in_force(&model.name, *at).await?);
-            decisions.spare.extend(store.spare_in_force(&model.name, *at).await?);
-        }
-        let ids: Vec<_> = decisions.shares.iter().chain(&decisions.zones).map(|row| row.id).collect();
-        decisions.acknowledgements = store.acknowledgements(&ids).await?;
-        all.push(decisions);
+async fn in_force(store: &Store, config: &Config, at: DateTime<Utc>) -> anyhow::Result<Decisions> {
+    let mut decisions = Decisions::default();
+    for model in &config.models {
+        decisions.shares.extend(store.shares_in_force(&model.name, at).await?);
+        decisions.zones.extend(store.zones_in_force(&model.name, at).await?);
+        decisions.spare.extend(store.spare_in_force(&model.name, at).await?);
     }
-    store.close().await?;
-    Ok(all)
+    let ids: Vec<_> = decisions.shares.iter().chain(&decisions.zones).map(|row| row.id).collect();
+    decisions.acknowledgements = store.acknowledgements(&ids).await?;
+    Ok(decisions)
 }
 
-/// The decision that names a backend, made again.
+/// The decision that names a backend, and what is known of it.
 fn found(
     backend: SocketAddr,
     at: DateTime<Utc>,
     rows: &[DecisionRow],
-) -> anyhow::Result<(&DecisionRow, Explained)> {
+) -> anyhow::Result<(&DecisionRow, Explanation)> {
     let mut failed = Vec::new();
     for row in rows {
         match explain(row) {
-            Ok(explained) if explained.part(backend).is_some() => return Ok((row, explained)),
+            Ok(explanation) if explanation.knows(backend) => return Ok((row, explanation)),
             Ok(_) => {}
             Err(why) => failed.push(format!("{}, decided at {}: {why}", row.model, row.at.to_rfc3339())),
         }
@@ -175,125 +233,4 @@ fn found(
         bail!("{backend} had a share of no model at {at}");
     }
     bail!("{backend} is in no decision that can be made again: {}", failed.join("; "))
-}
-
-fn as_json(
-    backend: SocketAddr,
-    row: &DecisionRow,
-    explained: &Explained,
-    told: Option<&AcknowledgementRow>,
-    zoned: Option<&Zoned<'_>>,
-) -> serde_json::Value {
-    let part = explained.part(backend);
-    json!({
-        "backend": backend,
-        "model": row.model,
-        "decision": row.id,
-        "at": row.at,
-        "group": part.as_ref().map(|part| part.group),
-        "group_weight": part.as_ref().map(|part| part.weight),
-        "of_weight": part.as_ref().map(|part| part.of),
-        "acknowledgement": told,
-        "by_capacity_on": row.by_capacity_on(),
-        "steered_percent": row.steered_percent(),
-        "group_members": part.as_ref().map(|part| part.members),
-        "endpoint_weight": part.as_ref().and_then(|part| part.own_weight),
-        "share": part.as_ref().and_then(|part| part.share),
-        "level_seconds": explained.level_seconds(),
-        "arrivals_rps": explained.model.arrivals_rps,
-        "mix": explained.model.mix,
-        "law": explained.law,
-        "zone": zoned.map(Zoned::as_json),
-    })
-}
-
-fn as_text(
-    backend: SocketAddr,
-    row: &DecisionRow,
-    explained: &Explained,
-    acknowledged: &str,
-    zoned: Option<&Zoned<'_>>,
-    now: DateTime<Utc>,
-) -> String {
-    let Some(part) = explained.part(backend) else { return String::new() };
-    let mut lines = vec![
-        format!("{backend}, model {}: decision {} of {}", row.model, row.id, row.at.to_rfc3339()),
-        format!(
-            "group {}: weight {} of {}, {} backends take requests",
-            part.group, part.weight, part.of, part.members
-        ),
-        acknowledged.to_owned(),
-    ];
-    lines.extend(steered(row));
-    lines.extend(zoned.map(|zoned| zoned.as_text(now)));
-    let Some(share) = part.share else {
-        lines.push("it takes no new requests: it drains, or looks dead".to_owned());
-        return lines.join("\n");
-    };
-    lines.push(format!("{}\n", share.reason));
-    lines.extend(
-        waterfall(&share.terms, explained)
-            .into_iter()
-            .map(|(what, value, unit)| format!("{what:<58}{value:>10.3} {unit}")),
-    );
-    lines.push(String::new());
-    let steps = [
-        ("share by capacity alone", Some(share.capacity_share)),
-        ("share that is wanted", Some(share.terms.wanted_share)),
-        ("share after smoothing", Some(share.terms.smoothed_share)),
-        ("its part of its group's weight", Some(share.share)),
-    ];
-    let known = steps.into_iter().filter_map(|(what, share)| Some((what, share?)));
-    lines.extend(known.map(|(what, share)| format!("{what:<58}{:>10.3} %", 100.0 * share)));
-    if let Some(weight) = part.own_weight {
-        lines.push(format!("{:<58}{weight:>10}", "its weight in the group, for the requests it has"));
-    }
-    lines.join("\n")
-}
-
-/// Which part of the requests went by predictions, where that was not all of them.
-fn steered(row: &DecisionRow) -> Option<String> {
-    match row.steered_percent()? {
-        0 => Some("when it was made, all requests of the model went by capacity shares".to_owned()),
-        percent if percent < 100 => Some(format!(
-            "when it was made, {percent} % of the model's requests went by it, the others by capacity shares"
-        )),
-        _ => None,
-    }
-}
-
-/// What adds up to the inflow that was wanted.
-fn waterfall<'a>(terms: &Terms, explained: &Explained) -> Vec<(&'a str, f64, &'a str)> {
-    let mut rows = vec![("requests that arrive for the model", explained.model.arrivals_rps, "requests/s")];
-    if let Some(level) = explained.level_seconds() {
-        rows.push(("common level: what one more request costs", level, "s"));
-    }
-    rows.extend([
-        ("it runs slower than usual by the factor", terms.slowdown, ""),
-        ("requests/s with a full batch", terms.capacity_rps, "requests/s"),
-        ("requests in flight that the level gives it", terms.target_in_flight, ""),
-    ]);
-    if terms.surcharge_seconds > 0.0 {
-        rows.push(("so much higher the level is for it, as it is dear", terms.surcharge_seconds, "s"));
-    }
-    rows.extend(terms.in_flight.map(|now| ("requests in flight that it has", now, "")));
-    rows.extend([
-        ("inflow that holds it at the level", terms.holding_rps, "requests/s"),
-        ("+ correction towards the level", terms.correction_rps, "requests/s"),
-    ]);
-    let cap_rps = terms.cap_rps.unwrap_or_default();
-    match terms.clamp {
-        Some(Clamp::Floor) => rows.push(("raised to the floor", terms.floor_rps, "requests/s")),
-        Some(Clamp::Ceiling) => rows.push(("cut to the ceiling", terms.ceiling_rps, "requests/s")),
-        Some(Clamp::Sick) => rows.push(("cut to what shows whether it is well again", cap_rps, "requests/s")),
-        Some(Clamp::Warming) => {
-            rows.push(("cut to what it is given while it warms up", cap_rps, "requests/s"))
-        }
-        None => {}
-    }
-    rows.extend([
-        ("trust in its telemetry; the rest is its capacity share", terms.trust, ""),
-        ("= inflow that is wanted", terms.inflow_rps, "requests/s"),
-    ]);
-    rows
 }

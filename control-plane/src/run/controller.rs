@@ -43,6 +43,7 @@ use super::listen::ZoneGroups;
 use super::recent::{Events, Recent};
 use super::recorder::Recorder;
 use super::show::Frame;
+use super::turns::STARTED;
 
 const TICK: Duration = Duration::from_secs(1);
 /// The picture is taken this long after a decision, when the Envoys have had time to answer.
@@ -175,6 +176,7 @@ impl Controller {
     pub(super) async fn run(mut self, mut inputs: Inputs, leave: Leave, stop: CancellationToken) {
         // However it ends, nobody waits for it.
         let _left = leave.left.clone().drop_guard();
+        self.note("info", STARTED.to_owned(), clock());
         self.remember(&mut inputs.memory, &stop).await;
         self.core.reconcile(clock());
         self.carry_out(clock());

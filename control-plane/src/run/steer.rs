@@ -1,6 +1,7 @@
 mod explain;
 mod inputs;
 mod policy;
+mod recorded;
 mod spare;
 mod words;
 mod zones;
@@ -28,8 +29,9 @@ use policy::decide_by_policy;
 use words::{changes, summary};
 use zones::ZoneViews;
 
-pub(crate) use explain::{Explained, ExplainedZone, explain, explain_zone};
+pub(crate) use explain::{Explained, ExplainedZone, Explanation, Part, explain, explain_zone};
 pub(super) use inputs::{pool_capacity, share_capacity};
+pub(crate) use recorded::Recorded;
 pub(crate) use spare::explain_spare;
 
 /// Weights of a model's groups add up to this.

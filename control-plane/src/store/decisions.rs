@@ -27,6 +27,44 @@ pub struct DecisionRow {
     pub changes: Value,
 }
 
+/// Removes at most `$2` decisions from before `$1`. What was in force at that time stays, however old it is: of each model the
+/// newest from before it about shares, zones, spare backends, refusals and the canary, as the queries here ask for them.
+pub(super) const FORGET_DECISIONS: &str = "
+    WITH RECURSIVE known (model) AS (
+        (SELECT model FROM decision ORDER BY model LIMIT 1)
+        UNION ALL
+        SELECT (SELECT d.model FROM decision d WHERE d.model > known.model ORDER BY d.model LIMIT 1)
+        FROM known WHERE known.model IS NOT NULL
+    ), kept AS MATERIALIZED (
+        SELECT in_force.id FROM known CROSS JOIN LATERAL (
+            (SELECT id FROM decision
+             WHERE model = known.model AND kind IN ('weights', 'membership') AND at < $1 AND NOT inputs ? 'part'
+             ORDER BY at DESC, id DESC LIMIT 1)
+            UNION ALL
+            (SELECT id FROM decision
+             WHERE model = known.model AND kind IN ('weights', 'membership') AND at < $1 AND inputs ? 'zones'
+             ORDER BY at DESC, id DESC LIMIT 1)
+            UNION ALL
+            (SELECT id FROM decision
+             WHERE model = known.model AND kind = 'membership' AND at < $1 AND inputs ->> 'part' = 'spare'
+             ORDER BY at DESC, id DESC LIMIT 1)
+            UNION ALL
+            (SELECT id FROM decision WHERE model = known.model AND kind = 'shed' AND at < $1
+             ORDER BY at DESC, id DESC LIMIT 1)
+            UNION ALL
+            (SELECT id FROM decision WHERE model = known.model AND kind = 'canary' AND at < $1
+             ORDER BY at DESC, id DESC LIMIT 1)
+        ) AS in_force
+    )
+    DELETE FROM decision WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM decision WHERE at < $1 AND id NOT IN (SELECT id FROM kept) LIMIT $2))";
+
+/// Removes at most `$2` acknowledgements from before `$1`; those of decisions that stay do so, too.
+pub(super) const FORGET_ACKNOWLEDGEMENTS: &str = "
+    DELETE FROM acknowledgement WHERE ctid = ANY(ARRAY(
+        SELECT a.ctid FROM acknowledgement a
+        WHERE a.published_at < $1 AND NOT EXISTS (SELECT FROM decision d WHERE d.id = a.decision_id) LIMIT $2))";
+
 impl DecisionRow {
     /// The rung on which it was made, when that was not `enforce`.
     pub fn rung(&self) -> Option<String> {

@@ -67,4 +67,26 @@ impl Store {
             .await
             .map_err(StoreError::query("read events"))
     }
+
+    /// Returns the newest event up to a time that says one of these, or begins with this; none where none is kept.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn newest_event(
+        &self,
+        said: &[String],
+        begin: &str,
+        at: DateTime<Utc>,
+    ) -> Result<Option<EventRow>, StoreError> {
+        sqlx::query_as(
+            "SELECT at, level, message FROM event
+             WHERE at <= $3 AND (message = ANY($1) OR starts_with(message, $2)) ORDER BY at DESC, id DESC LIMIT 1",
+        )
+        .bind(said)
+        .bind(begin)
+        .bind(at)
+        .fetch_optional(self.pool())
+        .await
+        .map_err(StoreError::query("read an event"))
+    }
 }

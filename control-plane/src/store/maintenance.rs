@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Store;
 use super::connect::bounded;
+use super::decisions::{FORGET_ACKNOWLEDGEMENTS, FORGET_DECISIONS};
 use super::error::StoreError;
 use super::settings::Retention;
 
@@ -213,15 +214,9 @@ fn removals(retention: &Retention) -> [(&'static str, u32); 8] {
                  SELECT ctid FROM forecast WHERE issued_at < $1 LIMIT $2))",
             retention.forecasts_days,
         ),
-        (
-            "DELETE FROM decision WHERE ctid = ANY(ARRAY(SELECT ctid FROM decision WHERE at < $1 LIMIT $2))",
-            retention.decisions_days,
-        ),
-        (
-            "DELETE FROM acknowledgement WHERE ctid = ANY(ARRAY(
-                 SELECT ctid FROM acknowledgement WHERE published_at < $1 LIMIT $2))",
-            retention.decisions_days,
-        ),
+        (FORGET_DECISIONS, retention.decisions_days),
+        // After those, whose acknowledgements stay with them.
+        (FORGET_ACKNOWLEDGEMENTS, retention.decisions_days),
         (FORGET_STATES, retention.minutes_days),
         (FORGET_MODELS, GONE_DAYS),
         (

@@ -118,6 +118,24 @@ async fn decisions_and_events_are_listed_newest_first() {
 }
 
 #[tokio::test]
+async fn the_newest_event_of_some_is_found_at_a_time() {
+    let server = SharedServer::get().await;
+    let store = server.store().await;
+    let said = ["started", "m fell: a_b", "m rose", "m fell: c", "of others", "m fell%"];
+    let event =
+        |at, message: &str| EventRow { at: today(at), level: EventLevel::Info, message: message.into() };
+    for (second, message) in (1..).zip(said) {
+        store.put_event(&event(second, message)).await.unwrap();
+    }
+    let exact = ["started".to_owned(), "m rose".to_owned()];
+    for (at, found) in [(0, None), (1, Some(1)), (2, Some(2)), (3, Some(3)), (4, Some(4)), (9, Some(4))] {
+        let newest = store.newest_event(&exact, "m fell: ", today(at)).await.unwrap();
+        let expected = found.map(|second: usize| event(second as i64, said[second - 1]));
+        assert_eq!(newest, expected, "{at}");
+    }
+}
+
+#[tokio::test]
 async fn what_envoys_said_is_written_once_and_read_by_decision() {
     let server = SharedServer::get().await;
     let store = server.store().await;

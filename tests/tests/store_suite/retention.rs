@@ -1,9 +1,11 @@
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use clairvoy::store::{
-    AcknowledgementRow, DemandRow, EventLevel, EventRow, Retention, Store, TelemetryWriter, WriterSettings,
+    AcknowledgementRow, DecisionRow, DemandRow, EventLevel, EventRow, Retention, Store, TelemetryWriter,
+    WriterSettings,
 };
+use serde_json::json;
 use sqlx::types::Uuid;
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +70,20 @@ async fn hours_are_kept_by_month() {
     assert_eq!(months, ["backend_hour_202601", "backend_hour_202603"], "60 days reach into January");
 }
 
+fn acknowledgement(decision: u128, at: DateTime<Utc>) -> AcknowledgementRow {
+    AcknowledgementRow {
+        decision_id: Uuid::from_u128(decision),
+        published_at: at,
+        envoys: 1,
+        accepted: 1,
+        refused: 0,
+        gone: 0,
+        first_seconds: Some(0.1),
+        last_seconds: Some(0.1),
+        refusals: Vec::new(),
+    }
+}
+
 #[tokio::test]
 async fn old_rows_go_and_imported_history_stays() {
     let server = SharedServer::get().await;
@@ -77,17 +93,7 @@ async fn old_rows_go_and_imported_history_stays() {
         let at = now - TimeDelta::days(days);
         let event = EventRow { at, level: EventLevel::Warning, message: format!("{days} days ago") };
         store.put_event(&event).await.unwrap();
-        let acknowledgement = AcknowledgementRow {
-            decision_id: Uuid::from_u128(u128::try_from(days).unwrap()),
-            published_at: at,
-            envoys: 1,
-            accepted: 1,
-            refused: 0,
-            gone: 0,
-            first_seconds: Some(0.1),
-            last_seconds: Some(0.1),
-            refusals: Vec::new(),
-        };
+        let acknowledgement = acknowledgement(u128::try_from(days).unwrap(), at);
         store.put_acknowledgements(&[acknowledgement]).await.unwrap();
     }
     let history = DemandRow { model: "m".into(), at: now - TimeDelta::days(3_000), requests_per_second: 1.0 };
@@ -107,6 +113,68 @@ async fn old_rows_go_and_imported_history_stays() {
     let marks: i64 =
         sqlx::query_scalar("SELECT count(*) FROM ingest_mark").fetch_one(store.pool()).await.unwrap();
     assert_eq!(marks, 1);
+}
+
+#[tokio::test]
+async fn decisions_stay_at_any_age_while_they_are_in_force() {
+    let server = SharedServer::get().await;
+    let store = server.store().await;
+    let now = Utc::now();
+    let before = |days: i64| now - TimeDelta::days(days);
+    let about = [
+        ("weights", json!({})),
+        ("membership", json!({ "part": "zones", "zones": {} })),
+        ("membership", json!({ "part": "spare" })),
+        ("shed", json!({})),
+        ("canary", json!({})),
+    ];
+    // Of `quiet` nothing is newer, and of `busy` something is.
+    let decided = [("quiet", 300), ("quiet", 200), ("busy", 100), ("busy", 90), ("busy", 10)];
+    let mut number = 0;
+    for (model, days) in decided {
+        for (kind, inputs) in &about {
+            number += 1;
+            let row = DecisionRow {
+                id: Uuid::from_u128(number),
+                at: before(days),
+                kind: (*kind).to_owned(),
+                model: model.to_owned(),
+                pool: None,
+                summary: String::new(),
+                inputs: inputs.clone(),
+                changes: json!([]),
+            };
+            store.put_decision(&row).await.unwrap();
+            store.put_acknowledgements(&[acknowledgement(number, row.at)]).await.unwrap();
+        }
+    }
+    let report = store.maintain(now, &Retention::default()).await.unwrap();
+    assert_eq!(report.rows_removed, 20, "ten decisions, and what Envoys said to them");
+    let in_force = async |model, at| {
+        let rows = [
+            store.shares_in_force(model, at).await,
+            store.zones_in_force(model, at).await,
+            store.spare_in_force(model, at).await,
+            store.shedding_in_force(model, at).await,
+            store.canary_in_force(model, at).await,
+        ];
+        rows.map(|row| row.unwrap().map(|row| row.id.as_u128()))
+    };
+    assert_eq!(in_force("quiet", now).await, [6_u128, 7, 8, 9, 10].map(Some));
+    assert_eq!(in_force("quiet", before(250)).await, [None; 5], "what is not in force any more is gone");
+    assert_eq!(in_force("busy", now).await, [21_u128, 22, 23, 24, 25].map(Some));
+    assert_eq!(
+        in_force("busy", before(20)).await,
+        [16_u128, 17, 18, 19, 20].map(Some),
+        "in the time that is kept"
+    );
+    let all: Vec<Uuid> = (1..=25).map(Uuid::from_u128).collect();
+    let mut told: Vec<u128> =
+        store.acknowledgements(&all).await.unwrap().iter().map(|row| row.decision_id.as_u128()).collect();
+    told.sort_unstable();
+    assert_eq!(told, [6, 7, 8, 9, 10, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25]);
+    let again = store.maintain(now, &Retention::default()).await.unwrap();
+    assert_eq!(again.rows_removed, 0);
 }
 
 #[tokio::test]

@@ -26,7 +26,8 @@ pub(super) fn acknowledged(
     }
 }
 
-fn said(decision: &DecisionRow, told: Option<&AcknowledgementRow>, now: DateTime<Utc>) -> String {
+/// The same of a decision that Envoys are told on every rung.
+pub(super) fn said(decision: &DecisionRow, told: Option<&AcknowledgementRow>, now: DateTime<Utc>) -> String {
     let Some(told) = told else {
         return if now - decision.at < KNOWN_AFTER {
             "not known yet whether Envoys acknowledged it".to_owned()

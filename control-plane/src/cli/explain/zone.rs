@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 
+use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
@@ -31,7 +32,10 @@ impl<'a> Zoned<'a> {
         decisions: &'a Decisions,
     ) -> anyhow::Result<Self> {
         let decided = match decisions.zones.iter().find(|row| row.model == model) {
-            Some(row) => Some((row, explain_zone(row, zone).map_err(anyhow::Error::msg)?)),
+            Some(row) => {
+                let explained = explain_zone(row, zone).map_err(anyhow::Error::msg);
+                Some((row, explained.context("what zones were told cannot be made again")?))
+            }
             None => None,
         };
         let weight = decided.as_ref().and_then(|(_, explained)| explained.weight(backend));

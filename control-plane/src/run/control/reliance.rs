@@ -3,12 +3,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 
+use super::super::turns::{self, SETTLES};
 use super::Core;
 
 /// Evidence is fresh up to this age at least; older is not trusted by the law either.
 const FRESH: TimeDelta = TimeDelta::seconds(5);
-/// So long telemetry has to be fresh without a break before anything goes by predictions.
-const WINDOW: TimeDelta = TimeDelta::seconds(5);
 /// Telemetry that comes more seldom does not steer all the time, seconds.
 const LONGEST_INTERVAL_SECONDS: f64 = 15.0;
 /// After a longer time without a decision Envoys may have gone over to capacity shares by themselves.
@@ -107,7 +106,7 @@ impl Reliance {
         };
         if self.cause.is_some() {
             self.fresh_since = None;
-        } else if now - *self.fresh_since.get_or_insert(now) < WINDOW {
+        } else if now - *self.fresh_since.get_or_insert(now) < SETTLES {
             // What still goes by predictions was never let go.
             self.cause = (self.percent == 0).then_some(Cause::Settling);
         } else if !evidence.heard {
@@ -169,11 +168,9 @@ impl Core {
         let (percent, cause) = (reliance.percent, reliance.cause);
         match (turn, cause) {
             (Some(Turn::Fell), Some(cause)) => {
-                self.note("warning", format!("model {model} goes by capacity shares: {cause}"));
+                self.note("warning", turns::fell(model, cause));
             }
-            (Some(Turn::Recovered), _) => {
-                self.note("info", format!("model {model} goes by predictions again"))
-            }
+            (Some(Turn::Recovered), _) => self.note("info", turns::recovered(model)),
             _ => {}
         }
         percent != before

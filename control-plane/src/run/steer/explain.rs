@@ -12,8 +12,31 @@ use crate::decide::{
 use crate::store::DecisionRow;
 
 use super::inputs::Place;
-use super::zones::{ZonesRecord, told};
+use super::recorded::{Recorded, recorded};
+use super::zones::{ZonesRecord, all_told};
 use super::{PublishedGroup, groups};
+
+/// Of a decision that this program would not have made.
+const OTHERWISE: &str = "made again it comes out otherwise: another version of Clairvoy made it";
+
+/// What is known of a decision about shares.
+#[derive(Clone, Debug)]
+pub(crate) enum Explanation {
+    /// The law decided, and is asked again.
+    Again(Box<Explained>),
+    /// Another policy did: what was recorded.
+    Recorded(Recorded),
+}
+
+impl Explanation {
+    /// Whether a backend was in the model.
+    pub(crate) fn knows(&self, backend: SocketAddr) -> bool {
+        match self {
+            Self::Again(explained) => explained.part(backend).is_some(),
+            Self::Recorded(recorded) => recorded.part(backend).is_some(),
+        }
+    }
+}
 
 /// A decision about shares, made again from its record.
 #[derive(Clone, Debug)]
@@ -29,7 +52,7 @@ pub(crate) struct Explained {
 /// The part of one backend in what was published.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Part<'a> {
-    /// Its share, and how it came about; none while it drains.
+    /// Its share, and how it came about; none while it drains, and where nothing is made again.
     pub(crate) share: Option<&'a BackendShare>,
     /// Its group.
     pub(crate) group: &'a str,
@@ -62,22 +85,36 @@ pub(super) struct Record<'a> {
     pub(super) groups: Option<Cow<'a, [PublishedGroup]>>,
 }
 
-/// Makes a decision about shares again.
+/// Makes a decision about shares again, or reads it where no prediction went into it.
 ///
 /// # Errors
-/// Says why it cannot be made again, or that it comes out otherwise.
-pub(crate) fn explain(row: &DecisionRow) -> Result<Explained, String> {
+/// Says why neither can be done, or that it comes out otherwise.
+pub(crate) fn explain(row: &DecisionRow) -> Result<Explanation, String> {
+    if let Some(recorded) = recorded(row)? {
+        return Ok(Explanation::Recorded(recorded));
+    }
     let record = Record::deserialize(&row.inputs)
         .map_err(|error| format!("its record is of another version of Clairvoy: {error}"))?;
-    if record.policy != Policy::Predictive {
-        return Err(format!("the model was balanced by {:?}, which goes by no prediction", record.policy));
-    }
     let decision = decide_weights(&record.model, &record.previous, &record.law, row.at);
     let again = groups(&decision, &record.draining);
     if record.groups.is_some_and(|published| *published != *again) {
-        return Err("made again it comes out otherwise: another version of Clairvoy made it".to_owned());
+        return Err(OTHERWISE.to_owned());
     }
-    Ok(Explained { model: record.model.into_owned(), law: record.law, decision, groups: again })
+    let explained = Explained { model: record.model.into_owned(), law: record.law, decision, groups: again };
+    Ok(Explanation::Again(Box::new(explained)))
+}
+
+/// The place of a backend among the groups that were published; none when it is in none of them.
+pub(super) fn part_of(groups: &[PublishedGroup], backend: SocketAddr) -> Option<Part<'_>> {
+    let group = groups.iter().find(|group| group.members.contains_key(&backend))?;
+    Some(Part {
+        share: None,
+        group: &group.name,
+        weight: group.weight,
+        of: groups.iter().map(|group| group.weight).sum(),
+        members: group.members.values().filter(|draining| !**draining).count(),
+        own_weight: group.endpoint_weights.get(&backend).copied(),
+    })
 }
 
 impl Explained {
@@ -88,15 +125,8 @@ impl Explained {
 
     /// The part of a backend; none when it was not in the model.
     pub(crate) fn part(&self, backend: SocketAddr) -> Option<Part<'_>> {
-        let group = self.groups.iter().find(|group| group.members.contains_key(&backend))?;
-        Some(Part {
-            share: self.decision.backends.iter().find(|share| share.address == backend),
-            group: &group.name,
-            weight: group.weight,
-            of: self.groups.iter().map(|group| group.weight).sum(),
-            members: group.members.values().filter(|draining| !**draining).count(),
-            own_weight: group.endpoint_weights.get(&backend).copied(),
-        })
+        let share = self.decision.backends.iter().find(|share| share.address == backend);
+        Some(Part { share, ..part_of(&self.groups, backend)? })
     }
 }
 
@@ -119,13 +149,17 @@ struct OfZones {
 /// Makes a decision about zones again.
 ///
 /// # Errors
-/// Says why it cannot be made again.
+/// Says why it cannot be made again, or that any zone comes out otherwise.
 pub(crate) fn explain_zone(row: &DecisionRow, zone: &Zone) -> Result<ExplainedZone, String> {
     let inputs = OfZones::deserialize(&row.inputs)
         .map_err(|error| format!("its record is of another version of Clairvoy: {error}"))?;
     let decision = decide_zones(&inputs.zones.input, &inputs.zones.previous);
+    let mut again = all_told(&inputs.groups, &decision.state);
+    if inputs.zones.told.is_some_and(|told| told != again) {
+        return Err(OTHERWISE.to_owned());
+    }
     Ok(ExplainedZone {
-        weights: told(&inputs.groups, &decision.state, zone),
+        weights: again.remove(zone),
         terms: decision.terms.into_iter().find(|terms| terms.zone == *zone),
         groups: inputs.groups,
     })

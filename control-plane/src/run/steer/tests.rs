@@ -144,6 +144,35 @@ fn decisions_of_a_canary_are_made_again_for_the_part_that_it_steers() {
     }
 }
 
+#[test]
+fn decisions_of_other_policies_are_read_from_their_records() {
+    for (policy, parts) in
+        [("round_robin", [1.0 / 3.0; 3]), ("weighted_round_robin", [3.0 / 7.0, 3.0 / 7.0, 1.0 / 7.0])]
+    {
+        let mut core = core_of(&format!(", balance: {{ policy: {policy} }}"));
+        pass(&mut core, 0..10, 2.0);
+        let row = core.effects().into_iter().find_map(decided).unwrap();
+        let Explanation::Recorded(recorded) = explain::explain(&row).unwrap() else { panic!("{policy}") };
+        assert_eq!(recorded.policy_name(), policy);
+        for (number, part) in (1..).zip(parts) {
+            let expected = recorded.expected(address(number)).unwrap();
+            assert!((expected - part).abs() < 1e-3, "{policy}, {number}: {expected}");
+            assert!(recorded.reason(address(number)).is_some());
+        }
+        let place = recorded.part(address(3)).unwrap();
+        assert_eq!((place.group, place.of, place.members), ("b", WEIGHTS, 1));
+        assert!((f64::from(place.weight) / f64::from(WEIGHTS) - parts[2]).abs() < 1e-3, "{place:?}");
+
+        let gone = Order::Drain { pool: "b".to_owned(), address: address(3) };
+        core.take(Input::Order { at: at(10), order: gone }).unwrap();
+        let row = core.effects().into_iter().filter_map(decided).next_back().unwrap();
+        let Explanation::Recorded(recorded) = explain::explain(&row).unwrap() else { panic!("{policy}") };
+        assert_eq!((recorded.expected(address(3)), recorded.expected(address(9))), (None, None));
+        assert!(recorded.part(address(3)).is_some() && recorded.part(address(9)).is_none());
+        assert_eq!(recorded.reason(address(3)), Some("takes no new requests"));
+    }
+}
+
 fn decided(effect: Effect) -> Option<crate::store::DecisionRow> {
     match effect {
         Effect::Decided(row) if matches!(row.kind.as_ref(), "membership" | "weights") => Some(*row),

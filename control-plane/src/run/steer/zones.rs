@@ -65,6 +65,9 @@ impl InPlay {
 pub(super) struct ZonesRecord {
     pub(super) input: ZonesInput,
     pub(super) previous: ZonesState,
+    /// What came out, as the zones were told it; none in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) told: Option<BTreeMap<Zone, Vec<u32>>>,
 }
 
 impl Steering {
@@ -108,7 +111,8 @@ impl Steering {
             changes: changes(&before, &self.views),
             inputs: json!({ "part": "zones", "groups": self.published }),
         });
-        steered.inputs["zones"] = json!(ZonesRecord { input, previous: before });
+        let told = Some(all_told(&self.published, &self.views.state));
+        steered.inputs["zones"] = json!(ZonesRecord { input, previous: before, told });
         Some(steered)
     }
 
@@ -157,9 +161,15 @@ impl Steering {
 
 /// The weights of groups for a zone, in their order: 1 for one in which nobody takes requests. None for a zone that goes by
 /// those of the fleet.
-pub(super) fn told(groups: &[PublishedGroup], state: &ZonesState, zone: &Zone) -> Option<Vec<u32>> {
+fn told(groups: &[PublishedGroup], state: &ZonesState, zone: &Zone) -> Option<Vec<u32>> {
     let weights = state.weights(zone)?;
     Some(groups.iter().map(|group| weights.get(&group.name).copied().unwrap_or(1)).collect())
+}
+
+/// The same for all zones that do not go by those of the fleet.
+pub(super) fn all_told(groups: &[PublishedGroup], state: &ZonesState) -> BTreeMap<Zone, Vec<u32>> {
+    let of_zone = |zone: &Zone| Some((zone.clone(), told(groups, state, zone)?));
+    state.zones.keys().filter_map(of_zone).collect()
 }
 
 /// What a group gets of the whole; none where nobody in it takes requests.

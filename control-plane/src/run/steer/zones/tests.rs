@@ -183,6 +183,22 @@ fn every_weight_that_a_zone_was_told_is_made_again_from_its_record() {
 }
 
 #[test]
+fn a_record_from_which_something_else_comes_than_zones_were_told_is_not_explained() {
+    let mut core = core("zone_preference: 1");
+    let rows = pass(&mut core, 0..60, [4.0, 2.0], &[]);
+    let mut row = rows.into_iter().rfind(|row| row.inputs.get("zones").is_some()).unwrap();
+    assert_eq!(explain_zone(&row, &zone("eu/a")).err(), None);
+    let told = &mut row.inputs["zones"]["told"]["eu/a"][0];
+    *told = json!(told.as_u64().unwrap() + 1);
+    for name in ["eu/a", "eu/b"] {
+        let said = explain_zone(&row, &zone(name)).unwrap_err();
+        assert!(said.contains("comes out otherwise"), "{said}");
+    }
+    row.inputs["zones"].as_object_mut().unwrap().remove("told");
+    assert!(explain_zone(&row, &zone("eu/a")).is_ok(), "an older version did not write it down");
+}
+
+#[test]
 fn a_checkpoint_goes_on_with_the_same_bytes() {
     let mut core = core("zone_preference: 1");
     pass(&mut core, 0..45, [4.0, 2.0], &[]);
