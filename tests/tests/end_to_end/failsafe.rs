@@ -270,9 +270,23 @@ async fn stale_telemetry_and_absent_database() {
     };
     clairvoy.state_where("it says so", told).await;
     clairvoy.event("model chat goes by capacity shares: the telemetry of 1 of 3 backends").await;
+    let explains = async |is_in_force: bool| {
+        let (config, backend) = (site.config_file(), place.servers[0].address().to_string());
+        let arguments = ["explain", &backend, "--config", config.to_str().unwrap()];
+        until("it is explained", 30, async || {
+            let said = tokio::task::block_in_place(|| site.run(&arguments));
+            let text = String::from_utf8_lossy(&said.stdout);
+            let is_told = text.contains("requests that arrive for the model")
+                && text.contains("not in force: since ") != is_in_force;
+            if is_told { Ok(()) } else { Err(format!("{said:?}")) }
+        })
+        .await;
+    };
+    explains(false).await;
     hang(&place.servers, false);
     place.rises().await;
     clairvoy.event("model chat goes by predictions again").await;
+    explains(true).await;
     place.end().await;
 }
 
