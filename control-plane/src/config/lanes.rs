@@ -113,29 +113,38 @@ impl LaneRules {
         if !is_header || self.header.to_ascii_lowercase().starts_with("x-clairvoy-") {
             faults.push(("header", format!("{:?} is no name for a header of requests", self.header)));
         }
-        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        let is_value = |sign: &str| (1..=50).contains(&sign.len()) && sign.bytes().all(is_word);
-        let is_path = |path: &str| {
-            let is_below = path.strip_prefix('/').is_some_and(|rest| !rest.ends_with('/'));
-            is_below && path.len() <= 100 && path.bytes().all(|byte| byte == b'/' || is_word(byte))
-        };
         let value = "1 to 50 letters, digits, `-`, `_` or `.`";
         let path = "a path: `/`, or names of letters, digits, `-`, `_` and `.` with a `/` before each";
-        let lists: [(_, _, &dyn Fn(&str) -> bool, _); 3] = [
-            ("header_values", &self.header_values, &is_value, value),
-            ("service_tiers", &self.service_tiers, &is_value, value),
-            ("paths", &self.paths, &is_path, path),
-        ];
-        for (field, signs, is_sign, wanted) in lists {
-            if signs.len() > MOST_SIGNS {
-                faults.push((field, format!("{} values: {MOST_SIGNS} at most", signs.len())));
-            }
-            if let Some(sign) = signs.iter().find(|sign| !is_sign(sign)) {
-                faults.push((field, format!("{sign:?} is not {wanted}")));
-            }
-        }
+        faults.extend(faults_of("header_values", &self.header_values, is_value, value));
+        faults.extend(faults_of("service_tiers", &self.service_tiers, is_value, value));
+        faults.extend(faults_of("paths", &self.paths, is_path, path));
         faults
     }
+}
+
+fn faults_of(
+    field: &'static str,
+    signs: &[String],
+    is_sign: fn(&str) -> bool,
+    wanted: &str,
+) -> Vec<(&'static str, String)> {
+    let too_many =
+        (signs.len() > MOST_SIGNS).then(|| format!("{} values: {MOST_SIGNS} at most", signs.len()));
+    let odd = signs.iter().find(|sign| !is_sign(sign)).map(|sign| format!("{sign:?} is not {wanted}"));
+    too_many.into_iter().chain(odd).map(|message| (field, message)).collect()
+}
+
+fn is_value(sign: &str) -> bool {
+    (1..=50).contains(&sign.len()) && sign.bytes().all(is_of_a_name)
+}
+
+fn is_path(sign: &str) -> bool {
+    let is_rooted = sign.strip_prefix('/').is_some_and(|rest| !rest.ends_with('/'));
+    is_rooted && sign.len() <= 100 && sign.bytes().all(|byte| byte == b'/' || is_of_a_name(byte))
+}
+
+fn is_of_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)
 }
 
 impl Config {
