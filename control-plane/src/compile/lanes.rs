@@ -57,33 +57,68 @@ pub(super) fn lanes(model: ModelLane, rules: &LaneRules) -> Vec<(Lane, Option<He
     match model {
         ModelLane::Interactive => vec![(Lane::Interactive, None)],
         ModelLane::Batch => vec![(Lane::Batch, None)],
-        ModelLane::ByRequest if rules.has_signs() => {
-            let regex = RegexMatcher { regex: pattern(rules), ..RegexMatcher::default() };
-            let can_wait = header(LANE_HEADER, MatchPattern::SafeRegex(regex));
-            vec![(Lane::Batch, Some(can_wait)), (Lane::Interactive, None)]
+        ModelLane::ByRequest => {
+            let can_wait = patterns(rules).into_iter().map(|regex| {
+                let regex = RegexMatcher { regex, ..RegexMatcher::default() };
+                (Lane::Batch, Some(header(LANE_HEADER, MatchPattern::SafeRegex(regex))))
+            });
+            can_wait.chain([(Lane::Interactive, None)]).collect()
         }
-        ModelLane::ByRequest => vec![(Lane::Interactive, None)],
     }
 }
 
-/// Matches the internal header of requests that can wait, as a whole.
-fn pattern(rules: &LaneRules) -> String {
-    // Signs are letters, digits, `-`, `_` and `.`, and `/` in paths.
-    let any_of = |signs: &[String]| format!("({})", signs.join("|").replace('.', "\\."));
-    let mut ways = Vec::new();
-    if !rules.header_values.is_empty() {
-        let behind_the_path = if rules.paths.is_empty() { String::new() } else { format!(".*\\{SEPARATOR}") };
-        ways.push(format!("{behind_the_path}{}\\{SEPARATOR}.*", any_of(&rules.header_values)));
+/// Where a sign stands.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Header,
+    Body,
+    Path,
+}
+
+/// Letters of the signs in one regular expression: Envoy refuses one whose program has more than 100 steps, of which each letter
+/// is one, and the rest of `pattern` at most 30.
+const MOST_LETTERS: usize = 60;
+
+/// Match the internal header of requests that can wait, as a whole: one of them is enough.
+fn patterns(rules: &LaneRules) -> Vec<String> {
+    let lists = [
+        (Place::Header, &rules.header_values),
+        (Place::Body, &rules.service_tiers),
+        (Place::Path, &rules.paths),
+    ];
+    let mut parts: Vec<Vec<(Place, &str)>> = Vec::new();
+    let mut letters = 0;
+    for (place, sign) in lists.iter().flat_map(|(place, signs)| signs.iter().map(move |sign| (*place, sign)))
+    {
+        letters += sign.len();
+        match parts.last_mut() {
+            Some(part) if letters <= MOST_LETTERS => part.push((place, sign)),
+            _ => {
+                letters = sign.len();
+                parts.push(vec![(place, sign)]);
+            }
+        }
     }
-    if !rules.service_tiers.is_empty() {
-        ways.push(format!(".*\\{SEPARATOR}{}", any_of(&rules.service_tiers)));
-    }
-    if !rules.paths.is_empty() {
-        let paths: Vec<String> =
-            rules.paths.iter().map(|path| path.trim_end_matches('/').to_owned()).collect();
-        ways.push(format!("{}([/?].*)?\\{SEPARATOR}.*", any_of(&paths)));
-    }
-    format!("(?i)({})", ways.join("|"))
+    parts.iter().map(|part| pattern(part, !rules.paths.is_empty())).collect()
+}
+
+fn pattern(signs: &[(Place, &str)], has_path: bool) -> String {
+    // Signs are letters, digits, `-`, `_` and `.`, and `/` in paths. `\C` is any byte: what clients send need be no UTF-8.
+    let way = |wanted: Place| {
+        let of_place = signs.iter().filter(|(place, _)| *place == wanted);
+        let signs: Vec<String> =
+            of_place.map(|(_, sign)| sign.trim_end_matches('/').replace('.', "\\.")).collect();
+        let any = format!("(?:{})", signs.join("|"));
+        let behind_path = if has_path { format!("\\C*\\{SEPARATOR}") } else { String::new() };
+        let way = match wanted {
+            Place::Header => format!("{behind_path}{any}\\{SEPARATOR}\\C*"),
+            Place::Body => format!("\\C*\\{SEPARATOR}{any}"),
+            Place::Path => format!("{any}(?:[/?]\\C*)?\\{SEPARATOR}\\C*"),
+        };
+        (!signs.is_empty()).then_some(way)
+    };
+    let ways: Vec<String> = [Place::Header, Place::Body, Place::Path].into_iter().filter_map(way).collect();
+    format!("(?i)(?:{})", ways.join("|"))
 }
 
 /// Envoy's queue and circuit breaker of a lane.
@@ -116,17 +151,31 @@ mod tests {
 
     #[test]
     fn one_sign_of_any_kind_is_enough() {
-        assert_eq!(pattern(&LaneRules::default()), "(?i)((batch)\\|.*|.*\\|(flex|batch))");
-        let only_tier = LaneRules {
-            header_values: Vec::new(),
-            service_tiers: vec!["v1.5".into()],
+        assert_eq!(patterns(&LaneRules::default()), [r"(?i)(?:(?:batch)\|\C*|\C*\|(?:flex|batch))"]);
+        let with_path = LaneRules {
+            header_values: vec!["v1.5".into()],
+            service_tiers: Vec::new(),
+            paths: vec!["/v1/embeddings".into(), "/".into()],
             ..LaneRules::default()
         };
-        assert_eq!(pattern(&only_tier), "(?i)(.*\\|(v1\\.5))");
-        let with_path = LaneRules { paths: vec!["/v1/embeddings".into()], ..only_tier.clone() };
-        assert_eq!(pattern(&with_path), "(?i)(.*\\|(v1\\.5)|(/v1/embeddings)([/?].*)?\\|.*)");
+        let expected = r"(?i)(?:\C*\|(?:v1\.5)\|\C*|(?:/v1/embeddings|)(?:[/?]\C*)?\|\C*)";
+        assert_eq!(patterns(&with_path), [expected]);
         assert_eq!(signs(&with_path, "TIER"), "%REQ(:path)%|%REQ(x-request-class)%|TIER");
-        let none = LaneRules { service_tiers: Vec::new(), ..only_tier };
+        let none = LaneRules { header_values: Vec::new(), paths: Vec::new(), ..with_path };
         assert_eq!(lanes(ModelLane::ByRequest, &none), [(Lane::Interactive, None)]);
+    }
+
+    #[test]
+    fn many_signs_are_in_as_many_expressions_as_envoy_takes() {
+        let of_length = |letter: &str, length| vec![letter.repeat(length); 20];
+        let most = LaneRules {
+            header_values: of_length("h", 50),
+            service_tiers: of_length("t", 30),
+            paths: of_length("/p", 30),
+            ..LaneRules::default()
+        };
+        let patterns = patterns(&most);
+        assert_eq!(patterns.len(), 20 + 10 + 20);
+        assert!(patterns.iter().all(|pattern| pattern.len() < 100), "{patterns:?}");
     }
 }

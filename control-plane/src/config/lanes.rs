@@ -101,11 +101,6 @@ impl Default for Shedding {
 }
 
 impl LaneRules {
-    /// Whether any request can say that it can wait.
-    pub fn has_signs(&self) -> bool {
-        !(self.header_values.is_empty() && self.service_tiers.is_empty() && self.paths.is_empty())
-    }
-
     fn faults(&self) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
         let is_header = (1..=100).contains(&self.header.len())
@@ -114,7 +109,7 @@ impl LaneRules {
             faults.push(("header", format!("{:?} is no name for a header of requests", self.header)));
         }
         let value = "1 to 50 letters, digits, `-`, `_` or `.`";
-        let path = "a path: `/`, or names of letters, digits, `-`, `_` and `.` with a `/` before each";
+        let path = "a path of 60 letters at most: `/`, or names of letters, digits, `-`, `_` and `.` with a `/` before each";
         faults.extend(faults_of("header_values", &self.header_values, is_value, value));
         faults.extend(faults_of("service_tiers", &self.service_tiers, is_value, value));
         faults.extend(faults_of("paths", &self.paths, is_path, path));
@@ -139,8 +134,9 @@ fn is_value(sign: &str) -> bool {
 }
 
 fn is_path(sign: &str) -> bool {
-    let is_rooted = sign.strip_prefix('/').is_some_and(|rest| !rest.ends_with('/'));
-    is_rooted && sign.len() <= 100 && sign.bytes().all(|byte| byte == b'/' || is_of_a_name(byte))
+    let is_name = |name: &str| !matches!(name, "" | "." | "..") && name.bytes().all(is_of_a_name);
+    let names = sign.strip_prefix('/').map(|names| names.split('/'));
+    sign == "/" || (sign.len() <= 60 && names.is_some_and(|mut names| names.all(is_name)))
 }
 
 fn is_of_a_name(byte: u8) -> bool {
@@ -185,7 +181,7 @@ mod tests {
         let model = &config.models[0];
         assert_eq!((model.lane, model.max_requests), (ModelLane::ByRequest, MaxRequests::default()));
         assert_eq!(model.shedding, Shedding::default());
-        assert!(config.gateways()[0].lanes.has_signs());
+        assert_eq!(config.gateways()[0].lanes, LaneRules::default());
     }
 
     #[test]
@@ -197,6 +193,7 @@ mod tests {
             ("paths: [batch]", "", "paths"),
             ("paths: [/batch/]", "", "is not a path"),
             ("paths: [\"/a|b\"]", "", "is not a path"),
+            ("paths: [/v1/../v2]", "", "is not a path"),
             ("", "lane: urgent", "urgent"),
             ("", "max_requests: { batch: 0 }", "batch"),
             ("", "shedding: { target_utilisation: 0.99 }", "begin_utilisation"),

@@ -3,35 +3,40 @@
 
 use std::fmt::{self, Display};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::store::{EventRow, Store, StoreError};
 
-/// The event of a start. Until telemetry has been fresh for a while nothing goes by predictions then, and what is told
-/// before it is of another run.
+/// The event of a start. What is told before it is of another run, and nothing goes by predictions until it is told again.
 pub(super) const STARTED: &str = "Clairvoy has started";
+/// The event of a stop: Envoys go by capacity shares.
+pub(super) const STOPS: &str = "Clairvoy stops";
 const GOES: &str = " goes by ";
 const CAPACITY: &str = "capacity shares: ";
-const PREDICTIONS: &str = "predictions again";
-/// So long telemetry has to be fresh without a break before anything goes by predictions.
-pub(super) const SETTLES: TimeDelta = TimeDelta::seconds(5);
+const PREDICTIONS: &str = "predictions";
+const AGAIN: &str = "predictions again";
 
-/// The event that predictions steer nothing of a model any more.
+/// The event that predictions steer all that they are meant to of a model, for the first time since the start.
+pub(super) fn began(model: &str) -> String {
+    format!("model {model}{GOES}{PREDICTIONS}")
+}
+
+/// The event that they steer nothing of it any more.
 pub(super) fn fell(model: &str, cause: impl Display) -> String {
     format!("model {model}{GOES}{CAPACITY}{cause}")
 }
 
-/// The event that they do again.
+/// The event that they steer it again.
 pub(super) fn recovered(model: &str) -> String {
-    format!("model {model}{GOES}{PREDICTIONS}")
+    format!("model {model}{GOES}{AGAIN}")
 }
 
 /// Whether of two events one tells that a model fell and the other that it recovered.
 pub(super) fn are_opposite(one: &str, other: &str) -> bool {
     fn turn(message: &str) -> Option<(&str, bool)> {
         let (model, by) = message.split_once(GOES)?;
-        let is_back = by == PREDICTIONS;
+        let is_back = by == PREDICTIONS || by == AGAIN;
         (is_back || by.starts_with(CAPACITY)).then_some((model, is_back))
     }
     match (turn(one), turn(other)) {
@@ -51,14 +56,13 @@ pub(crate) struct ByCapacity {
 
 impl ByCapacity {
     /// What the newest event up to a time that is about it tells; none where requests may go by predictions.
-    fn of(event: &EventRow, model: &str, at: DateTime<Utc>) -> Option<Self> {
-        let since = event.at;
-        if event.message == STARTED {
-            let cause = "Clairvoy had just started".to_owned();
-            return (at - since < SETTLES).then_some(Self { since, cause });
-        }
-        let cause = event.message.strip_prefix(&fell(model, ""))?.to_owned();
-        Some(Self { since, cause })
+    fn of(event: &EventRow, model: &str) -> Option<Self> {
+        let cause = match event.message.as_str() {
+            STARTED => "Clairvoy had started",
+            STOPS => "Clairvoy had stopped",
+            message => message.strip_prefix(&fell(model, ""))?,
+        };
+        Some(Self { since: event.at, cause: cause.to_owned() })
     }
 }
 
@@ -82,9 +86,9 @@ pub(crate) async fn by_capacity(
     model: &str,
     at: DateTime<Utc>,
 ) -> Result<Option<ByCapacity>, StoreError> {
-    let said = [STARTED.to_owned(), recovered(model)];
+    let said = [STARTED.to_owned(), STOPS.to_owned(), began(model), recovered(model)];
     let event = store.newest_event(&said, &fell(model, ""), at).await?;
-    Ok(event.and_then(|event| ByCapacity::of(&event, model, at)))
+    Ok(event.and_then(|event| ByCapacity::of(&event, model)))
 }
 
 #[cfg(test)]
@@ -97,34 +101,34 @@ mod tests {
         DateTime::from_timestamp(1_700_000_000 + second, 0).unwrap()
     }
 
-    fn told(message: String, asked_at: i64) -> Option<String> {
+    fn told(message: String) -> Option<String> {
         let event = EventRow { at: at(0), level: EventLevel::Info, message };
-        ByCapacity::of(&event, "chat", at(asked_at)).map(|by_capacity| by_capacity.to_string())
+        ByCapacity::of(&event, "chat").map(|by_capacity| by_capacity.to_string())
     }
 
     #[test]
     fn what_was_decided_is_not_in_force_while_a_model_goes_by_capacity() {
         let cause = "the telemetry of 1 of 4 backends is fresh";
         assert_eq!(
-            told(fell("chat", cause), 3600).unwrap(),
+            told(fell("chat", cause)).unwrap(),
             "not in force: since 2023-11-14T22:13:20+00:00 the model goes by capacity shares (the telemetry of 1 of 4 \
              backends is fresh)"
         );
-        assert_eq!(told(recovered("chat"), 1), None);
-        assert_eq!(told(fell("chat-large", cause), 1), None, "it is about another model");
+        assert_eq!((told(began("chat")), told(recovered("chat"))), (None, None));
+        assert_eq!(told(fell("chat-large", cause)), None, "it is about another model");
     }
 
     #[test]
-    fn after_a_start_it_is_not_in_force_for_a_few_seconds() {
-        let said = told(STARTED.to_owned(), 4).unwrap();
-        assert!(said.ends_with("(Clairvoy had just started)"), "{said}");
-        assert_eq!(told(STARTED.to_owned(), 5), None, "then nobody knows");
+    fn neither_is_it_after_a_stop_and_after_a_start_until_it_is_told() {
+        assert!(told(STARTED.to_owned()).unwrap().ends_with("(Clairvoy had started)"));
+        assert!(told(STOPS.to_owned()).unwrap().ends_with("(Clairvoy had stopped)"));
     }
 
     #[test]
     fn falling_and_recovering_of_one_model_are_opposite() {
         assert!(are_opposite(&fell("chat", "a"), &recovered("chat")));
         assert!(are_opposite(&recovered("chat"), &fell("chat", "a")));
+        assert!(are_opposite(&began("chat"), &fell("chat", "a")));
         assert!(!are_opposite(&fell("chat", "a"), &fell("chat", "b")));
         assert!(!are_opposite(&fell("chat", "a"), &recovered("other")));
         assert!(!are_opposite("the database is open", &recovered("chat")));

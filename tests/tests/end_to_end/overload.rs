@@ -163,7 +163,9 @@ async fn interactive_requests_are_dropped_where_that_is_allowed_and_let_in_when_
 async fn a_lane_is_what_the_rules_say_and_has_bounds_of_its_own() {
     let server = model_server("chat", SpeedClass::Slow);
     let mut site = Site::new();
-    site.gateway_keys = "lanes: { paths: [/v1/completions] }";
+    // So many that Envoy would refuse one regular expression with all of them.
+    site.gateway_keys = "lanes: { paths: [/v1/completions, /v1/embeddings, /internal/evaluation/of/checkpoints], \
+                         header_values: [batch, nightly-evaluation-of-all-checkpoints, summaries-of-documents] }";
     configure(&site, &server, "rung: shadow, max_requests: { batch: 1 }");
     let clairvoy = site.serve().await;
     let envoy = site.envoy().await;
@@ -174,9 +176,10 @@ async fn a_lane_is_what_the_rules_say_and_has_bounds_of_its_own() {
     let full = StatusCode::SERVICE_UNAVAILABLE;
     assert_eq!(status(Sign::Header, None).await, full);
     assert_eq!(status(Sign::None, Some(("x-request-class", "BATCH"))).await, full);
+    assert_eq!(status(Sign::None, Some(("x-request-class", "summaries-of-documents"))).await, full);
     assert_eq!(status(Sign::Tier("Flex"), None).await, full);
     let status_at = async |path| Ask::new(site.gateway, Sign::None, 1).at(path).send(None).await.status();
-    for path in ["/v1/completions", "/V1/completions?stream=true", "/v1/completions/render"] {
+    for path in ["/v1/completions?stream=true", "/V1/Embeddings", "/internal/evaluation/of/checkpoints/12"] {
         assert_eq!(status_at(path).await, full, "{path}");
     }
     assert_ne!(status_at("/v1/completions-of-mine").await, full);

@@ -202,9 +202,9 @@ async fn each_policy_gives_each_backend_its_share() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_take_longer_get_fewer_requests() {
-    let fleet = Fleet::new(&[("least", "policy: least_response_time")], [10, 20, 40]).await;
+    let fleet = Fleet::new(&[("least", "policy: least_response_time")], [40, 80, 160]).await;
     until("Envoy does as was published", 120, async || {
-        let shares = as_published(&fleet, "least", 400, 1).await?;
+        let shares = as_published(&fleet, "least", 400, 4).await?;
         if shares[0] > 1.4 * shares[1] && shares[1] > 1.4 * shares[2] {
             Ok(())
         } else {

@@ -12,7 +12,7 @@ use super::output::{Aside, Clamp, Form, GroupShare, WeightState};
 /// third evaluation in a row: a healthy one looks like that for a second now and then, and would have it alone for a minute.
 const LEAVES_AT: f64 = 1.4;
 const LEAVES_AFTER: TimeDelta = TimeDelta::milliseconds(1500);
-/// Below this it comes back: at once when it has no requests, else after a time. Regrouping costs a backend its connections and Envoy's
+/// Below this it comes back: at once when it has no requests and was only slow, else after a time. Regrouping costs a backend its connections and Envoy's
 /// count of its requests, so it is done seldom.
 const RETURNS_BELOW: f64 = 1.15;
 const RETURNS_AFTER: TimeDelta = TimeDelta::seconds(60);

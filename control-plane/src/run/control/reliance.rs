@@ -3,11 +3,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 
-use super::super::turns::{self, SETTLES};
+use super::super::turns;
 use super::Core;
 
 /// Evidence is fresh up to this age at least; older is not trusted by the law either.
 const FRESH: TimeDelta = TimeDelta::seconds(5);
+/// So long telemetry has to be fresh without a break before anything goes by predictions.
+const WINDOW: TimeDelta = TimeDelta::seconds(5);
 /// Telemetry that comes more seldom does not steer all the time, seconds.
 const LONGEST_INTERVAL_SECONDS: f64 = 15.0;
 /// After a longer time without a decision Envoys may have gone over to capacity shares by themselves.
@@ -30,8 +32,9 @@ pub(in crate::run) struct Reliance {
     /// When it was looked at last, and when the percentage last rose.
     at: Option<DateTime<Utc>>,
     rose_at: Option<DateTime<Utc>>,
-    /// An operator was told that predictions steer nothing.
-    told: bool,
+    /// What an operator was told last; nothing since the start.
+    #[serde(default)]
+    turn: Option<Turn>,
 }
 
 /// Why predictions steer nothing.
@@ -79,11 +82,14 @@ struct Evidence {
 }
 
 /// What has come of a look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Turn {
-    /// An operator should know that predictions steer nothing any more.
+    /// Predictions steer all that they are meant to, for the first time since the start.
+    Began,
+    /// They steer nothing any more.
     Fell,
-    /// Or that they do again.
+    /// They steer it again.
     Recovered,
 }
 
@@ -106,7 +112,7 @@ impl Reliance {
         };
         if self.cause.is_some() {
             self.fresh_since = None;
-        } else if now - *self.fresh_since.get_or_insert(now) < SETTLES {
+        } else if now - *self.fresh_since.get_or_insert(now) < WINDOW {
             // What still goes by predictions was never let go.
             self.cause = (self.percent == 0).then_some(Cause::Settling);
         } else if !evidence.heard {
@@ -123,15 +129,15 @@ impl Reliance {
             }
         };
         let is_fault = matches!(self.cause, Some(Cause::Interrupted(_) | Cause::Stale { .. }));
-        if is_fault && before > 0 {
-            self.told = true;
-            Some(Turn::Fell)
-        } else if self.told && evidence.goal > 0 && self.percent == evidence.goal {
-            self.told = false;
-            Some(Turn::Recovered)
-        } else {
-            None
-        }
+        let steers = evidence.goal > 0 && self.percent == evidence.goal;
+        let turn = match self.turn {
+            _ if is_fault && before > 0 => Some(Turn::Fell),
+            None if steers => Some(Turn::Began),
+            Some(Turn::Fell) if steers => Some(Turn::Recovered),
+            _ => None,
+        };
+        self.turn = turn.or(self.turn);
+        turn
     }
 }
 
@@ -170,6 +176,7 @@ impl Core {
             (Some(Turn::Fell), Some(cause)) => {
                 self.note("warning", turns::fell(model, cause));
             }
+            (Some(Turn::Began), _) => self.note("info", turns::began(model)),
             (Some(Turn::Recovered), _) => self.note("info", turns::recovered(model)),
             _ => {}
         }
@@ -214,8 +221,10 @@ mod tests {
     #[test]
     fn after_a_window_of_telemetry_it_rises_in_steps_of_a_tenth() {
         let mut reliance = Reliance::default();
-        let seen = looks(&mut reliance, GOOD, 0..16);
-        assert_eq!(seen, [0, 0, 0, 0, 0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 100]);
+        let seen = looks(&mut reliance, GOOD, 0..14);
+        assert_eq!(seen, [0, 0, 0, 0, 0, 10, 20, 30, 40, 50, 60, 70, 80, 90]);
+        assert_eq!(reliance.look(&GOOD, at(14.0)), Some(Turn::Began));
+        assert_eq!((reliance.look(&GOOD, at(15.0)), reliance.percent), (None, 100));
         let canary = Evidence { goal: 15, ..GOOD };
         assert_eq!(looks(&mut Reliance::default(), canary, 0..8), [0, 0, 0, 0, 0, 10, 15, 15]);
         let shadow = Evidence { goal: 0, ..GOOD };

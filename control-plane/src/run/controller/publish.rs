@@ -10,6 +10,7 @@ use crate::compile::{Intent, RUNTIME_TTL, compile};
 use crate::envoy::parts_of_group;
 
 use super::super::show::takes;
+use super::super::turns::STOPS;
 use super::{Controller, clock};
 
 /// Longest wait at the end for Envoys to take that they are to go by capacity shares.
@@ -83,6 +84,7 @@ impl Controller {
     /// Tells the Envoys to go by capacity shares, and waits until they have it, but not for long.
     pub(super) async fn step_down(&mut self, news: &mut broadcast::Receiver<ClientEvent>) {
         self.is_leaving = true;
+        self.note("info", STOPS.to_owned(), clock());
         if !self.published_once {
             return;
         }
