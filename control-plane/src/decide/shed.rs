@@ -47,6 +47,8 @@ const ASKING: f64 = 0.2;
 const FORGOTTEN_SECONDS: f64 = 6.0;
 /// From here on a lane counts as refused as a whole.
 const WHOLE: f64 = 0.999;
+/// So little of the excess is left over by rounding alone.
+const ROUNDING: f64 = 1e-9;
 /// Where refusals are not counted a few of the batch requests are let in, to show how many there are.
 const MOST_UNCOUNTED: f64 = 0.95;
 
@@ -265,12 +267,13 @@ impl ShedTerms {
         };
         let others = (self.offered_rps - self.offered_batch_rps).max(0.0);
         let left = self.excess_rps - batch * self.offered_batch_rps;
+        let is_enough = left <= ROUNDING * self.excess_rps;
         // In their turn: first all that can wait is refused, and that is seen to be too little.
         let is_their_turn = !asks && (is_little || before.0 >= WHOLE * most_batch);
         let most = if is_their_turn { unit(input.most_interactive) } else { 0.0 };
         // It is no reason to let in others that hardly any batch is known.
         let most = if asks { before.1.min(unit(input.most_interactive)) } else { most };
-        if others <= 0.0 || left <= 0.0 {
+        if others <= 0.0 || is_enough {
             return (batch, 0.0);
         }
         (batch, (left / others).min(most))
