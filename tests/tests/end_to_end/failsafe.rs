@@ -306,6 +306,14 @@ async fn one_silent_backend() {
         let backend = state.backends.iter().find(|backend| backend.address == address).unwrap();
         backend.share / backend.capacity_share
     };
+    // In its first seconds nobody can tell a throttled engine from one that is slow by nature.
+    let is_known = |state: &clairvoy::view::State| {
+        let address = place.servers[0].address().to_string();
+        let profile =
+            state.backends.iter().find(|backend| backend.address == address).unwrap().profile.as_ref();
+        profile.is_some_and(|profile| profile.observations >= 30.0)
+    };
+    clairvoy.state_where("its usual speed is known", is_known).await;
     let set = |faults: Faults| place.servers[0].set_faults(faults).unwrap();
     set(Faults { slow_factor: 4.0, ..Faults::default() });
     clairvoy.state_where("a slow one gets less", |state| beside_capacity(state) < 0.8).await;

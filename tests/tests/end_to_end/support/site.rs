@@ -3,6 +3,7 @@ use std::fmt::Write;
 use std::fs;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -19,12 +20,15 @@ use super::{Clairvoy, Envoy};
 /// Ports that were handed out to a test of this process, so that no two get the same.
 static HANDED_OUT: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
+/// Ports that the system gives to nobody by itself: any other may become that of a connection before it is listened on.
+const PORTS: Range<u16> = 10_000..32_768;
+
 /// An address on loopback that nobody listens on.
 pub(crate) fn free_address() -> SocketAddr {
     let mut handed_out = HANDED_OUT.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        if handed_out.insert(address.port()) {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, rand::random_range(PORTS)));
+        if TcpListener::bind(address).is_ok() && handed_out.insert(address.port()) {
             return address;
         }
     }

@@ -131,3 +131,68 @@ fn what_was_slow_in_calm_is_well_again_under_its_first_load() {
         assert!(learner.slowdown() < 1.4, "seed {seed}: {} when well", learner.slowdown());
     }
 }
+
+/// An engine that serves what comes: requests/s of 10 and of 1,200 tokens, with prompts of 12.
+struct Serving {
+    traffic: Traffic,
+    /// Tokens that are left of each answer, and those that it has in the cache.
+    running: Vec<(u32, f64)>,
+    prompt_tokens: f64,
+}
+
+impl Serving {
+    const RATES: [(f64, u32); 2] = [(6.0, 10), (0.3, 1200)];
+
+    /// The mean iteration of a second in which each takes so many `times` longer than usual.
+    fn second(&mut self, truth: &Truth, times: f64) -> Option<Iteration> {
+        let (mut clock, mut iterations) = (0.0, Vec::new());
+        while clock < 1.0 {
+            let mut seconds = 0.005;
+            if !self.running.is_empty() {
+                let resident = self.running.iter().map(|(_, resident)| resident).sum();
+                let (count, prompts) = (self.running.len() as f64, std::mem::take(&mut self.prompt_tokens));
+                let iteration = self.traffic.iteration(truth, count, prompts, resident, times);
+                seconds = iteration.seconds;
+                iterations.push(iteration);
+                self.running
+                    .iter_mut()
+                    .for_each(|(left, resident)| (*left, *resident) = (*left - 1, *resident + 1.0));
+                self.running.retain(|(left, _)| *left > 0);
+            }
+            clock += seconds;
+            for (rate, tokens) in Self::RATES {
+                if self.traffic.random.random::<f64>() < rate * seconds {
+                    self.running.push((tokens, 12.0));
+                    self.prompt_tokens += 12.0;
+                }
+            }
+        }
+        let count = iterations.len() as f64;
+        let mean = |of: fn(&Iteration) -> f64| iterations.iter().map(of).sum::<f64>() / count;
+        (count > 0.0).then(|| Iteration {
+            seconds: mean(|one| one.seconds),
+            sequences: mean(|one| one.sequences),
+            prompt_tokens: mean(|one| one.prompt_tokens),
+            resident_tokens: mean(|one| one.resident_tokens),
+            weight: (count / 20.0).min(1.0),
+            interval_seconds: 1.0,
+        })
+    }
+}
+
+/// Half a minute of requests is enough to know what is slow, though those that then pile up are more than were ever there.
+#[test]
+fn throttling_after_half_a_minute_of_requests_shows_and_stays() {
+    for seed in 0..50 {
+        let mut engine =
+            Serving { traffic: Traffic::new(seed, 0.05), running: Vec::new(), prompt_tokens: 0.0 };
+        let mut learner = Learner::default();
+        let mut slowdowns = Vec::new();
+        for second in 0..70 {
+            let times = if second < 30 { 1.0 } else { 4.0 };
+            engine.second(&CLASSES[0], times).iter().for_each(|iteration| learner.observe(iteration));
+            slowdowns.push(learner.slowdown());
+        }
+        assert!(slowdowns[38..].iter().all(|slowdown| *slowdown > 1.5), "seed {seed}: {slowdowns:?}");
+    }
+}
