@@ -100,7 +100,8 @@ impl Place {
         let before = self.envoy.sent("chat").await;
         self.short.more(20).await;
         let after = self.envoy.sent("chat").await;
-        assert!(after.predicted >= before.predicted + 20, "{before:?} {after:?}");
+        // Some of those that were answered had been sent before.
+        assert!(after.predicted >= before.predicted + 10, "{before:?} {after:?}");
         assert_eq!(after.by_capacity, before.by_capacity);
     }
 
