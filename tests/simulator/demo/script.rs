@@ -1,10 +1,10 @@
 //! The minute worth watching.
 
-/// Seconds from the first request until one server becomes slow.
-const SLOW_AT_SECONDS: f64 = 22.0;
+/// Seconds from the first request until one server becomes slow: before, it could not be told from one that is slow by nature.
+const SLOW_AT_SECONDS: f64 = 30.0;
 
 /// Seconds from the first request until it is well again.
-const RECOVER_AT_SECONDS: f64 = 50.0;
+const RECOVER_AT_SECONDS: f64 = 54.0;
 
 /// How much slower it becomes.
 pub(super) const SLOW_FACTOR: f64 = 4.0;
@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn each_action_comes_once_and_in_order() {
         let mut script = Script::new();
-        assert_eq!(script.due(21.9), None);
+        assert_eq!(script.due(29.9), None);
         let late: Vec<_> = std::iter::from_fn(|| script.due(70.0)).collect();
         assert_eq!(late, [Action::Slow, Action::Recover]);
     }
