@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
 
 use crate::support::{
-    Chat, Clairvoy, Envoy, Host, Load, Site, Tunnel, holds_for, model_server, send_signal, until,
+    Chat, Clairvoy, Envoy, Host, Load, Site, Tunnel, backend, holds_for, model_server, send_signal, until,
 };
 
 /// Envoys forget 6 s after the last heartbeat; telemetry is stale after 5 s, and is looked at once a second. The rest is
@@ -302,17 +302,11 @@ async fn one_silent_backend() {
     let servers = Place::configure_with(&site, "", "forecast: { step: 1h, season: 24h, horizons: [1h] }\n");
     let clairvoy = site.serve().await;
     let place = Place::new(&site, servers).await;
-    let beside_capacity = |state: &clairvoy::view::State| {
-        let address = place.servers[0].address().to_string();
-        let backend = state.backends.iter().find(|backend| backend.address == address).unwrap();
-        backend.share / backend.capacity_share
-    };
+    let first = |state: &clairvoy::view::State| backend(state, place.servers[0].address()).unwrap().clone();
+    let beside_capacity = |state: &clairvoy::view::State| first(state).share / first(state).capacity_share;
     // In its first seconds nobody can tell a throttled engine from one that is slow by nature.
     let is_known = |state: &clairvoy::view::State| {
-        let address = place.servers[0].address().to_string();
-        let profile =
-            state.backends.iter().find(|backend| backend.address == address).unwrap().profile.as_ref();
-        profile.is_some_and(|profile| profile.observations >= 30.0)
+        first(state).profile.is_some_and(|profile| profile.observations >= 30.0)
     };
     clairvoy.state_where("its usual speed is known", is_known).await;
     let set = |faults: Faults| place.servers[0].set_faults(faults).unwrap();

@@ -20,7 +20,7 @@ use super::{Clairvoy, Envoy};
 /// Ports that were handed out to a test of this process, so that no two get the same.
 static HANDED_OUT: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
-/// Ports that the system gives to nobody by itself: any other may become that of a connection before it is listened on.
+/// Ports that Linux, unless told otherwise, gives to nobody by itself: any other may become that of a connection before it is listened on.
 const PORTS: Range<u16> = 10_000..32_768;
 
 /// An address on loopback that nobody listens on.
