@@ -83,6 +83,7 @@ async fn a_canary_whose_steered_requests_wait_longer_steps_back_within_a_minute(
     clairvoy.event("the canary of model chat steps back to `advise`").await;
     assert!(clairvoy.metrics().await.contains("clairvoy_model_canary_stepped_back{model=\"chat\"} 1"));
     clairvoy.in_sync().await;
+    load.sent_on().await;
     let before = envoy.sent("chat").await.predicted;
     load.more(30).await;
     assert_eq!(envoy.sent("chat").await.predicted, before, "nothing goes by predictions any more");

@@ -97,6 +97,7 @@ impl Place {
 
     /// Waits until more requests were answered, all of which went by predictions.
     async fn steers(&self) {
+        self.short.sent_on().await;
         let before = self.envoy.sent("chat").await;
         self.short.more(20).await;
         let after = self.envoy.sent("chat").await;
@@ -117,6 +118,7 @@ impl Place {
             let hosts = self.envoy.hosts_of("!static/chat").await;
             self.servers.iter().map(|server| hosts[&server.address()].requests).collect::<Vec<_>>()
         };
+        self.short.sent_on().await;
         let (before, sent) = (shares().await, self.envoy.sent("chat").await);
         self.short.more(30).await;
         let (after, now) = (shares().await, self.envoy.sent("chat").await);

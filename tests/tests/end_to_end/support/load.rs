@@ -64,6 +64,12 @@ impl Load {
         .await;
     }
 
+    /// Waits until streams that were underway when Envoy's main thread took a change over are sent: until they have a
+    /// connection they are not counted, and its workers learn of the change a moment after its main thread tells it.
+    pub(crate) async fn sent_on(&self) {
+        self.more(10).await;
+    }
+
     /// Lets the streams that run end, and fails when any was broken.
     pub(crate) async fn end(self) -> u64 {
         self.stop.cancel();
